@@ -1,0 +1,14 @@
+"""npple: Progressive Layered Extraction and its relatives, every gradient written by hand."""
+
+from npple.adam import SGD, Adam
+from npple.architectures import (ARCHITECTURES, cgc, ml_mmoe, mmoe, ple, shared_bottom,
+                                 single_task)
+from npple.errors import FileError, InputError, NppleError
+from npple.losses import task_weights
+from npple.network import Network, Trace
+
+__version__ = "0.1.0"
+
+__all__ = ["ARCHITECTURES", "Adam", "FileError", "InputError", "Network", "NppleError", "SGD",
+           "Trace", "cgc", "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task",
+           "task_weights"]

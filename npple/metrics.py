@@ -1,0 +1,223 @@
+"""How good predictions are: ranking, likelihood, error. All in float64.
+
+Outputs are what a tower gives: logits for classification, values for regression.
+"""
+
+import numpy as np
+
+from npple.errors import InputError, require
+
+
+def auc(targets, scores):
+    """Area under the ROC curve: the chance that a positive scores above a negative.
+
+    Ties count half. With r_i the rank of sample i by score, ties sharing their mean rank, and P
+    positives and N negatives, it is the Mann-Whitney statistic
+
+        AUC = (sum of r_i over the positives - P (P + 1) / 2) / (P N)
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Zeros and ones.
+    scores : array_like, shape (n,)
+        Higher for what is more likely a one: logits or probabilities.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where it is undefined, that is when only one class is present.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+
+    Sources
+    -------
+    Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143, 1982.
+    """
+    from scipy.stats import rankdata
+
+    scores = _finite("scores", scores, ndim=1)
+    positive = _classes(targets, len(scores), count=2) == 1
+    positives = np.count_nonzero(positive)
+    pairs = positives * (len(scores) - positives)
+    if pairs == 0:
+        return float("nan")
+    rank_sum = rankdata(scores)[positive].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / pairs)
+
+
+def log_loss(targets, logits):
+    """Mean binary cross-entropy, `log(1 + exp(-z))` for a one and `log(1 + exp(z))` for a zero.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Zeros and ones.
+    logits : array_like, shape (n,)
+        z, before the sigmoid.
+
+    Returns
+    -------
+    float
+        In nats; exact to rounding however large the logits are.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    logits = _finite("logits", logits, ndim=1)
+    targets = _classes(targets, len(logits), count=2)
+    return float(np.logaddexp(0.0, np.where(targets == 1, -logits, logits)).mean())
+
+
+def multiclass_log_loss(targets, logits):
+    """Mean cross-entropy, `log(sum_j exp(z_j - z_target))`, over the rows.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Class numbers from 0.
+    logits : array_like, shape (n, classes)
+        z, before the softmax.
+
+    Returns
+    -------
+    float
+        In nats; exact to rounding however large the logits are.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    logits = _finite("logits", logits, ndim=2)
+    targets = _classes(targets, *logits.shape)
+    of_target = np.take_along_axis(logits, targets[:, None], axis=1)  # (n, 1)
+    return float(np.logaddexp.reduce(logits - of_target, axis=1).mean())
+
+
+def accuracy(targets, logits):
+    """Share of rows whose largest logit is the target's; of equal ones the first counts.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Class numbers from 0.
+    logits : array_like, shape (n, classes)
+        Logits or probabilities.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    logits = _finite("logits", logits, ndim=2)
+    targets = _classes(targets, *logits.shape)
+    return float((logits.argmax(axis=1) == targets).mean())
+
+
+def mse(targets, values):
+    """Mean squared error.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        What was to be predicted.
+    values : array_like, shape (n,)
+        What was predicted.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    values = _finite("values", values, ndim=1)
+    targets = _finite("targets", targets, ndim=1)
+    _require_length(targets, len(values))
+    return float(np.square(targets - values).mean())
+
+
+def evaluate(kind, targets, outputs):
+    """The metrics of one task.
+
+    Parameters
+    ----------
+    kind : str
+        `"binary"`, `"regression"` or `"multiclass:K"` with K classes.
+    targets : array_like, shape (n,)
+        Zeros and ones, values, or class numbers from 0.
+    outputs : array_like, shape (n,), or (n, K) for multiclass
+        What the task's tower gives: logits, or values for regression.
+
+    Returns
+    -------
+    dict[str, float]
+        `auc` and `logloss` for binary, `mse` for regression, `logloss` and `accuracy` for
+        multiclass.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, or shapes or values are not as above.
+    """
+    if kind == "binary":
+        return {"auc": auc(targets, outputs), "logloss": log_loss(targets, outputs)}
+    if kind == "regression":
+        return {"mse": mse(targets, outputs)}
+    name, _, classes = str(kind).partition(":")
+    if name != "multiclass" or not classes.isdecimal():
+        raise InputError(f"kind {kind!r}: expected 'binary', 'regression' or 'multiclass:K'")
+    shape = np.shape(outputs)
+    require(
+        len(shape) == 2 and shape[1] == int(classes),
+        f"outputs of shape {shape}: expected (n, {int(classes)}) for {kind}",
+    )
+    return {
+        "logloss": multiclass_log_loss(targets, outputs),
+        "accuracy": accuracy(targets, outputs),
+    }
+
+
+def _finite(name, array, ndim):
+    """`array` in float64, checked to have `ndim` axes and to be non-empty, real and finite."""
+    array = np.asarray(array)
+    require(array.dtype.kind in "biuf", f"{name} of dtype {array.dtype}: expected real numbers")
+    require(
+        array.ndim == ndim and array.size > 0,
+        f"{name} of shape {array.shape}: expected {ndim} axes, none of them empty",
+    )
+    array = array.astype(np.float64)
+    require(np.isfinite(array).all(), f"{name} hold NaN or infinity: expected finite numbers")
+    return array
+
+
+def _classes(targets, length, count):
+    """`targets` as integers, shape (length,), checked to be class numbers from 0 to count - 1."""
+    targets = _finite("targets", targets, ndim=1)
+    _require_length(targets, length)
+    strange = targets[(targets != np.floor(targets)) | (targets < 0) | (targets >= count)]
+    require(
+        strange.size == 0,
+        f"targets hold {strange[:1]}: expected class numbers from 0 to {count - 1}",
+    )
+    return targets.astype(np.intp)
+
+
+def _require_length(targets, length):
+    """Raise `InputError` unless there is one target per output."""
+    require(
+        len(targets) == length, f"{len(targets)} targets for {length} outputs: expected as many"
+    )

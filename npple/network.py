@@ -1,0 +1,334 @@
+"""The network: one forward and one backward over a routing table, whatever its architecture.
+
+    forward    for each row: read tensors, make one            -> a trace of every tensor by name
+    backward   for each row, last to first: turn the gradient of what it made into the gradients
+               of what it read                                  -> a gradient by name, for tensors
+               and parameters alike
+
+A row whose tensor no loss depends on is never visited, so its gradients are exactly 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from npple.checks import check_dtype, check_params, check_targets, check_weights, check_x
+from npple.errors import require
+from npple.experts import experts_backward, experts_forward, mlp_backward, mlp_forward
+from npple.fusions import gate_backward, gate_forward, pass_backward, pass_forward
+from npple.losses import loss_backward, loss_forward
+from npple.ops import embedding_backward, embedding_forward, sigmoid_forward, softmax_forward
+from npple.routing import Experts, Gate, Pass, Table, Tower, classes
+
+
+class Trace(Mapping):
+    """Every tensor of one forward pass: a read-only dict by name, in the order of computation.
+
+    Attributes
+    ----------
+    outputs : dict of ndarray
+        Task -> the tower's output: logits (batch,) for "binary", values (batch,) for "regression",
+        logits (batch, K) for "multiclass:K".
+    predictions : dict of ndarray
+        The same as probabilities (sigmoid, softmax) and values.
+    """
+
+    def __init__(self, table, tensors, caches):
+        self.table, self.tensors, self.caches = table, tensors, caches
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self):
+        return len(self.tensors)
+
+    def __repr__(self):
+        return "\n".join(f"{name:40} {array.shape}" for name, array in self.tensors.items())
+
+    @property
+    def outputs(self):
+        return {task: self.tensors[f"tower/{task}"] for task in self.table.tasks}
+
+    @property
+    def predictions(self):
+        return {task: _PREDICTIONS[self.table.tasks[task].split(":")[0]](z)
+                for task, z in self.outputs.items()}
+
+
+_PREDICTIONS = {
+    "binary": lambda z: sigmoid_forward(z)[0],
+    "regression": lambda z: z,
+    "multiclass": lambda z: softmax_forward(z)[0],
+}
+
+
+# The two passes ---------------------------------------------------------------------------------
+
+def tower_forward(tower, params, tensors):
+    """y_k = t_k(x) (PLE paper, section 4.1): representation (..., batch, in) -> `tower/task`.
+
+    (..., batch) for a scalar output, (..., batch, K) for K classes; hidden layers by name
+    """
+    activations = (*tower.activations, "identity")
+    layers, cache = mlp_forward(tower.parameters, activations, params, tensors[tower.reads])
+    _, y = layers.popitem()
+    return layers | {tower.name: y if classes(tower.kind) > 1 else y[..., 0]}, cache
+
+
+def tower_backward(tower, dy, cache, unread):
+    """Through the tower's layers to the representation it reads."""
+    dx, grads = mlp_backward(dy if classes(tower.kind) > 1 else dy[..., None], cache)
+    yield from grads.items()
+    yield tower.reads, dx
+
+
+def input_forward(table, params, x):
+    """The representation `input`: x itself, or its numeric columns and embeddings side by side.
+
+    x (batch, width), or columns (batch,) by name -> (..., batch, width)
+    """
+    if isinstance(table.inputs, int):
+        return {"input": x}, None
+    caches, parts = [], []
+    for name, kind in table.inputs:
+        if kind == "numeric":
+            part, cache = x[name][..., None], None
+        else:
+            part, cache = embedding_forward(params[f"embedding/{name}"], x[name])
+        parts.append(part)
+        caches.append((name, cache))
+    lead = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    parts = [np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts]
+    return {"input": np.concatenate(parts, axis=-1)}, caches
+
+
+def input_backward(dy, caches):
+    """Cuts the gradient of `input` into its columns: (`x/name` or `embedding/name`, gradient)."""
+    start = 0
+    for name, cache in caches or ():
+        stop = start + (1 if cache is None else cache[0].shape[-1])
+        if cache is None:
+            yield f"x/{name}", dy[..., start]
+        else:
+            yield f"embedding/{name}", embedding_backward(dy[..., start:stop], cache)
+        start = stop
+
+
+OPERATIONS = {
+    Experts: (experts_forward, experts_backward),
+    Gate: (gate_forward, gate_backward),
+    Pass: (pass_forward, pass_backward),
+    Tower: (tower_forward, tower_backward),
+}
+
+
+def forward(table, params, x):
+    """Runs the rows of `table` from first to last; nothing is checked. -> Trace
+
+    Parameters may have leading axes that broadcast: copies to be evaluated together.
+    """
+    tensors, inputs = input_forward(table, params, x)
+    caches = {"input": inputs}
+    for row in table.rows:
+        made, caches[row.name] = OPERATIONS[type(row)][0](row, params, tensors)
+        tensors |= made
+    return Trace(table, tensors, caches)
+
+
+def losses(trace, targets, masks):
+    """Task -> (its loss (...), the cache of its backward)."""
+    return {task: loss_forward(kind, trace[f"tower/{task}"], targets[task], masks[task])
+            for task, kind in trace.table.tasks.items()}
+
+
+def joint_loss(trace, targets, masks, weights):
+    """L = sum_k w_k L_k (PLE paper, section 4.3), and where its gradients start.
+
+    A task with weight 0 is left out altogether, whatever its loss.
+
+    Returns
+    -------
+    loss : ndarray (...)
+    starts : dict of ndarray
+        dL/d(`tower/task`) by name.
+    """
+    loss, starts = 0.0, {}
+    for task, (value, cache) in losses(trace, targets, masks).items():
+        if weights[task]:
+            loss = loss + weights[task] * value
+            starts[f"tower/{task}"] = loss_backward(weights[task], cache)
+    return loss, starts
+
+
+def backward(trace, starts, unread=frozenset()):
+    """Carries gradients back through the rows, from last to first.
+
+    Parameters
+    ----------
+    trace : Trace
+    starts : dict of ndarray
+        dL/d(tensor) by name, for the tensors that L is a direct function of: `tower/task`.
+    unread : set of str
+        Representations whose gradient nobody wants (`Network.unread`), not computed.
+
+    Returns
+    -------
+    dict of ndarray
+        dL/d(tensor) and dL/d(parameter) by name, for whatever the losses depend on.
+    """
+    def add(name, value):
+        gradients[name] = gradients[name] + value if name in gradients else value
+
+    gradients = dict(starts)
+    for row in reversed(trace.table.rows):
+        if row.name in gradients:
+            cache = trace.caches[row.name]
+            for name, value in OPERATIONS[type(row)][1](row, gradients[row.name], cache, unread):
+                add(name, value)
+    if "input" in gradients:
+        for name, value in input_backward(gradients["input"], trace.caches["input"]):
+            add(name, value)
+    return gradients
+
+
+# The model --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Network:
+    """A multi-task model: a routing table, and the calls that check their arguments and run it.
+
+    Parameters
+    ----------
+    table : npple.routing.Table
+        Who reads whom; `npple.ple` and the other builders make it.
+    """
+
+    table: Table
+
+    @property
+    def tasks(self):
+        """Task name -> kind."""
+        return self.table.tasks
+
+    @property
+    def shapes(self):
+        """Parameter name -> shape."""
+        return self.table.shapes
+
+    @property
+    def unread(self):
+        """The representations whose gradient no parameter needs: `input` without embeddings."""
+        return frozenset() if self.table.embeddings else frozenset({"input"})
+
+    def init(self, seed=0, dtype=np.float64):
+        """Fresh parameters.
+
+        Weights are uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010), biases 0, embeddings
+        uniform in ±0.1. Each array is drawn by itself from the seed and its name, so a parameter
+        that two architectures share by name starts equal in both.
+
+        Parameters
+        ----------
+        seed : int
+            At least 0.
+        dtype : dtype
+            float32, float64, longdouble or a complex type.
+
+        Returns
+        -------
+        dict of ndarray
+        """
+        require(isinstance(seed, (int, np.integer)) and seed >= 0,
+                f"seed: an integer of at least 0 is needed, got {seed!r}")
+        check_dtype("dtype", np.dtype(dtype))
+        return {name: _initial(name, shape, seed).astype(dtype)
+                for name, shape in self.shapes.items()}
+
+    def forward(self, params, x):
+        """Every intermediate of the network on a batch.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+            As from `init`.
+        x : ndarray (batch, width), or dict of ndarray (batch,)
+            Features in the precision of the parameters; with columns, numeric ones as floats and
+            categorical ones as integer codes.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            For wrong names, shapes, dtypes, features that are not finite, codes out of range.
+        """
+        x, _ = check_x(self.table, x, check_params(self.table, params))
+        return forward(self.table, params, x)
+
+    def task_losses(self, params, x, targets, masks=None):
+        """Each task's own loss, unweighted.
+
+        Parameters
+        ----------
+        params, x
+            As for `forward`.
+        targets : dict of ndarray (batch,)
+            By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+        masks : dict of bool ndarray (batch,), optional
+            The sample space of a task: False where a row is not the task's; its target there may
+            be anything. Tasks not named have all rows.
+
+        Returns
+        -------
+        dict of float
+        """
+        checked = self._check(params, x, targets, masks)
+        trace = forward(self.table, params, checked[0])
+        return {task: value.item() for task, (value, _) in losses(trace, *checked[1:]).items()}
+
+    def loss_and_grads(self, params, x, targets, masks=None, weights=None):
+        """The joint loss L = sum_k w_k L_k and its gradient (PLE paper, section 4.3).
+
+        Parameters
+        ----------
+        params, x, targets, masks
+            As for `task_losses`.
+        weights : dict of float, optional
+            w_k for every task; 1 by default. A task's own gradient: its weight 1, the others 0.
+
+        Returns
+        -------
+        loss : float
+        grads : dict of ndarray
+            Names, shapes and dtype of `params`; exactly 0 where no weighted task reaches.
+        """
+        checked = self._check(params, x, targets, masks)
+        weights = check_weights(self.table, weights)
+        trace = forward(self.table, params, checked[0])
+        loss, starts = joint_loss(trace, *checked[1:], weights)
+        gradients = backward(trace, starts, self.unread)
+        return np.asarray(loss).item(), {name: gradients[name] if name in gradients else np.zeros_like(array)
+                             for name, array in params.items()}
+
+    def _check(self, params, x, targets, masks):
+        dtype = check_params(self.table, params)
+        x, rows = check_x(self.table, x, dtype)
+        return x, *check_targets(self.table, targets, masks, rows, dtype)
+
+
+def _initial(name, shape, seed):
+    """One parameter's initial values in float64."""
+    rng = np.random.default_rng([seed, crc32(name.encode())])
+    if name.startswith("embedding/"):
+        return rng.uniform(-0.1, 0.1, shape)
+    if name.endswith("/bias"):
+        return np.zeros(shape)
+    bound = np.sqrt(6 / (shape[-2] + shape[-1]))
+    return rng.uniform(-bound, bound, shape)

@@ -1,0 +1,181 @@
+"""The operations, each a forward/backward pair; the only place where arrays meet calculus.
+
+Every forward returns `(y, cache)`, every backward takes `(dy, cache)` and returns the gradients
+of a scalar loss L: `dy` stands for dL/dy. Shapes are written for one sample batch; any number of
+leading axes may stand in front (copies of a parameter perturbed together, stacked experts), and
+broadcast. The same lines run in float32, float64, longdouble and complex128: each formula is
+analytic, branches look at the real part alone, and nothing is cast.
+"""
+
+import numpy as np
+
+PI = 4 * np.arctan(np.longdouble(1))
+
+
+# Dense layer ------------------------------------------------------------------------------------
+
+def dense_forward(x, weight, bias=None):
+    """z = x W + b.
+
+    x (..., batch, in), weight (..., in, out), bias (..., out) or None -> z (..., batch, out)
+    """
+    z = x @ weight
+    if bias is not None:
+        z = z + bias[..., None, :]
+    return z, (x, weight, bias is not None)
+
+
+def dense_backward(dz, cache, need_dx=True):
+    """dx = dz W^T, dW = x^T dz, db = sum of dz over the batch -> (dx, dW, db), None for none."""
+    x, weight, has_bias = cache
+    dx = dz @ weight.swapaxes(-1, -2) if need_dx else None
+    return dx, x.swapaxes(-1, -2) @ dz, dz.sum(axis=-2) if has_bias else None
+
+
+# Activations, z (any shape) -> y (the same shape) -----------------------------------------------
+
+def identity_forward(z):
+    """y = z."""
+    return z, None
+
+
+def identity_backward(dy, _):
+    """dz = dy."""
+    return dy
+
+
+def relu_forward(z):
+    """y = z where z > 0, else 0."""
+    on = z.real > 0
+    return z * on, on
+
+
+def relu_backward(dy, on):
+    """dz = dy where z > 0, else 0: the subgradient at z = 0 is 0."""
+    return dy * on
+
+
+def tanh_forward(z):
+    """y = tanh(z)."""
+    return np.tanh(z), z
+
+
+def tanh_backward(dy, z):
+    """dz = dy (1 - tanh²(z)) = dy 4e / (1 + e)², e = exp(-2|z|): exact where tanh rounds to 1."""
+    e = np.exp(-2 * _fold(z))
+    return dy * (4 * e / (1 + e) ** 2)
+
+
+def sigmoid_forward(z):
+    """y = 1 / (1 + exp(-z)), computed from e = exp(-|z|) so that nothing overflows."""
+    e = np.exp(-_fold(z))
+    return np.where(z.real > 0, 1, e) / (1 + e), e
+
+
+def sigmoid_backward(dy, e):
+    """dz = dy y (1 - y) = dy e / (1 + e)²: exact where y rounds to 1."""
+    return dy * (e / (1 + e) ** 2)
+
+
+def softplus_forward(z):
+    """y = log(1 + exp(z)) = max(z, 0) + log1p(e), e = exp(-|z|); log1p(e) = 2 artanh(e/(2+e))."""
+    e = np.exp(-_fold(z))
+    return z * (z.real > 0) + 2 * np.arctanh(e / (2 + e)), z
+
+
+def softplus_backward(dy, z):
+    """dz = dy sigmoid(z)."""
+    return dy * sigmoid_forward(z)[0]
+
+
+def gelu_forward(z):
+    """y = z Phi(z), Phi the standard normal distribution function (exact, not the tanh formula)."""
+    phi = _normal_cdf(z)
+    return z * phi, (z, phi)
+
+
+def gelu_backward(dy, cache):
+    """dz = dy (Phi(z) + z exp(-z²/2) / sqrt(2 pi))."""
+    z, phi = cache
+    return dy * (phi + z * np.exp(-z * z / 2) / np.sqrt(z.real.dtype.type(2 * PI)))
+
+
+def _fold(z):
+    """|z| continued analytically: -z where the real part is negative."""
+    return np.where(z.real < 0, -z, z)
+
+
+def _normal_cdf(z):
+    """Phi(z); SciPy's, and where it has none (longdouble) the series of erf by Kummer."""
+    if z.dtype != np.longdouble or np.longdouble is np.float64:
+        from scipy.special import ndtr
+        return ndtr(z)
+    far = np.clip(z, -13, 13)  # Phi is 0 or 1 to the last bit beyond
+    term = total = far
+    for k in range(1, 400):  # Phi(z) = 1/2 + phi(z) (z + z³/3 + z⁵/(3·5) + ...)
+        term = term * far * far / (2 * k + 1)
+        total = total + term
+    return np.longdouble(0.5) + total * np.exp(-far * far / 2) / np.sqrt(2 * PI)
+
+
+ACTIVATIONS = {
+    "identity": (identity_forward, identity_backward),
+    "relu": (relu_forward, relu_backward),
+    "tanh": (tanh_forward, tanh_backward),
+    "sigmoid": (sigmoid_forward, sigmoid_backward),
+    "softplus": (softplus_forward, softplus_backward),
+    "gelu": (gelu_forward, gelu_backward),
+}
+
+
+# Softmax and the mixture it weights -------------------------------------------------------------
+
+def softmax_forward(z):
+    """w_i = exp(z_i) / sum_j exp(z_j) over the last axis, shifted by the largest real part.
+
+    z (..., n) -> w (..., n), positive and summing to 1
+    """
+    e = np.exp(z - z.real.max(axis=-1, keepdims=True))
+    w = e / e.sum(axis=-1, keepdims=True)
+    return w, w
+
+
+def softmax_backward(dw, w):
+    """dz_i = w_i (dw_i - sum_j w_j dw_j)."""
+    return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
+
+
+def mixture_forward(w, experts):
+    """y = sum_i w_i E_i, sample by sample (PLE paper, section 4.1).
+
+    w (..., batch, n), experts (..., n, batch, width) -> y (..., batch, width)
+    """
+    y = w[..., None, :] @ experts.swapaxes(-3, -2)  # (..., batch, 1, n) @ (..., batch, n, width)
+    return y[..., 0, :], (w, experts)
+
+
+def mixture_backward(dy, cache):
+    """dw_i = dy · E_i, dE_i = w_i dy -> (dw, dexperts)."""
+    w, experts = cache
+    dw = experts.swapaxes(-3, -2) @ dy[..., None]  # (..., batch, n, width) @ (..., batch, width, 1)
+    return dw[..., 0], w.swapaxes(-1, -2)[..., None] * dy[..., None, :, :]
+
+
+# Embedding --------------------------------------------------------------------------------------
+
+def embedding_forward(table, codes):
+    """Row `codes[b]` of the table for each sample b.
+
+    table (..., size, width), codes (batch,) of integers -> (..., batch, width)
+    """
+    return table[..., codes, :], (table, codes)
+
+
+def embedding_backward(dy, cache):
+    """dtable[c] = sum of dy over the samples whose code is c (0 for codes that do not occur)."""
+    table, codes = cache
+    order = np.argsort(codes, kind="stable")
+    present, starts = np.unique(codes[order], return_index=True)
+    dtable = np.zeros(dy.shape[:-2] + table.shape[-2:], dy.dtype)
+    dtable[..., present, :] = np.add.reduceat(dy[..., order, :], starts, axis=-2)
+    return dtable
