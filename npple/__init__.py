@@ -3,12 +3,12 @@
 from npple.adam import SGD, Adam
 from npple.architectures import (ARCHITECTURES, cgc, ml_mmoe, mmoe, ple, shared_bottom,
                                  single_task)
-from npple.errors import FileError, InputError, NppleError
+from npple.errors import Diverged, FileError, InputError, NppleError
 from npple.losses import task_weights
 from npple.network import Network, Trace
 
 __version__ = "0.1.0"
 
-__all__ = ["ARCHITECTURES", "Adam", "FileError", "InputError", "Network", "NppleError", "SGD",
+__all__ = ["ARCHITECTURES", "Adam", "Diverged", "FileError", "InputError", "Network", "NppleError", "SGD",
            "Trace", "cgc", "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task",
            "task_weights"]

@@ -66,7 +66,7 @@ def save(path, arrays, meta, *, format, version):
     fault = _header_fault(header)
     require(fault is None, fault)
     text = _to_json(header)
-    with _refusing(f"cannot write {path}"), _replacing(path) as file:
+    with replacing(path) as file:
         _write(file, text, arrays)
 
 
@@ -190,9 +190,23 @@ def _digest(arrays):
 
 
 @contextlib.contextmanager
-def _replacing(path):
-    """A new file that takes the place of `path` once it is complete and on the disk."""
-    path = Path(path).resolve()
+def replacing(path):
+    """A new binary file that takes the place of `path` once it is complete and on the disk.
+
+    Whatever fails, the file that stood there stays as it was.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    with _refusing(f"cannot write {path}"), _complete(Path(path).resolve()) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _complete(path):
+    """A temporary file beside `path`, renamed to it at the end, removed on any failure."""
     if path.exists() and not path.is_file():
         raise OSError("it exists and is not a regular file")
     temporary = path.with_name(f".npple-{secrets.token_hex(8)}.tmp")

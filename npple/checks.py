@@ -10,12 +10,12 @@ from npple.errors import require
 
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
+KNOWN = ", ".join(map(str, FLOATS))
 
 
 def check_dtype(what, dtype):
     """Raise `InputError` unless the network computes in this dtype."""
-    known = ", ".join(map(str, FLOATS))
-    require(dtype in FLOATS, f"{what}: dtype {dtype}, expected one of {known}")
+    require(dtype in FLOATS, f"{what}: dtype {dtype!r}, expected one of {KNOWN}")
 
 
 def check_params(table, params):

@@ -13,6 +13,14 @@ class FileError(NppleError, OSError):
     """A file that cannot be read, trusted or written."""
 
 
+class Diverged(NppleError, ArithmeticError):
+    """Training met a loss that is not finite; the run still holds the state before that step."""
+
+
+class CheckFailed(NppleError, AssertionError):
+    """A check that was asked to assert and did not pass; the message names the worst place."""
+
+
 def require(condition, message):
     """Raise `InputError(message)` unless `condition` holds."""
     if not condition:

@@ -39,13 +39,17 @@ def regression_backward(residual):
 
 
 def multiclass_forward(z, y):
-    """l = log sum_j exp(z_j) - z_y, shifted by the largest real part.
+    """l = log sum_j exp(z_j - z_y) = s + log(exp(-s) + sum_{j != y} exp(z_j - z_y - s)), s the max.
 
-    z (..., batch, K), y (batch,) of integers below K -> l (..., batch)
+    z (..., batch, K), y (batch,) of integers below K -> l (..., batch), exact where near 0
     """
-    z = z - z.real.max(axis=-1, keepdims=True)
     chosen = np.arange(len(y)), y
-    return np.log(np.exp(z).sum(axis=-1)) - z[..., *chosen], (z, chosen)
+    d = z - z[..., *chosen][..., None]
+    shift = d.real.max(axis=-1, keepdims=True)  # 0 where y is the largest, then l = log1p(rest)
+    e = np.exp(d - shift)
+    e[..., *chosen] = np.expm1(-shift[..., 0])
+    rest = e.sum(axis=-1)
+    return shift[..., 0] + 2 * np.arctanh(rest / (2 + rest)), (z, chosen)
 
 
 def multiclass_backward(cache):
@@ -65,7 +69,7 @@ LOSSES = {
 
 
 def loss_forward(kind, z, y, mask=None):
-    """L = sum_i delta_i l_i / sum_i delta_i (PLE paper, section 4.3): the mean over the task's rows.
+    """L = sum_i delta_i l_i / sum_i delta_i, the mean over the task's rows (PLE, section 4.3).
 
     mask (batch,), the paper's delta: False for rows outside the task's sample space, whose z
     and y count for nothing; None for all rows. A task without any row has the loss 0.
@@ -74,7 +78,7 @@ def loss_forward(kind, z, y, mask=None):
     rows, row_cache = forward(z, y)
     if mask is None:
         return rows.mean(axis=-1), (backward, row_cache, mask, rows.shape[-1])
-    count = max(np.count_nonzero(mask), 1)
+    count = max(int(np.count_nonzero(mask)), 1)
     loss = np.where(mask, rows, 0).sum(axis=-1) / count
     mask = mask.reshape(mask.shape + (1,) * (z.ndim - rows.ndim))  # (batch,) or (batch, 1)
     return loss, (backward, row_cache, mask, count)
@@ -86,11 +90,11 @@ def loss_backward(weight, cache):
     dz = backward(row_cache)
     if mask is not None:
         dz = np.where(mask, dz, 0)
-    return dz * (weight / count)
+    return dz * weight / count
 
 
 def task_weights(initial, decay, step):
-    """w_k(t) = w_k0 · gamma_k^t (PLE paper, section 4.3): the weight of each task's loss at a step.
+    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss at a step (PLE, section 4.3).
 
     Parameters
     ----------

@@ -314,8 +314,9 @@ class Network:
         trace = forward(self.table, params, checked[0])
         loss, starts = joint_loss(trace, *checked[1:], weights)
         gradients = backward(trace, starts, self.unread)
-        return np.asarray(loss).item(), {name: gradients[name] if name in gradients else np.zeros_like(array)
-                             for name, array in params.items()}
+        grads = {name: gradients[name] if name in gradients else np.zeros_like(array)
+                 for name, array in params.items()}
+        return np.asarray(loss).item(), grads
 
     def _check(self, params, x, targets, masks):
         dtype = check_params(self.table, params)

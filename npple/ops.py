@@ -69,7 +69,7 @@ def tanh_backward(dy, z):
 def sigmoid_forward(z):
     """y = 1 / (1 + exp(-z)), computed from e = exp(-|z|) so that nothing overflows."""
     e = np.exp(-_fold(z))
-    return np.where(z.real > 0, 1, e) / (1 + e), e
+    return np.where(z.real >= 0, 1, e) / (1 + e), e
 
 
 def sigmoid_backward(dy, e):
@@ -80,7 +80,7 @@ def sigmoid_backward(dy, e):
 def softplus_forward(z):
     """y = log(1 + exp(z)) = max(z, 0) + log1p(e), e = exp(-|z|); log1p(e) = 2 artanh(e/(2+e))."""
     e = np.exp(-_fold(z))
-    return z * (z.real > 0) + 2 * np.arctanh(e / (2 + e)), z
+    return z * (z.real >= 0) + 2 * np.arctanh(e / (2 + e)), z
 
 
 def softplus_backward(dy, z):
@@ -106,16 +106,25 @@ def _fold(z):
 
 
 def _normal_cdf(z):
-    """Phi(z); SciPy's, and where it has none (longdouble) the series of erf by Kummer."""
-    if z.dtype != np.longdouble or np.longdouble is np.float64:
+    """Phi(z); SciPy's, and where it has none (longdouble) a series below 1.5, a fraction above.
+
+    Phi(-a) = phi(a) / (a + 1/(a + 2/(a + 3/...)));  Phi(a) - 1/2 = phi(a) (a + a³/3 + a⁵/15 + ...)
+    """
+    if z.dtype.char not in "gG" or np.longdouble is np.float64:
         from scipy.special import ndtr
         return ndtr(z)
-    far = np.clip(z, -13, 13)  # Phi is 0 or 1 to the last bit beyond
-    term = total = far
-    for k in range(1, 400):  # Phi(z) = 1/2 + phi(z) (z + z³/3 + z⁵/(3·5) + ...)
-        term = term * far * far / (2 * k + 1)
-        total = total + term
-    return np.longdouble(0.5) + total * np.exp(-far * far / 2) / np.sqrt(2 * PI)
+    a = _fold(z)
+    small = a.real < 1.5
+    term = series = np.where(small, a, 0)
+    fraction = large = np.where(small, 1.5, a)
+    for k in range(1, 40):
+        term = term * a * a / (2 * k + 1)
+        series = series + term
+    for k in range(250, 0, -1):
+        fraction = large + k / fraction
+    density = np.exp(-a * a / 2) / np.sqrt(2 * PI)
+    tail = np.where(small, 0.5 - density * series, density / fraction)
+    return np.where(z.real < 0, tail, 1 - tail)
 
 
 ACTIVATIONS = {
@@ -131,17 +140,23 @@ ACTIVATIONS = {
 # Softmax and the mixture it weights -------------------------------------------------------------
 
 def softmax_forward(z):
-    """w_i = exp(z_i) / sum_j exp(z_j) over the last axis, shifted by the largest real part.
+    """w_i = exp(z_i) / sum_j exp(z_j) over the last axis, shifted by the largest z.
+
+    The largest by its real part if z is complex: a shift changes nothing but the rounding.
 
     z (..., n) -> w (..., n), positive and summing to 1
     """
-    e = np.exp(z - z.real.max(axis=-1, keepdims=True))
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
     w = e / e.sum(axis=-1, keepdims=True)
     return w, w
 
 
 def softmax_backward(dw, w):
-    """dz_i = w_i (dw_i - sum_j w_j dw_j)."""
+    """dz_i = w_i (dw_i - sum_j w_j dw_j), with dw shifted to 0 at a weight above 1/2.
+
+    The shift changes nothing but the rounding: it keeps dz exact where a weight rounds to 1.
+    """
+    dw = dw - np.where(w.real > 0.5, dw, 0).sum(axis=-1, keepdims=True)
     return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
 
 

@@ -1,0 +1,345 @@
+"""The command line: what `npple COMMAND` does, from its arguments to what it prints.
+
+Results go to standard output, as text or with --json as one JSON object; progress and errors go
+to standard error. Exit status: 0 passed, 1 a check failed, 2 bad usage or input.
+"""
+
+import argparse
+import inspect
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from npple import ARCHITECTURES, InputError, NppleError, __version__
+from npple.errors import require
+
+
+def main(arguments=None):
+    """Run one command; the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except NppleError as error:
+        print(f"npple {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"npple {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `npple ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="npple", description="Progressive Layered Extraction and its relatives, by hand.")
+    parser.add_argument("--version", action="version", version=f"npple {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _command(commands, name, run, help, example):
+    parser = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}",
+                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true",
+                        help="print one JSON object on standard output")
+    return parser
+
+
+# Models and data, as several commands take them -------------------------------------------------
+
+def _add_model(parser, default="ple"):
+    group = parser.add_argument_group("model (unset options are the architecture's own defaults)")
+    group.add_argument("--model", choices=sorted(ARCHITECTURES), default=default)
+    add = group.add_argument
+    hidden = {"default": argparse.SUPPRESS}
+    add("--levels", type=int, help="extraction levels", **hidden)
+    add("--experts", type=int, help="experts of MMoE", **hidden)
+    add("--task-experts", type=int, help="experts a task", **hidden)
+    add("--shared-experts", type=int, help="shared experts", **hidden)
+    add("--expert-units", type=int, nargs="+", help="widths of an expert's layers", **hidden)
+    add("--tower-units", type=int, nargs="*", help="widths of a tower's hidden layers", **hidden)
+    add("--gate-units", type=int, nargs="+", help="widths of a gate's hidden layers", **hidden)
+    add("--gate-bias", action="store_true", help="give the gates a bias", **hidden)
+    add("--activation", help="relu, tanh, sigmoid, gelu, softplus or identity", **hidden)
+
+
+def _build(args, inputs, tasks):
+    """The model that the arguments describe; options it does not have are an error."""
+    builder = ARCHITECTURES[args.model]
+    given = {name: value for name, value in vars(args).items() if name in (
+        "levels", "experts", "task_experts", "shared_experts", "expert_units", "tower_units",
+        "gate_units", "gate_bias", "activation")}
+    unknown = given.keys() - inspect.signature(builder).parameters.keys()
+    require(not unknown, f"--{min(unknown, default='').replace('_', '-')}: "
+                         f"{args.model} has no such option")
+    return builder(inputs, tasks, **given)
+
+
+def _add_data(parser):
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="census", metavar="D",
+                       help="'census' (the bundled sample), 'synthetic', or a file: Census-Income "
+                            "as published or, with the flags below, a CSV with a header")
+    group.add_argument("--validation", metavar="F",
+                       help="a file in the same format (otherwise a fifth of the rows is held out)")
+    for kind, help in (("numeric", "numeric feature columns"),
+                       ("categorical", "categorical feature columns"),
+                       ("log", "numeric columns to take log(1 + x) of"),
+                       ("binary", "label columns of 0 and 1"),
+                       ("regression", "label columns of real numbers"),
+                       ("multiclass", "label columns of class names")):
+        group.add_argument(f"--{kind}", nargs="+", default=[], metavar="COLUMN", help=help)
+    group.add_argument("--embedding-width", type=int, default=4, metavar="N",
+                       help="width of each categorical column's embedding")
+    group.add_argument("--rows", type=int, default=20000, help="rows of synthetic data")
+    group.add_argument("--inputs", type=int, default=128, help="width of synthetic data")
+    group.add_argument("--correlation", type=float, default=0.5,
+                       help="label correlation p of synthetic data, -1 to 1")
+
+
+def _roles(args):
+    """What the column flags say, as `Schema.learn` takes it; None without flags."""
+    tasks = {column: kind for kind in ("binary", "regression", "multiclass")
+             for column in getattr(args, kind)}
+    labels = args.binary + args.regression + args.multiclass
+    for column in tasks:
+        require(labels.count(column) == 1, f"--binary, --regression, --multiclass: {column!r} twice")
+    if not (tasks or args.numeric or args.categorical or args.log):
+        return None
+    require(args.data not in ("census", "synthetic"),
+            f"--data {args.data} knows its columns: leave out --numeric, --binary and so on")
+    return {"numeric": args.numeric, "categorical": args.categorical, "tasks": tasks,
+            "log": args.log}
+
+
+def _load(args):
+    """Training and validation rows, the model's inputs, its tasks, and the schema to keep."""
+    from npple import data
+    from npple.data import census
+    roles = _roles(args)
+    if args.data == "synthetic":
+        require(not args.validation, "--validation: synthetic data makes its own")
+        rows = data.synthetic(args.rows, inputs=args.inputs, correlation=args.correlation,
+                              seed=args.seed)
+        tasks = dict.fromkeys(rows.targets, "regression")
+        return *rows.split(0.8, args.seed), args.inputs, tasks, None
+    form = "csv" if roles else "census"
+    columns = data.bundled() if args.data == "census" else _read(form, args.data)
+    schema = data.Schema.learn(columns, **(roles or census.ROLES))
+    rows = schema.encode(columns)
+    held_out = (schema.encode(_read(form, args.validation)),) if args.validation else ()
+    train, validation = (rows, *held_out) if held_out else rows.split(0.8, args.seed)
+    kept = {"form": form, **schema.to_dict()}
+    return train, validation, schema.inputs(args.embedding_width), schema.tasks, kept
+
+
+def _read(form, path):
+    from npple import data
+    return data.read_census(path) if form == "census" else data.read_columns(path)
+
+
+# npple train ------------------------------------------------------------------------------------
+
+def _add_train(commands):
+    parser = _command(commands, "train", _train, "train a model and save it",
+                      "npple train --model ple --levels 2 --epochs 5 --out run")
+    _add_data(parser)
+    _add_model(parser)
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--epochs", type=int, default=5)
+    add("--batch-size", type=int, default=256)
+    add("--seed", type=int, default=0, help="of initial values, shuffling and the held-out rows")
+    add("--optimizer", choices=("adam", "sgd"), default="adam")
+    add("--rate", type=float, default=1e-3, help="learning rate")
+    add("--weight-decay", type=float, default=0.0, help="decoupled weight decay")
+    add("--clip", type=float, help="largest global gradient norm")
+    add("--task-weight", type=_assignment, nargs="+", default=[], metavar="TASK=W",
+        help="weight of a task's loss (1 otherwise)")
+    add("--task-decay", type=_assignment, nargs="+", default=[], metavar="TASK=G",
+        help="factor on that weight each step")
+    add("--skip-absent", action="store_true",
+        help="leave parameters alone in steps without a row of a task that reaches them")
+    add("--patience", type=int, help="stop after so many epochs without a better validation loss")
+    add("--out", metavar="DIR", help="where the checkpoint goes (default: run, run-2, ...)")
+    add("--checkpoint-every", type=int, metavar="N", help="save after every N steps too")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def _train(args):
+    from npple.training import OPTIMIZERS, Run
+    for name in ("epochs", "patience", "checkpoint_every"):
+        value = getattr(args, name)
+        require(value is None or value > 0, f"--{name.replace('_', '-')}: must be above 0, got {value}")
+    checkpoint = _checkpoint(args)
+    train, validation, inputs, tasks, schema = _load(args)
+    model = _build(args, inputs, tasks)
+    settings = {"weight_decay": args.weight_decay, "clip": args.clip, "rate": args.rate}
+    run = Run(model, OPTIMIZERS[args.optimizer](**settings), args.batch_size, args.seed,
+              _by_task("--task-weight", args.task_weight, tasks, 1.0) if args.task_weight else None,
+              _by_task("--task-decay", args.task_decay, tasks, None),
+              args.skip_absent, schema=schema)
+    if args.resume:
+        run = _resumed(run, checkpoint)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    log = sys.stderr if args.json else sys.stdout
+    parameters = sum(array.size for array in run.params.values())
+    print(f"{args.model}: {', '.join(f'{task} ({kind})' for task, kind in tasks.items())}; "
+          f"{parameters:,} parameters\n{len(train):,} rows to train on, {len(validation):,} to "
+          f"validate on; batches of {run.batch_size}, seed {run.seed}", file=log, flush=True)
+    started = time.perf_counter()
+    run.train(train, validation, args.epochs, patience=args.patience, checkpoint=checkpoint,
+              every=args.checkpoint_every, on_batch=_show_progress(),
+              on_epoch=lambda entry: print(_epoch_line(entry), file=log, flush=True))
+    summary = _summary(args, run, validation, parameters, checkpoint)
+    summary["seconds"] = round(time.perf_counter() - started, 2)
+    print(json.dumps(summary) if args.json else _summary_text(summary))
+    return 0
+
+
+def _checkpoint(args):
+    """Where the checkpoint goes; never over another one."""
+    if args.out is None:
+        require(not args.resume, "--resume: say where with --out DIR")
+        number = next(n for n in range(1, sys.maxsize) if not Path(_run_name(n)).exists())
+        return Path(_run_name(number)) / "checkpoint.npz"
+    path = Path(args.out) / "checkpoint.npz"
+    require(path.exists() == args.resume or not path.exists() and not args.resume,
+            f"--out: {path} exists: --resume to go on with it, or choose another folder"
+            if path.exists() else f"--resume: there is no {path}")
+    return path
+
+
+def _run_name(number):
+    return "run" if number == 1 else f"run-{number}"
+
+
+def _resumed(run, checkpoint):
+    """The saved run, if it was started with the same model and settings."""
+    from npple.training import SETTINGS, Run
+    saved = Run.load(checkpoint)
+    for name in ("model", "optimizer", *SETTINGS):
+        require(getattr(saved, name) == getattr(run, name),
+                f"--resume: {checkpoint} was started with another {name.replace('_', ' ')}")
+    return saved
+
+
+def _assignment(text):
+    name, _, value = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"expected TASK=NUMBER, got {text!r}")
+    return name, float(value)
+
+
+def _by_task(flag, pairs, tasks, default):
+    """{task: number} from TASK=NUMBER pairs, with a default for the tasks not named."""
+    for task, _ in pairs:
+        require(task in tasks, f"{flag}: {task!r} is no task, expected one of {', '.join(tasks)}")
+    return ({} if default is None else dict.fromkeys(tasks, default)) | dict(pairs)
+
+
+def _show_progress():
+    """A line on a terminal that counts the batches of the running epoch; None elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(run, batches):
+        end = "\r" if run.batch < batches else "\r\033[K"
+        print(f"epoch {run.epoch + 1}: batch {run.batch} of {batches}, "
+              f"loss {run.loss_sum / run.batch:.4f}", end=end, file=sys.stderr, flush=True)
+    return show
+
+
+def _epoch_line(entry):
+    parts = [f"epoch {entry['epoch']:>3}  loss {entry['loss']:.4f}"]
+    for task, metrics in entry["validation"].items():
+        parts.append(f"{task} " + _metrics(metrics))
+    return "  |  ".join(parts)
+
+
+def _metrics(metrics):
+    return "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}"
+                     for name, value in metrics.items()) or "no rows"
+
+
+def _summary(args, run, validation, parameters, checkpoint):
+    from npple.training import gate_weights
+    gates = {name: {group: float(weights.sum()) for group, weights in groups.items()}
+             for name, groups in gate_weights(run.model, run.best, validation).items()}
+    return {"model": args.model, "tasks": run.model.tasks, "parameters": parameters,
+            "seed": run.seed, "epochs": run.epoch, "best_epoch": run.best_epoch["epoch"],
+            "validation": run.best_epoch["validation"], "gates": gates,
+            "checkpoint": str(checkpoint)}
+
+
+def _summary_text(summary):
+    lines = [f"\nbest epoch: {summary['best_epoch']} of {summary['epochs']}, "
+             f"{summary['seconds']:.1f} s in all"]
+    width = max(map(len, summary["tasks"]))
+    for task, metrics in summary["validation"].items():
+        lines.append(f"  {task:{width}}  {_metrics(metrics)}")
+    gates = {name: groups for name, groups in summary["gates"].items() if len(groups) > 1}
+    if gates:
+        lines.append("mean weight that each gate gives the experts of")
+    for name, groups in gates.items():
+        shares = "  ".join(f"{group.split('/')[1]} {weight:.3f}" for group, weight in groups.items())
+        lines.append(f"  {name:{width + 7}}  {shares}")
+    lines.append(f"checkpoint: {summary['checkpoint']}")
+    return "\n".join(lines)
+
+
+# npple predict ----------------------------------------------------------------------------------
+
+def _add_predict(commands):
+    parser = _command(commands, "predict", _predict, "predict with a trained model",
+                      "npple predict --checkpoint run/checkpoint.npz --data new.csv --out preds.csv")
+    parser.add_argument("--checkpoint", required=True, metavar="F", help="from npple train")
+    parser.add_argument("--data", required=True, metavar="D",
+                        help="rows in the format of the training data; labels are not needed")
+    parser.add_argument("--out", required=True, metavar="F",
+                        help="CSV to write: one row per row of the data, in its order")
+
+
+def _predict(args):
+    from npple import data
+    from npple.training import Run, predict
+    run = Run.load(args.checkpoint)
+    require(run.schema is not None,
+            f"--checkpoint: {args.checkpoint} was trained on synthetic data, which no file holds")
+    schema = dict(run.schema)
+    form = schema.pop("form")
+    columns = data.bundled() if args.data == "census" else _read(form, args.data)
+    schema = data.Schema.from_dict(schema)
+    rows = schema.encode(columns, labels=False)
+    predictions = predict(run.model, run.best, rows)
+    _write_predictions(args.out, predictions, schema)
+    summary = {"rows": len(rows), "tasks": list(predictions), "out": args.out}
+    print(json.dumps(summary) if args.json else
+          f"{len(rows):,} rows, {', '.join(predictions)}: {args.out}")
+    return 0
+
+
+def _write_predictions(path, predictions, schema):
+    """A CSV with a header: a column a task, or a column a class, named task=class."""
+    import csv
+    import io
+
+    from npple.archive import replacing
+    columns = {}
+    for task, values in predictions.items():
+        if values.ndim == 1:
+            columns[task] = values
+        else:
+            columns |= {f"{task}={name}": values[:, k] for k, name in enumerate(schema.classes[task])}
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*(values.tolist() for values in columns.values())))
+        text.detach()

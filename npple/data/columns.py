@@ -1,0 +1,150 @@
+"""Read a CSV file into columns of text; what the text means is for `Schema` to say."""
+
+import csv
+import gzip
+import io
+import os
+import zlib
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from npple.errors import FileError, InputError, require
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def shown(value):
+    """A value as an error message shows it: its start is enough."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def read_columns(path, names=None):
+    """Read a CSV file, plain or gzip-compressed, in UTF-8.
+
+    Spaces around a field are dropped. Nothing is skipped: a blank line is an error too.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. Whether it is compressed is seen from its first bytes, not from its name.
+    names : sequence of str, optional
+        The column names of a file without a header; by default the first row holds them.
+
+    Returns
+    -------
+    dict column -> list of str
+        The fields, one list of equal length per column, in file order.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is empty or is not text.
+    InputError
+        If a name is empty or comes twice, or a row has not one field per name.
+    """
+    rows = read_rows(path)
+    return as_columns(path, next(rows) if names is None else names, rows)
+
+
+def read_rows(path):
+    """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
+    text = _text(path)
+    if '"' not in text:  # nothing quoted: the same rows as from csv.reader, in a third of its time
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+        yield from (line.split(",") if line else [] for line in lines)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise FileError(f"{_quoted(path)}, line {reader.line_num}: {error}") from error
+
+
+def as_columns(path, names, rows):
+    """Turn rows of fields into columns of text without surrounding spaces."""
+    names = [name.strip(" ") for name in names]
+    require(names and all(names), f"{_quoted(path)}: a column name is missing, expected one each")
+    for name, count in Counter(names).items():
+        require(count == 1, f"{_quoted(path)}: column name {shown(name)} comes {count} times")
+    stripped = _Stripped()
+    fields = chain.from_iterable(_equally_long(path, rows, len(names)))
+    fields = list(map(stripped.__getitem__, fields))  # row after row
+    return {name: fields[i :: len(names)] for i, name in enumerate(names)}
+
+
+def converted(name, texts, convert, expected, dtype):
+    """Convert each text of a column, doing the work once per distinct text.
+
+    Parameters
+    ----------
+    name : str
+        The column, for the error message.
+    texts : list of str
+    convert : callable
+        From a text to its value, or to None if the text cannot be accepted.
+    expected : str
+        What is accepted, for the error message.
+    dtype : dtype
+        Of the result.
+
+    Returns
+    -------
+    (n,) array
+
+    Raises
+    ------
+    InputError
+        Naming the column, the row counted from 1, and the text.
+    """
+    values = {}
+    for text in dict.fromkeys(texts):
+        values[text] = convert(text) if isinstance(text, str) else None
+        if values[text] is None:
+            row = texts.index(text) + 1
+            raise InputError(f"column {name!r}, row {row}: {shown(text)}, expected {expected}")
+    return np.fromiter(map(values.__getitem__, texts), dtype, len(texts))
+
+
+class _Stripped(dict):
+    """field -> its text without surrounding spaces; equal fields share one string."""
+
+    def __missing__(self, field):
+        self[field] = text = field.strip(" ")
+        return text
+
+
+def _text(path):
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{_quoted(path)}: byte {error.start + 1} is not UTF-8, expected a CSV file"
+        raise FileError(message) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{_quoted(path)}: {reason}, expected a readable file") from error
+    if not text.strip():
+        raise FileError(f"{_quoted(path)}: the file is empty, expected a CSV file")
+    if "\0" in text:
+        raise FileError(f"{_quoted(path)}: NUL characters, expected a CSV file, not a binary one")
+    return text
+
+
+def _equally_long(path, rows, width):
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            place = f"{_quoted(path)}, row {number}"
+            raise InputError(f"{place}: {len(row)} fields, expected {width}")
+        yield row
+
+
+def _quoted(path):
+    return repr(os.fspath(path))

@@ -1,0 +1,121 @@
+"""A random model with random parameters and data, for gradient checks, isolation and the oracle.
+
+Everything is generic on purpose: no value is zero, symmetric or equal to another, gates are far
+from uniform, so that a mistake has nothing to cancel against.
+"""
+
+from dataclasses import dataclass
+from inspect import signature
+from zlib import crc32
+
+import numpy as np
+
+from npple.architectures import ARCHITECTURES
+from npple.errors import require
+from npple.network import Network
+
+KINDS = ("binary", "regression", "multiclass:3")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names."""
+
+    model: Network
+    params: dict
+    x: np.ndarray | dict
+    targets: dict
+    masks: dict
+    weights: dict
+
+    @property
+    def batch(self):
+        """`(x, targets, masks, weights)`, the arguments of `loss_and_grads` after `params`."""
+        return self.x, self.targets, self.masks, self.weights
+
+
+def random_model(name, tasks=3, levels=2):
+    """A small model of an architecture: embeddings, all task kinds, uneven expert counts.
+
+    Parameters
+    ----------
+    name : str
+        A key of `npple.ARCHITECTURES`.
+    tasks : int or dict of str
+        The number of tasks (their kinds take turns), or task -> kind.
+    levels : int
+        Extraction levels, for the architectures that have them.
+
+    Returns
+    -------
+    npple.network.Network
+    """
+    require(name in ARCHITECTURES, f"model: {name!r}, expected one of {', '.join(ARCHITECTURES)}")
+    if not isinstance(tasks, dict):
+        require(type(tasks) is int and tasks > 0,
+                f"tasks: a positive integer is needed, got {tasks!r}")
+        tasks = {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(tasks)}
+    options = {"levels": levels, "shared_experts": 2, "experts": 4,
+               "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},
+               "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True}
+    builder = ARCHITECTURES[name]
+    known = signature(builder).parameters
+    inputs = {"age": "numeric", "country": (6, 3), "device": (3, 2), "length": "numeric"}
+    return builder(inputs, tasks, **{key: options[key] for key in options if key in known})
+
+
+def random_case(model, seed=0, batch=8, dtype=np.float64):
+    """Generic parameters and one batch for a model.
+
+    Parameters
+    ----------
+    model : npple.network.Network
+    seed : int
+        At least 0. A parameter depends on it, its name and its shape alone: two models that share
+        a name share its values.
+    batch : int
+        Rows. From two tasks on, every other task is masked: about half of the rows, at least one.
+    dtype : dtype
+        Of parameters, features and regression targets.
+
+    Returns
+    -------
+    Case
+    """
+    rng = np.random.default_rng([seed, batch])
+    table = model.table
+    params = {name: _parameter(name, shape, seed).astype(dtype)
+              for name, shape in model.shapes.items()}
+    if isinstance(table.inputs, int):
+        x = rng.normal(size=(batch, table.inputs)).astype(dtype)
+    else:
+        x = {name: rng.normal(size=batch).astype(dtype) if kind == "numeric"
+             else rng.integers(0, kind[0], batch) for name, kind in table.inputs}
+    targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
+    masks = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
+    weights = {task: rng.uniform(0.5, 2) for task in model.tasks}
+    return Case(model, params, x, targets, masks, weights)
+
+
+def _parameter(name, shape, seed):
+    """Normal weights that keep the scale of what they read; gates sharper; biases in [0.1, 1)."""
+    rng = np.random.default_rng([seed, crc32(name.encode())])
+    if name.endswith("/bias"):
+        return rng.uniform(0.1, 1, shape)
+    if name.startswith("embedding/"):
+        return rng.normal(size=shape)
+    return rng.normal(size=shape) * (2 if "/gate/" in name else 1.4) / np.sqrt(shape[-2])
+
+
+def _target(kind, rng, batch, dtype):
+    """Targets of a task (batch,)."""
+    if kind == "regression":
+        return rng.normal(size=batch).astype(dtype)
+    return rng.integers(0, 2 if kind == "binary" else int(kind.split(":")[1]), batch)
+
+
+def _mask(rng, batch):
+    """About half of the rows (batch,), at least one."""
+    mask = rng.random(batch) < 0.5
+    mask[rng.integers(batch)] = True
+    return mask

@@ -1,0 +1,298 @@
+"""Training: shuffled mini-batches, validation each epoch, the best parameters kept, checkpoints.
+
+A `Run` is everything a training is at one moment. Its batches follow from the seed and the epoch
+alone, so a run that is saved after any step, loaded and continued gives the same bits as one that
+was never interrupted.
+"""
+
+from dataclasses import asdict, dataclass, field
+from zlib import crc32
+
+import numpy as np
+
+from npple import archive
+from npple.adam import SGD, Adam
+from npple.checks import check_weights
+from npple.errors import Diverged, FileError, InputError, require
+from npple.losses import task_weights
+from npple.metrics import evaluate
+from npple.network import Network
+from npple.routing import Table
+
+FORMAT, VERSION = "npple checkpoint", 1
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema")
+PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data")
+LOSS_METRIC = {"binary": "logloss", "multiclass": "logloss", "regression": "mse"}
+
+
+@dataclass
+class Run:
+    """A training run: model, settings, and how far it has come.
+
+    Attributes
+    ----------
+    model : Network
+    optimizer : Adam or SGD
+    batch_size, seed : int
+    weights, decay : dict of float
+        w_k0 and gamma_k of each task's loss: step t weighs it with w_k0 · gamma_k^t.
+    skip_absent : bool
+        Leave parameters alone in steps where no row belongs to a task that reaches them; otherwise
+        Adam's momentum keeps moving them.
+    schema : dict or None
+        How raw columns become features (`npple.data.Schema.to_dict`); kept with the checkpoint.
+    params, state : dict of ndarray
+        The latest parameters and the optimizer's state.
+    best : dict of ndarray
+        The parameters of the epoch with the lowest weighted validation loss.
+    step, epoch, batch : int
+        Updates made; finished epochs; finished batches of the current epoch.
+    history : list of dict
+        For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
+        (task -> metrics) and `score` (the weighted validation loss).
+    """
+
+    model: Network
+    optimizer: Adam | SGD = Adam()
+    batch_size: int = 256
+    seed: int = 0
+    weights: dict | None = None
+    decay: dict = field(default_factory=dict)
+    skip_absent: bool = False
+    dtype: str = "float32"
+    schema: dict | None = None
+
+    def __post_init__(self):
+        require(type(self.batch_size) is int and self.batch_size > 0,
+                f"batch_size: a positive integer is needed, got {self.batch_size!r}")
+        self.weights = check_weights(self.model.table, self.weights)
+        task_weights(self.weights, self.decay, 0)
+        self.params = self.best = self.model.init(self.seed, np.dtype(self.dtype))
+        self.state = self.optimizer.init(self.params)
+        self.step = self.epoch = self.batch = 0
+        self.loss_sum, self.history, self.data = 0.0, [], None
+
+    def train(self, data, validation, epochs, *, patience=None, checkpoint=None, every=None,
+              on_batch=None, on_epoch=None):
+        """Train until `epochs` epochs are finished, counting those before a resume.
+
+        Parameters
+        ----------
+        data, validation : npple.data.Dataset
+            Features in the dtype of the run, targets and masks by task.
+        epochs : int
+        patience : int, optional
+            Stop after this many epochs in a row without a better validation score.
+        checkpoint : path, optional
+            Where to save the run after each epoch.
+        every : int, optional
+            Save after each `every` steps too.
+        on_batch, on_epoch : callable, optional
+            Called with the run and the number of batches an epoch, or the epoch's history entry.
+
+        Raises
+        ------
+        InputError
+            For data the model does not take, or other data than the run was started with.
+        Diverged
+            When the loss is not finite; the run keeps the parameters from before that step.
+        """
+        fingerprint = _fingerprint(data)
+        require(self.data in (None, fingerprint), "data: not the rows this run was started with")
+        self.data = fingerprint
+        batches = -(-len(data) // self.batch_size)
+        while self.epoch < epochs and not self._exhausted(patience):
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(data))
+            shuffled = data.take(order)
+            while self.batch < batches:
+                self._update(shuffled)
+                if checkpoint and every and self.step % every == 0:
+                    self.save(checkpoint)
+                if on_batch:
+                    on_batch(self, batches)
+            self._finish_epoch(validation, batches)
+            if checkpoint:
+                self.save(checkpoint)
+            if on_epoch:
+                on_epoch(self.history[-1])
+
+    def _update(self, shuffled):
+        """One step on the next batch."""
+        start = self.batch * self.batch_size
+        rows = shuffled.take(slice(start, start + self.batch_size))
+        weights = task_weights(self.weights, self.decay, self.step)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
+                                                    weights)
+        if not np.isfinite(loss):
+            raise Diverged(f"step {self.step + 1}: {self._not_finite(rows.x)} is not finite; "
+                           "a smaller --rate or --clip 1 may help")
+        only = None
+        if self.skip_absent:
+            present = [task for task in self.model.tasks
+                       if task not in rows.masks or rows.masks[task].any()]
+            only = self.model.table.reached_parameters(present)
+        self.params, self.state = self.optimizer.step(self.params, grads, self.state, only)
+        self.step, self.batch, self.loss_sum = self.step + 1, self.batch + 1, self.loss_sum + loss
+
+    def _not_finite(self, x):
+        """The first thing that is not finite, in the order of computation."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            named = [*self.params.items(), *self.model.forward(self.params, x).items()]
+        return next((name for name, a in named if not np.isfinite(a).all()), "the loss")
+
+    def _finish_epoch(self, validation, batches):
+        metrics = evaluate_model(self.model, self.params, validation)
+        score = sum(self.weights[task] * metrics[task][LOSS_METRIC[kind.split(":")[0]]]
+                    for task, kind in self.model.tasks.items() if metrics[task])
+        if not self.history or score < min(entry["score"] for entry in self.history):
+            self.best = self.params
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.history.append({"epoch": self.epoch, "loss": self.loss_sum / batches,
+                             "validation": metrics, "score": score})
+        self.loss_sum = 0.0
+
+    @property
+    def best_epoch(self):
+        """The history entry of the best epoch."""
+        return min(self.history, key=lambda entry: entry["score"])
+
+    def _exhausted(self, patience):
+        return (patience is not None and self.history
+                and self.epoch - self.best_epoch["epoch"] >= patience)
+
+    def save(self, path):
+        """Write the run to one file, atomically; `FileError` if that cannot be done."""
+        arrays = {f"{group}/{name}": array for group in ("params", "best", "state")
+                  for name, array in getattr(self, group).items()}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        kind = next(name for name, cls in OPTIMIZERS.items() if type(self.optimizer) is cls)
+        meta = {"table": self.model.table.to_dict(), "settings": settings,
+                "optimizer": {"kind": kind} | asdict(self.optimizer),
+                "progress": {name: getattr(self, name) for name in PROGRESS}}
+        archive.save(path, arrays, meta, format=FORMAT, version=VERSION)
+
+    @classmethod
+    def load(cls, path):
+        """Read a run that `save` wrote.
+
+        Raises
+        ------
+        FileError
+            For a file that is missing, damaged, of another kind or version, or whose arrays are
+            not those of its model.
+        """
+        arrays, meta = archive.load(path, format=FORMAT, versions=(VERSION,))
+        try:
+            model = Network(Table.from_dict(meta["table"]))
+            optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
+            run = cls(model, optimizer, **{name: meta["settings"][name] for name in SETTINGS})
+            for name in PROGRESS:
+                setattr(run, name, meta["progress"][name])
+            for group in ("params", "best", "state"):
+                setattr(run, group, _same_arrays(group, getattr(run, group), arrays))
+        except (InputError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"{path}: not a usable checkpoint: {error}") from None
+        return run
+
+
+def evaluate_model(model, params, data, rows=8192):
+    """Each task's metrics on a data set, over the task's own rows.
+
+    Parameters
+    ----------
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+    rows : int
+        How many are run at a time.
+
+    Returns
+    -------
+    dict of dict of float
+        As from `npple.metrics.evaluate`, None where undefined; empty for a task without a row.
+    """
+    outputs = predict(model, params, data, rows, raw=True)
+    metrics = {}
+    for task, kind in model.tasks.items():
+        own = data.masks.get(task, slice(None))
+        targets = data.targets[task][own]
+        found = evaluate(kind, targets, outputs[task][own]) if len(targets) else {}
+        metrics[task] = {name: None if np.isnan(value) else value for name, value in found.items()}
+    return metrics
+
+
+def predict(model, params, data, rows=8192, raw=False):
+    """Each task's predictions for all rows of a data set: probabilities or values.
+
+    Parameters
+    ----------
+    model, params, data, rows
+        As for `evaluate_model`; targets are not looked at.
+    raw : bool
+        The towers' outputs (logits) instead.
+
+    Returns
+    -------
+    dict of ndarray
+        By task: (n,), or (n, K) for "multiclass:K".
+    """
+    parts = []
+    for start in range(0, len(data), rows):
+        trace = model.forward(params, data.take(slice(start, start + rows)).x)
+        parts.append(trace.outputs if raw else trace.predictions)
+    return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
+
+
+def gate_weights(model, params, data, rows=8192):
+    """The mean weight that each gate gives each of its experts.
+
+    Parameters
+    ----------
+    model, params, data, rows
+        As for `evaluate_model`.
+
+    Returns
+    -------
+    dict of dict of ndarray
+        Fusion, such as `level1/income` -> expert group -> (n,) mean weight of its experts; a pass
+        gives its only expert 1.
+    """
+    sums = {row.name: 0 for level in model.table.levels for row in level.fusions}
+    for start in range(0, len(data), rows):
+        trace = model.forward(params, data.take(slice(start, start + rows)).x)
+        for name in sums:
+            weights = trace.get(f"{name}/gate/weights", np.ones((len(trace["input"]), 1)))
+            sums[name] = sums[name] + weights.sum(axis=0, dtype=np.float64)
+    means = {}
+    for name, total in sums.items():
+        sources, start = model.table.row[name].sources, 0
+        means[name] = {}
+        for source in sources:
+            stop = start + source.count(model.table)
+            means[name][source.name] = total[start:stop] / len(data)
+            start = stop
+    return means
+
+
+def _fingerprint(data):
+    """A checksum over all values, so that a run is not resumed on other rows."""
+    columns = data.x if isinstance(data.x, dict) else {"x": data.x}
+    total = len(data)
+    for group in (columns, data.targets, data.masks):
+        for name, values in group.items():
+            total = crc32(np.ascontiguousarray(values).tobytes(), crc32(name.encode(), total))
+    return total
+
+
+def _same_arrays(group, expected, arrays):
+    """The arrays of a group, if their names, shapes and dtypes are the expected ones."""
+    found = {name.removeprefix(f"{group}/"): array for name, array in arrays.items()
+             if name.startswith(f"{group}/")}
+    require(found.keys() == expected.keys(), f"{group}: other names than the model's")
+    for name, array in expected.items():
+        require(found[name].shape == array.shape and found[name].dtype == array.dtype,
+                f"{group}/{name}: {found[name].dtype} {found[name].shape}, expected "
+                f"{array.dtype} {array.shape}")
+    return {name: found[name] for name in expected}
