@@ -1,14 +1,16 @@
 """npple: Progressive Layered Extraction and its relatives, every gradient written by hand."""
 
 from npple.adam import SGD, Adam
-from npple.architectures import (ARCHITECTURES, cgc, ml_mmoe, mmoe, ple, shared_bottom,
-                                 single_task)
+from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
+                                 customized_sharing, ml_mmoe, mmoe, ple, shared_bottom,
+                                 single_task, sluice, snr_aver, snr_trans)
 from npple.errors import Diverged, FileError, InputError, NppleError
 from npple.losses import task_weights
 from npple.network import Network, Trace
 
 __version__ = "0.1.0"
 
-__all__ = ["ARCHITECTURES", "Adam", "Diverged", "FileError", "InputError", "Network", "NppleError", "SGD",
-           "Trace", "cgc", "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task",
-           "task_weights"]
+__all__ = ["ARCHITECTURES", "Adam", "Diverged", "FileError", "InputError", "Network", "NppleError",
+           "SGD", "Trace", "asymmetric_sharing", "cgc", "cross_stitch", "customized_sharing",
+           "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task", "sluice", "snr_aver",
+           "snr_trans", "task_weights"]

@@ -122,10 +122,12 @@ def _clip_scale(grads, clip):
 
 
 def _check_settings(optimizer):
-    for name, value in vars(optimizer).items():
+    """Settings in their ranges become plain floats: a NumPy scalar would cast the parameters."""
+    for name, value in list(vars(optimizer).items()):
         if name == "clip" and value is None:
             continue
-        require(isinstance(value, (int, float)) and np.isfinite(value) and value >= 0,
+        number = isinstance(value, (int, float, np.integer, np.floating))
+        require(number and np.isfinite(value) and value >= 0,
                 f"{name}: a finite number of at least 0 is needed, got {value!r}")
-    for name in ("rate", "clip"):
-        require(getattr(optimizer, name) != 0, f"{name}: must be above 0")
+        require(value > 0 or name not in ("rate", "clip", "epsilon"), f"{name}: must be above 0")
+        object.__setattr__(optimizer, name, float(value))

@@ -4,9 +4,10 @@ All take `inputs` (the width of a plain matrix, or a dict column -> "numeric" or
 embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K").
 """
 
-from npple.errors import InputError, require
+from npple.errors import require
 from npple.network import Network
-from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower, check_task
+from npple.routing import (Concat, Experts, Gate, Level, Pass, Route, Source, Stitch, Table, Tower,
+                           check_task)
 
 
 def ple(inputs, tasks, *, levels=2, task_experts=2, shared_experts=2, expert_units=(64,),
@@ -90,6 +91,8 @@ def mmoe(inputs, tasks, *, experts=4, expert_units=(64,), tower_units=(32,), act
 
     Other parameters and returns as for `ple`.
     """
+    require(type(experts) is int and experts > 0,
+            f"experts: a positive integer is needed, got {experts!r}")
     return cgc(inputs, tasks, task_experts=0, shared_experts=experts, expert_units=expert_units,
                tower_units=tower_units, activation=activation, gate_units=gate_units,
                gate_bias=gate_bias)
@@ -113,8 +116,110 @@ def single_task(inputs, tasks, *, expert_units=(64,), tower_units=(32,), activat
                tower_units=tower_units, activation=activation)
 
 
-ARCHITECTURES = {builder.__name__: builder
-                 for builder in (single_task, shared_bottom, mmoe, ml_mmoe, cgc, ple)}
+def asymmetric_sharing(inputs, tasks, *, borrows=None, expert_units=(64,), tower_units=(32,),
+                       activation="relu"):
+    """Asymmetric sharing (PLE paper, figure 1): some towers also read other tasks' bottoms.
+
+    Parameters
+    ----------
+    borrows : dict of sequence of str, optional
+        Task -> the tasks whose bottom its tower reads beside its own. By default each task
+        borrows from those named before it, so the first is on its own.
+
+    Other parameters and returns as for `ple`.
+    """
+    names = list(_tasks(tasks))
+    if borrows is None:
+        borrows = {task: names[:i] for i, task in enumerate(names)}
+    for task, others in borrows.items():
+        require({task, *others} <= set(names) and task not in others,
+                f"borrows: {task!r}: {list(others)!r}, expected other tasks of {names}")
+    reads = {task: (task, *borrows.get(task, ())) for task in names}
+    return _bottoms(inputs, tasks, names, reads, expert_units, tower_units, activation)
+
+
+def customized_sharing(inputs, tasks, *, expert_units=(64,), tower_units=(32,),
+                       activation="relu"):
+    """Customized sharing (PLE paper, figure 1): each tower reads its own and a shared bottom.
+
+    Parameters and returns as for `ple`.
+    """
+    reads = {task: (task, "shared") for task in _tasks(tasks)}
+    return _bottoms(inputs, tasks, [*tasks, "shared"], reads, expert_units, tower_units, activation)
+
+
+def cross_stitch(inputs, tasks, *, levels=2, expert_units=(64,), tower_units=(32,),
+                 activation="relu", own=0.9):
+    """Cross-stitch networks (Misra et al., CVPR 2016): after each level the tasks' activations mix.
+
+    The mixture constants are learned. They start near the identity: `own` for a task's own
+    activations, the rest spread evenly over the others.
+
+    Parameters
+    ----------
+    own : float
+        In [0, 1]; 1 starts as single-task networks.
+
+    Other parameters and returns as for `ple`.
+    """
+    return _stitched(inputs, tasks, levels, 1, expert_units, tower_units, activation, own, 0.0,
+                     False)
+
+
+def sluice(inputs, tasks, *, levels=2, subspaces=2, expert_units=(64,), tower_units=(32,),
+           activation="relu", own=0.9, orthogonality=0.0):
+    """Sluice networks (Ruder et al. 2017): subspaces, their mixing matrix, a mixture over levels.
+
+    A task's layer is cut into subspaces (experts that read one representation). Each input to the
+    next level is a learned mixture of all subspaces of all tasks; each tower reads a learned
+    mixture of its task's representations on all levels, which therefore have one width.
+
+    Parameters
+    ----------
+    subspaces : int
+        Subspaces of each task and level.
+    own : float
+        In [0, 1]: where a subspace's own constant starts.
+    orthogonality : float
+        Weight of the penalty |W_i^T W_j|² on the subspaces i < j of a task and level.
+
+    Other parameters and returns as for `ple`.
+    """
+    return _stitched(inputs, tasks, levels, subspaces, expert_units, tower_units, activation, own,
+                     orthogonality, True)
+
+
+def snr_trans(inputs, tasks, *, levels=2, experts=4, expert_units=(64,), tower_units=(32,),
+              activation="relu", l0=0.0):
+    """SNR-Trans (Ma et al., AAAI 2019): sub-networks joined by routed linear transforms.
+
+    A sub-network of level two and up, and each tower, reads sum_i z_i W_i u_i over the
+    sub-networks below, z_i hard concrete: open, closed or between, learned with noise.
+
+    Parameters
+    ----------
+    experts : int
+        Sub-networks a level.
+    l0 : float
+        Weight of the penalty on the expected number of open connections.
+
+    Other parameters and returns as for `ple`.
+    """
+    return _routed(True, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0)
+
+
+def snr_aver(inputs, tasks, *, levels=2, experts=4, expert_units=(64,), tower_units=(32,),
+             activation="relu", l0=0.0):
+    """SNR-Aver (Ma et al., AAAI 2019): as `snr_trans` without transforms, sum_i z_i u_i.
+
+    Parameters and returns as for `snr_trans`.
+    """
+    return _routed(False, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0)
+
+
+ARCHITECTURES = {builder.__name__: builder for builder in (
+    single_task, shared_bottom, asymmetric_sharing, customized_sharing, cross_stitch, sluice, mmoe,
+    ml_mmoe, snr_trans, snr_aver, cgc, ple)}
 
 
 # How the tables are made ------------------------------------------------------------------------
@@ -122,16 +227,8 @@ ARCHITECTURES = {builder.__name__: builder
 def _extraction(cut, inputs, tasks, levels, task_experts, shared_experts, expert_units,
                 tower_units, activation, gate_units, gate_bias):
     """The table of PLE (`cut`) or of ML-MMoE, from the builders' arguments."""
-    require(isinstance(tasks, dict) and tasks,
-            f"tasks: a non-empty dict of name and kind is needed, got {tasks!r}")
-    for task, kind in tasks.items():
-        check_task(task, kind)
-    require(type(levels) is int and levels > 0,
-            f"levels: a positive integer is needed, got {levels!r}")
-    counts = _counts(tasks, levels, task_experts, shared_experts)
-    nested = _is_list(expert_units) and any(map(_is_list, expert_units))
-    units = [_units("expert_units", each)
-             for each in _each_level("expert_units", expert_units, levels, nested)]
+    counts = _counts(_tasks(tasks), _count("levels", levels), task_experts, shared_experts)
+    units = _level_units(expert_units, levels)
     gate_units = _units("gate_units", gate_units)
 
     def fuse(level, stream, mixed, selector):
@@ -147,29 +244,109 @@ def _extraction(cut, inputs, tasks, levels, task_experts, shared_experts, expert
     made, below = [], dict.fromkeys((*tasks, "shared"), "input")
     for level, count in enumerate(counts, start=1):
         streams = [*tasks, "shared"] if any(c["shared"] for c in counts[level:]) else [*tasks]
-        groups = tuple(Experts(f"level{level}/{name}/experts", below[name], n, units[level - 1],
-                               (activation,) * len(units[level - 1]))
+        groups = tuple(_group(level, name, below[name], n, units, activation)
                        for name, n in count.items() if n)
         fusions = tuple(fuse(level, name, (name, "shared") if cut and name in tasks else count,
                              below[name]) for name in streams)
         below = {name: f"level{level}/{name}" for name in streams}
         made.append(Level(groups, fusions))
-    towers = _towers(tasks, below, tower_units, activation)
-    return Network(Table(_inputs(inputs), tuple(made), towers))
+    return _network(inputs, tasks, made, below, tower_units, activation)
 
 
-def _towers(tasks, reads, tower_units, activation):
+def _bottoms(inputs, tasks, bottoms, reads, expert_units, tower_units, activation):
+    """One level of bottoms (groups of one expert), each tower on those it reads, side by side."""
+    units = _level_units(expert_units, 1)
+    groups = tuple(_group(1, name, "input", 1, units, activation) for name in bottoms)
+    fusions = []
+    for task in tasks:
+        sources = tuple(Source(f"level1/{name}/experts") for name in reads[task])
+        fusions.append((Concat if len(sources) > 1 else Pass)(f"level1/{task}", sources))
+    below = {task: f"level1/{task}" for task in tasks}
+    return _network(inputs, tasks, [Level(groups, tuple(fusions))], below, tower_units, activation)
+
+
+def _stitched(inputs, tasks, levels, subspaces, expert_units, tower_units, activation, own, penalty,
+              over_levels):
+    """Levels of one group a task, stitched; with a mixture `over_levels` before the towers."""
+    names = list(_tasks(tasks))
+    units, subspaces = _level_units(expert_units, _count("levels", levels)), _count(
+        "subspaces", subspaces)
+    require(isinstance(own, (int, float)) and 0 <= own <= 1,
+            f"own: a number from 0 to 1 is needed, got {own!r}")
+    made, below, total = [], dict.fromkeys(names, "input"), len(names) * subspaces
+    other = (1 - own) / (total - 1) if total > 1 else 0.0
+    for level in range(1, levels + 1):
+        groups = tuple(_group(level, name, below[name], subspaces, units, activation, penalty)
+                       for name in names)
+        sources, below = tuple(Source(group.name) for group in groups), {}
+        fusions = []
+        for k, name in enumerate(names):
+            rows = range(k * subspaces, (k + 1) * subspaces)
+            start = tuple(tuple(own if i == row else other for i in range(total)) for row in rows)
+            below[name] = f"level{level}/{name}"
+            fusions.append(Stitch(below[name], sources, start))
+        made.append(Level(groups, tuple(fusions)))
+    if over_levels:
+        start = ((1 / levels,) * levels,)
+        outputs = {name: Stitch(f"levels/{name}", tuple(
+            Source(f"level{level}/{name}", group=False) for level in range(1, levels + 1)), start)
+            for name in names}
+        made[-1] = Level(made[-1].groups, made[-1].fusions + tuple(outputs.values()))
+        below = {name: output.name for name, output in outputs.items()}
+    return _network(inputs, tasks, made, below, tower_units, activation)
+
+
+def _routed(transform, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0):
+    """Levels of sub-networks; each one, and each tower, routes over all those below."""
+    units = _level_units(expert_units, _count("levels", levels))
+    names = [f"sub{i + 1}" for i in range(_count("experts", experts))]
+    made, below = [], dict.fromkeys(names, "input")
+    for level in range(1, levels + 1):
+        groups = tuple(_group(level, name, below[name], 1, units, activation) for name in names)
+        sources = tuple(Source(group.name) for group in groups)
+        above = names if level < levels else _tasks(tasks)
+        below = {name: f"level{level}/{name}" for name in above}
+        made.append(Level(groups, tuple(Route(name, sources, transform, l0)
+                                        for name in below.values())))
+    return _network(inputs, tasks, made, below, tower_units, activation)
+
+
+def _group(level, name, reads, count, units, activation, penalty=0.0):
+    units = units[level - 1]
+    return Experts(f"level{level}/{name}/experts", reads, count, units, (activation,) * len(units),
+                   penalty=penalty)
+
+
+def _network(inputs, tasks, levels, reads, tower_units, activation):
+    """The levels, with a tower a task on the representation `reads[task]`."""
     units = _units("tower_units", tower_units)
-    return tuple(Tower(task, kind, reads[task], units, (activation,) * len(units))
-                 for task, kind in tasks.items())
+    towers = tuple(Tower(task, kind, reads[task], units, (activation,) * len(units))
+                   for task, kind in tasks.items())
+    if isinstance(inputs, dict):
+        inputs = tuple((name, tuple(kind) if isinstance(kind, list) else kind)
+                       for name, kind in inputs.items())
+    return Network(Table(inputs, tuple(levels), towers))
 
 
-def _inputs(inputs):
-    """Columns as the pairs the table holds; a width as it is."""
-    if not isinstance(inputs, dict):
-        return inputs
-    return tuple((name, tuple(kind) if isinstance(kind, list) else kind)
-                 for name, kind in inputs.items())
+def _tasks(tasks):
+    require(isinstance(tasks, dict) and tasks,
+            f"tasks: a non-empty dict of name and kind is needed, got {tasks!r}")
+    for task, kind in tasks.items():
+        check_task(task, kind)
+    return tasks
+
+
+def _count(what, value):
+    require(type(value) is int and value > 0,
+            f"{what}: a positive integer is needed, got {value!r}")
+    return value
+
+
+def _level_units(expert_units, levels):
+    """The widths of an expert's layers, level by level."""
+    nested = _is_list(expert_units) and any(map(_is_list, expert_units))
+    return [_units("expert_units", each)
+            for each in _each_level("expert_units", expert_units, levels, nested)]
 
 
 def _counts(tasks, levels, task_experts, shared_experts):
@@ -204,10 +381,8 @@ def _is_list(value):
 
 
 def _units(what, units):
-    try:
-        units = tuple(units)
-    except TypeError:
-        raise InputError(f"{what}: a sequence of widths is needed, got {units!r}") from None
+    require(_is_list(units), f"{what}: a list of widths is needed, got {units!r}")
+    units = tuple(units)
     for unit in units:
         require(type(unit) is int and unit > 0,
                 f"{what}: widths are positive integers, got {unit!r}")

@@ -7,6 +7,7 @@ stay exactly the same (targets of 0 and 1 given as integers, say).
 import numpy as np
 
 from npple.errors import require
+from npple.routing import Route
 
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
@@ -15,7 +16,7 @@ KNOWN = ", ".join(map(str, FLOATS))
 
 def check_dtype(what, dtype):
     """Raise `InputError` unless the network computes in this dtype."""
-    require(dtype in FLOATS, f"{what}: dtype {dtype!r}, expected one of {KNOWN}")
+    require(dtype in FLOATS, f"{what}: {dtype!r} is none of {KNOWN}")
 
 
 def check_params(table, params):
@@ -64,13 +65,14 @@ def check_x(table, x, dtype):
 
 def check_targets(table, targets, masks, rows, dtype):
     """Targets and masks by task, ready for the losses: the mask of a task without one is None."""
-    for what, given in (("targets", targets), ("masks", masks or {})):
+    masks = {} if masks is None else masks
+    for what, given in (("targets", targets), ("masks", masks)):
         require(isinstance(given, dict), f"{what}: a dict by task is needed, got {_kind(given)}")
         extra = given.keys() - table.tasks.keys()
         require(not extra, f"{what}: no such task: {_list(extra)}, expected {_list(table.tasks)}")
     missing = table.tasks.keys() - targets.keys()
     require(not missing, f"targets: missing {_list(missing)}")
-    masks = {task: _check_mask(task, (masks or {}).get(task), rows) for task in table.tasks}
+    masks = {task: _check_mask(task, masks.get(task), rows) for task in table.tasks}
     real = np.zeros(0, dtype).real.dtype
     return {task: _check_target(task, kind, targets[task], masks[task], rows, real)
             for task, kind in table.tasks.items()}, masks
@@ -88,6 +90,22 @@ def check_weights(table, weights):
         require(isinstance(weight, (int, float, np.number)) and np.isfinite(weight) and weight >= 0,
                 f"weights: {task!r} must be a finite number of at least 0, got {weight!r}")
     return {task: float(weights[task]) for task in table.tasks}
+
+
+def check_noise(table, noise, dtype):
+    """The noise of each `Route` of the table, or {} for none."""
+    if not noise:
+        return {}
+    shapes = {row.name: (row.count(table),) for row in table.rows if isinstance(row, Route)}
+    require(isinstance(noise, dict) and noise.keys() == shapes.keys(),
+            f"noise: a dict of arrays for {_list(shapes)} is needed, got {_list(noise)}")
+    real = np.zeros(0, dtype).real.dtype
+    for name, u in noise.items():
+        u = _array(f"noise: {name}", u)
+        require(u.shape == shapes[name] and u.dtype == real,
+                f"noise: {name}: {u.dtype} {u.shape}, expected {real} {shapes[name]}")
+        require(((0 < u) & (u < 1)).all(), f"noise: {name}: must lie strictly between 0 and 1")
+    return noise
 
 
 def _check_features(what, x, real):
@@ -128,7 +146,8 @@ def _check_target(task, kind, target, mask, rows, real):
         target = np.where(mask, target, np.zeros((), target.dtype))
     require(np.isfinite(target).all(), f"{what}: not finite at row {_first(~np.isfinite(target))}")
     if kind == "regression":
-        exact = target.astype(real, copy=False)
+        with np.errstate(over="ignore"):
+            exact = target.astype(real, copy=False)
         require((exact == target).all(),
                 f"{what}: dtype {target.dtype} does not fit {real} exactly: convert with .astype")
         return exact

@@ -109,7 +109,7 @@ def _roles(args):
              for column in getattr(args, kind)}
     labels = args.binary + args.regression + args.multiclass
     for column in tasks:
-        require(labels.count(column) == 1, f"--binary, --regression, --multiclass: {column!r} twice")
+        require(labels.count(column) == 1, f"label columns: {column!r} is named twice")
     if not (tasks or args.numeric or args.categorical or args.log):
         return None
     require(args.data not in ("census", "synthetic"),
@@ -176,7 +176,8 @@ def _train(args):
     from npple.training import OPTIMIZERS, Run
     for name in ("epochs", "patience", "checkpoint_every"):
         value = getattr(args, name)
-        require(value is None or value > 0, f"--{name.replace('_', '-')}: must be above 0, got {value}")
+        require(value is None or value > 0,
+                f"--{name.replace('_', '-')}: must be above 0, got {value}")
     checkpoint = _checkpoint(args)
     train, validation, inputs, tasks, schema = _load(args)
     model = _build(args, inputs, tasks)
@@ -284,11 +285,10 @@ def _summary_text(summary):
     width = max(map(len, summary["tasks"]))
     for task, metrics in summary["validation"].items():
         lines.append(f"  {task:{width}}  {_metrics(metrics)}")
-    gates = {name: groups for name, groups in summary["gates"].items() if len(groups) > 1}
-    if gates:
+    if summary["gates"]:
         lines.append("mean weight that each gate gives the experts of")
-    for name, groups in gates.items():
-        shares = "  ".join(f"{group.split('/')[1]} {weight:.3f}" for group, weight in groups.items())
+    for name, groups in summary["gates"].items():
+        shares = "  ".join(f"{group.split('/')[1]} {share:.3f}" for group, share in groups.items())
         lines.append(f"  {name:{width + 7}}  {shares}")
     lines.append(f"checkpoint: {summary['checkpoint']}")
     return "\n".join(lines)
@@ -298,7 +298,7 @@ def _summary_text(summary):
 
 def _add_predict(commands):
     parser = _command(commands, "predict", _predict, "predict with a trained model",
-                      "npple predict --checkpoint run/checkpoint.npz --data new.csv --out preds.csv")
+                      "npple predict --checkpoint run/checkpoint.npz --data new.csv --out p.csv")
     parser.add_argument("--checkpoint", required=True, metavar="F", help="from npple train")
     parser.add_argument("--data", required=True, metavar="D",
                         help="rows in the format of the training data; labels are not needed")
@@ -336,7 +336,8 @@ def _write_predictions(path, predictions, schema):
         if values.ndim == 1:
             columns[task] = values
         else:
-            columns |= {f"{task}={name}": values[:, k] for k, name in enumerate(schema.classes[task])}
+            names = schema.classes[task]
+            columns |= {f"{task}={name}": values[:, k] for k, name in enumerate(names)}
     with replacing(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")

@@ -5,6 +5,8 @@ output of its i-th hidden layer is the tensor `name/layeri`. An expert group sta
 its weights are (n, in, out), its biases (n, out), its output (n, batch, width).
 """
 
+import numpy as np
+
 from npple.ops import ACTIVATIONS, dense_backward, dense_forward
 
 
@@ -55,3 +57,25 @@ def experts_backward(group, dy, cache, unread):
     yield from grads.items()
     if dx is not None:
         yield group.reads, dx.sum(axis=-3)
+
+
+def experts_penalty_forward(group, params):
+    """penalty · sum over layers and pairs i < j of |W_i^T W_j|² (Ruder et al. 2017).
+
+    weights W (..., n, in, out) -> (...)
+    """
+    value, caches = 0, []
+    for i in range(1, len(group.units) + 1):
+        name = f"{group.parameters}/layer{i}/weight"
+        w = params[name]
+        gram = w[..., :, None, :, :].swapaxes(-1, -2) @ w[..., None, :, :, :]  # (n, n, out, out)
+        gram = gram * ~np.eye(w.shape[-3], dtype=bool)[:, :, None, None]
+        value = value + (gram * gram).sum(axis=(-1, -2, -3, -4))
+        caches.append((name, w, gram))
+    return group.penalty / 2 * value, caches
+
+
+def experts_penalty_backward(group, caches):
+    """dW_i = 2 penalty · sum over j ≠ i of W_j (W_j^T W_i); yields by parameter name."""
+    for name, w, gram in caches:
+        yield name, 2 * group.penalty * (w[:, None] @ gram).sum(axis=0)

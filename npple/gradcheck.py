@@ -3,7 +3,7 @@
 A check holds the gradient that the backward pass returns against one found from the loss alone.
 The error of an entry with the two values a and b is, in every method,
 
-    |a - b| / max(|a|, |b|, floor)        floor = 1e-3 · the largest |a| or |b| of the tensor
+    |a - b| / max(|a|, |b|, floor)        floor = 1e-2 · the largest |a| or |b| of the tensor
 
 so an entry that is small because large terms cancel is not judged finer than they are rounded.
 """
@@ -19,7 +19,7 @@ from npple.errors import CheckFailed, require
 from npple.network import backward, forward, joint_loss
 from npple.random_case import random_case, random_model
 
-FRACTION = 1e-3  # of the tensor's largest entry: the floor of the error measure
+FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
 STEP = 1e-100  # of complex steps: its square is nothing beside 1, its products with tiny numbers
                # are not yet 0
 DIRECTIONS = 4  # a tensor, by the directional method
@@ -349,7 +349,7 @@ def _central_differences(loss, name, analytic, rng):
 def _directional(loss, name, analytic, rng):
     """Im L(theta + i h v) / h against g·v along directions v in which every entry counts alike.
 
-    v_j = r_j G / max(|g_j|, 1e-3 G), G the largest |g_j|, r_j in ±[1/2, 1): an entry off by the
+    v_j = r_j G / max(|g_j|, 1e-2 G), G the largest |g_j|, r_j in ±[1/2, 1): an entry off by the
     relative error e moves g·v by at least e G / 2. The floor is the norm of (g_j v_j).
     """
     shape = (DIRECTIONS, *analytic.shape)

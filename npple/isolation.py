@@ -127,9 +127,10 @@ class Isolation:
         path = self._path(task, group)
         if not path:
             return f"isolated: nothing that the {task} tower reads comes from {group}"
+        labels = [self._label(*step) for step in zip(path, [None, *path])]
         if len(path) > 2 and path[1].endswith(f"/{task}"):
-            del path[1]
-        return " <- ".join(map(self._label, path))
+            del labels[1]
+        return " <- ".join(labels)
 
     def verify(self, params=None, x=None, targets=None, masks=None, steps=3):
         """Measure every cell of the matrix in four ways, with no tolerance.
@@ -200,13 +201,14 @@ class Isolation:
         self._check_tasks("other", matrix)
 
         def evidence(task, group, found):
-            if found != REACHED:
-                return f"here {self.explain(task, group)}" if group in self.groups else found
+            if found == ISOLATED:
+                return f"no path there, here {self.explain(task, group)}"
             return other.explain(task, group) if isinstance(other, Isolation) else "as given"
 
         cells = ((task, group, row.get(group, ISOLATED)) for task, row in matrix.items()
                  for group in self.matrix[task] | row)
-        return self._held((*cell, evidence(*cell)) for cell in cells)
+        return self._held((*cell, evidence(*cell)) for cell in cells
+                          if cell[2] != self.matrix[cell[0]].get(cell[1], ISOLATED))
 
     def compare_gradients(self, gradients, groups):
         """Whether another implementation isolates what this architecture must isolate.
@@ -244,7 +246,7 @@ class Isolation:
                           for cell in _nonzero(task, members, named))
 
     def __repr__(self):
-        return _grid(self, lambda task, group: self.matrix[task][group])
+        return grid("", self.tasks, self.groups, lambda task, group: self.matrix[task][group])
 
     def _check_tasks(self, what, given):
         require(isinstance(given, dict) and given.keys() == set(self.tasks),
@@ -271,7 +273,7 @@ class Isolation:
         """The group of the parameters that make a tensor."""
         return "embedding" if tensor == "input" else self.model.table.row[tensor].parameters
 
-    def _label(self, tensor):
+    def _label(self, tensor, reader):
         """A tensor as the paths call it: "level 1 shared gate"."""
         if tensor == "input":
             return "embedding"
@@ -281,6 +283,9 @@ class Isolation:
         label = re.sub(r"^level(\d+)/", r"level \1 ", tensor).replace("/", " ")
         if not isinstance(row, Experts):
             return f"{label} {type(row).__name__.lower()}"
+        taken = [i for source in self.model.table.row[reader].sources if source.name == tensor
+                 for i in source.experts or ()]
+        label += f" {taken}" if taken else ""
         return label + (f" (parameters of {row.parameters})" if row.parameters != tensor else "")
 
 
@@ -328,7 +333,8 @@ class Verification:
         legend = "agreed: " + ", ".join(f"{way[0]} {way}" for way in self.ways)
         lines = [f"{way}: {deviation}" for way, comparison in self.ways.items()
                  for deviation in comparison.deviations]
-        return "\n".join([_grid(self.isolation, cell), legend, *lines])
+        table = grid("", self.isolation.tasks, self.isolation.groups, cell)
+        return "\n".join([table, legend, *lines])
 
 
 def generic_case(model, seed=0):
@@ -417,29 +423,41 @@ def _nonzero(task, groups, grads):
     """Each group's verdict by a task's own gradient: is any entry not exactly 0?"""
     for group, names in groups.items():
         arrays = {name: np.asarray(0.0 if grads[name] is None else grads[name]) for name in names}
-        zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
-        yield _changed(task, group, zeros, {name: array + 0 for name, array in arrays.items()},
-                       names, f"gradient of {task}")
+        yield _verdict(task, group, {name: array != 0 for name, array in arrays.items()},
+                       f"gradient of the {task} loss",
+                       lambda name, at: f"is {arrays[name][at]}")
 
 
 def _changed(task, group, before, after, names, cause):
-    """A cell's verdict: do the bits of any of the named arrays differ?"""
-    for name in names:
-        a, b = before[name], after[name]
-        same = (a == b) & (np.signbit(a.real) == np.signbit(b.real)) | (a != a) & (b != b)
-        if not same.all():
-            at = tuple(int(i) for i in np.argwhere(~same)[0])
-            return task, group, REACHED, f"{cause}: {name}{list(at)} goes from {a[at]} to {b[at]}"
-    a = before[names[0]]
-    at = (0,) * a.ndim
-    return (task, group, ISOLATED,
-            f"{cause}: {names[0]}{list(at)} stays {a[at]}, and so does all of {group}")
+    """A group's verdict by arrays from before and after: do the bits of any entry differ?"""
+    return _verdict(task, group, {name: ~_same_bits(before[name], after[name]) for name in names},
+                    cause, lambda name, at: f"was {before[name][at]}, is {after[name][at]}")
 
 
-def _grid(isolation, cell):
-    """The groups down, the tasks across, as aligned text."""
-    rows = [["", *isolation.tasks]] + [[group, *(cell(task, group) for task in isolation.tasks)]
-                                       for group in isolation.groups]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()
-                     for row in rows)
+def _same_bits(a, b):
+    """Where two arrays hold the same number, the same zero or both NaN."""
+    return (a == b) & (np.signbit(a.real) == np.signbit(b.real)) | (a != a) & (b != b)
+
+
+def _verdict(task, group, moved, cause, values):
+    """A cell that is reached if any entry moved; the first such entry, or the first, as evidence.
+
+    moved: name -> bool array; values(name, index) says what that entry holds
+    """
+    name = next((name for name, where in moved.items() if where.any()), None)
+    found, rest = (REACHED, "") if name else (ISOLATED, ", the others likewise")
+    name = name or next(iter(moved))
+    at = tuple(map(int, np.unravel_index(moved[name].argmax(), moved[name].shape)))
+    return task, group, found, f"{cause}: {name}{list(at)} {values(name, at)}{rest}"
+
+
+def grid(title, across, down, cell):
+    """A table of the texts `cell(a, d)`, aligned, with headings; a tuple's parts stand apart."""
+    rows = [[title, *map(_heading, across)]]
+    rows += [[_heading(d), *(cell(a, d) for a in across)] for d in down]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _heading(name):
+    return name if isinstance(name, str) else " ".join(map(str, name))

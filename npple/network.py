@@ -14,13 +14,19 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import check_dtype, check_params, check_targets, check_weights, check_x
+from npple.checks import (check_dtype, check_noise, check_params, check_targets, check_weights,
+                          check_x)
 from npple.errors import require
-from npple.experts import experts_backward, experts_forward, mlp_backward, mlp_forward
-from npple.fusions import gate_backward, gate_forward, pass_backward, pass_forward
+from npple.experts import (experts_backward, experts_forward, experts_penalty_backward,
+                           experts_penalty_forward, mlp_backward, mlp_forward)
+from npple.fusions import (concat_backward, concat_forward, gate_backward, gate_forward,
+                           pass_backward, pass_forward, route_backward, route_forward,
+                           route_penalty_backward, route_penalty_forward, stitch_fusion_backward,
+                           stitch_fusion_forward)
 from npple.losses import loss_backward, loss_forward
-from npple.ops import embedding_backward, embedding_forward, sigmoid_forward, softmax_forward
-from npple.routing import Experts, Gate, Pass, Table, Tower, classes
+from npple.ops import (embedding_backward, embedding_forward, side_by_side, sigmoid_forward,
+                       softmax_forward)
+from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Table, Tower, classes
 
 
 class Trace(Mapping):
@@ -82,9 +88,11 @@ def tower_forward(tower, params, tensors):
 
 def tower_backward(tower, dy, cache, unread):
     """Through the tower's layers to the representation it reads."""
-    dx, grads = mlp_backward(dy if classes(tower.kind) > 1 else dy[..., None], cache)
+    dy = dy if classes(tower.kind) > 1 else dy[..., None]
+    dx, grads = mlp_backward(dy, cache, need_dx=tower.reads not in unread)
     yield from grads.items()
-    yield tower.reads, dx
+    if dx is not None:
+        yield tower.reads, dx
 
 
 def input_forward(table, params, x):
@@ -102,9 +110,7 @@ def input_forward(table, params, x):
             part, cache = embedding_forward(params[f"embedding/{name}"], x[name])
         parts.append(part)
         caches.append((name, cache))
-    lead = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    parts = [np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts]
-    return {"input": np.concatenate(parts, axis=-1)}, caches
+    return {"input": side_by_side(parts)}, caches
 
 
 def input_backward(dy, caches):
@@ -123,16 +129,24 @@ OPERATIONS = {
     Experts: (experts_forward, experts_backward),
     Gate: (gate_forward, gate_backward),
     Pass: (pass_forward, pass_backward),
+    Concat: (concat_forward, concat_backward),
+    Stitch: (stitch_fusion_forward, stitch_fusion_backward),
+    Route: (route_forward, route_backward),
     Tower: (tower_forward, tower_backward),
+}
+PENALTIES = {
+    Experts: (experts_penalty_forward, experts_penalty_backward),
+    Route: (route_penalty_forward, route_penalty_backward),
 }
 
 
-def forward(table, params, x):
+def forward(table, params, x, noise=None):
     """Runs the rows of `table` from first to last; nothing is checked. -> Trace
 
     Parameters may have leading axes that broadcast: copies to be evaluated together.
     """
     tensors, inputs = input_forward(table, params, x)
+    tensors |= {f"{name}/route/noise": u for name, u in (noise or {}).items()}
     caches = {"input": inputs}
     for row in table.rows:
         made, caches[row.name] = OPERATIONS[type(row)][0](row, params, tensors)
@@ -163,6 +177,29 @@ def joint_loss(trace, targets, masks, weights):
             loss = loss + weights[task] * value
             starts[f"tower/{task}"] = loss_backward(weights[task], cache)
     return loss, starts
+
+
+def penalty_forward(table, params):
+    """The sum of the penalties of all rows that have one -> (value (...), cache)."""
+    value, caches = 0.0, []
+    for row in table.rows:
+        if row.penalty:
+            part, cache = PENALTIES[type(row)][0](row, params)
+            value = value + part
+            caches.append((row, cache))
+    return value, caches
+
+
+def penalty_backward(caches):
+    """Yields (parameter name, gradient) for each penalty."""
+    for row, cache in caches:
+        yield from PENALTIES[type(row)][1](row, cache)
+
+
+def objective(table, params, x, targets, masks, weights, noise=None):
+    """What training minimises: the joint loss plus the penalties; nothing is checked. -> (...)"""
+    trace = forward(table, params, x, noise)
+    return joint_loss(trace, targets, masks, weights)[0] + penalty_forward(table, params)[0]
 
 
 def backward(trace, starts, unread=frozenset()):
@@ -229,8 +266,10 @@ class Network:
         """Fresh parameters.
 
         Weights are uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010), biases 0, embeddings
-        uniform in ±0.1. Each array is drawn by itself from the seed and its name, so a parameter
-        that two architectures share by name starts equal in both.
+        uniform in ±0.1, log alpha of routing variables in [0.5, 1.5) (mostly open), constants of
+        cross-stitch and sluice units what the table says. Each array is drawn by itself from the
+        seed and its name, so a parameter that two architectures share by name starts equal in
+        both.
 
         Parameters
         ----------
@@ -245,11 +284,30 @@ class Network:
         """
         require(isinstance(seed, (int, np.integer)) and seed >= 0,
                 f"seed: an integer of at least 0 is needed, got {seed!r}")
-        check_dtype("dtype", np.dtype(dtype))
-        return {name: _initial(name, shape, seed).astype(dtype)
+        check_dtype("dtype", dtype)
+        fixed = {f"{row.parameters}/weight": np.array(row.start) for row in self.table.rows
+                 if isinstance(row, Stitch)}
+        return {name: (fixed[name] if name in fixed else _initial(name, shape, seed)).astype(dtype)
                 for name, shape in self.shapes.items()}
 
-    def forward(self, params, x):
+    def noise(self, rng, dtype=np.float64):
+        """Noise for one pass in training: fusion -> (n,) uniform in (0, 1), for each `Route`.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        dtype : dtype
+            Of the parameters.
+
+        Returns
+        -------
+        dict of ndarray
+            Empty for a model without routing variables.
+        """
+        return {row.name: rng.uniform(1e-6, 1 - 1e-6, row.count(self.table)).astype(dtype)
+                for row in self.table.rows if isinstance(row, Route)}
+
+    def forward(self, params, x, noise=None):
         """Every intermediate of the network on a batch.
 
         Parameters
@@ -259,6 +317,9 @@ class Network:
         x : ndarray (batch, width), or dict of ndarray (batch,)
             Features in the precision of the parameters; with columns, numeric ones as floats and
             categorical ones as integer codes.
+        noise : dict of ndarray, optional
+            As from `noise`, for models with routing variables: one draw for the whole batch. By
+            default there is none, as at inference.
 
         Returns
         -------
@@ -269,10 +330,11 @@ class Network:
         InputError
             For wrong names, shapes, dtypes, features that are not finite, codes out of range.
         """
-        x, _ = check_x(self.table, x, check_params(self.table, params))
-        return forward(self.table, params, x)
+        dtype = check_params(self.table, params)
+        x, _ = check_x(self.table, x, dtype)
+        return forward(self.table, params, x, check_noise(self.table, noise, dtype))
 
-    def task_losses(self, params, x, targets, masks=None):
+    def task_losses(self, params, x, targets, masks=None, noise=None):
         """Each task's own loss, unweighted.
 
         Parameters
@@ -284,24 +346,28 @@ class Network:
         masks : dict of bool ndarray (batch,), optional
             The sample space of a task: False where a row is not the task's; its target there may
             be anything. Tasks not named have all rows.
+        noise
+            As for `forward`.
 
         Returns
         -------
         dict of float
         """
-        checked = self._check(params, x, targets, masks)
-        trace = forward(self.table, params, checked[0])
-        return {task: value.item() for task, (value, _) in losses(trace, *checked[1:]).items()}
+        trace, targets, masks = self._run(params, x, targets, masks, noise)
+        return {task: value.item() for task, (value, _) in losses(trace, targets, masks).items()}
 
-    def loss_and_grads(self, params, x, targets, masks=None, weights=None):
+    def loss_and_grads(self, params, x, targets, masks=None, weights=None, noise=None,
+                       penalties=True):
         """The joint loss L = sum_k w_k L_k and its gradient (PLE paper, section 4.3).
 
         Parameters
         ----------
-        params, x, targets, masks
+        params, x, targets, masks, noise
             As for `task_losses`.
         weights : dict of float, optional
             w_k for every task; 1 by default. A task's own gradient: its weight 1, the others 0.
+        penalties : bool
+            Whether to add the penalties that the table has (sluice, SNR); no other model has any.
 
         Returns
         -------
@@ -309,19 +375,26 @@ class Network:
         grads : dict of ndarray
             Names, shapes and dtype of `params`; exactly 0 where no weighted task reaches.
         """
-        checked = self._check(params, x, targets, masks)
         weights = check_weights(self.table, weights)
-        trace = forward(self.table, params, checked[0])
-        loss, starts = joint_loss(trace, *checked[1:], weights)
+        trace, targets, masks = self._run(params, x, targets, masks, noise)
+        loss, starts = joint_loss(trace, targets, masks, weights)
         gradients = backward(trace, starts, self.unread)
+        if penalties:
+            value, caches = penalty_forward(self.table, params)
+            loss = loss + value
+            for name, grad in penalty_backward(caches):
+                gradients[name] = gradients[name] + grad if name in gradients else grad
         grads = {name: gradients[name] if name in gradients else np.zeros_like(array)
                  for name, array in params.items()}
         return np.asarray(loss).item(), grads
 
-    def _check(self, params, x, targets, masks):
+    def _run(self, params, x, targets, masks, noise):
+        """Checks the arguments, then runs forward -> trace, targets, masks."""
         dtype = check_params(self.table, params)
         x, rows = check_x(self.table, x, dtype)
-        return x, *check_targets(self.table, targets, masks, rows, dtype)
+        targets, masks = check_targets(self.table, targets, masks, rows, dtype)
+        noise = check_noise(self.table, noise, dtype)
+        return forward(self.table, params, x, noise), targets, masks
 
 
 def _initial(name, shape, seed):
@@ -329,6 +402,8 @@ def _initial(name, shape, seed):
     rng = np.random.default_rng([seed, crc32(name.encode())])
     if name.startswith("embedding/"):
         return rng.uniform(-0.1, 0.1, shape)
+    if name.endswith("/log_alpha"):
+        return rng.uniform(0.5, 1.5, shape)
     if name.endswith("/bias"):
         return np.zeros(shape)
     bound = np.sqrt(6 / (shape[-2] + shape[-1]))

@@ -176,6 +176,73 @@ def mixture_backward(dy, cache):
     return dw[..., 0], w.swapaxes(-1, -2)[..., None] * dy[..., None, :, :]
 
 
+def stitch_forward(alpha, experts):
+    """y_p = sum_i alpha_pi E_i, the same for every sample.
+
+    alpha (..., parts, n), experts (..., n, batch, width) -> y (..., parts, batch, width)
+    """
+    flat = experts.reshape(*experts.shape[:-2], -1)  # (..., n, batch · width)
+    y = alpha @ flat
+    return y.reshape(*y.shape[:-1], *experts.shape[-2:]), (alpha, flat)
+
+
+def stitch_backward(dy, cache):
+    """dalpha_pi = dy_p · E_i, dE_i = sum_p alpha_pi dy_p -> (dalpha, dexperts)."""
+    alpha, flat = cache
+    dflat = dy.reshape(*dy.shape[:-2], -1)  # (..., parts, batch · width)
+    dexperts = alpha.swapaxes(-1, -2) @ dflat
+    return (dflat @ flat.swapaxes(-1, -2),
+            dexperts.reshape(*dexperts.shape[:-1], *dy.shape[-2:]))
+
+
+def side_by_side(parts):
+    """Arrays (..., batch, width_i) -> (..., batch, sum of width_i); leading axes broadcast."""
+    lead = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return np.concatenate([np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], -1)
+
+
+# Hard concrete routing variables (Louizos et al. 2018; SNR, section 3) --------------------------
+
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the interval that is clipped to [0, 1]
+
+
+def hard_concrete_forward(log_alpha, noise=None):
+    """z = clip(s (zeta - gamma) + gamma, 0, 1), s = sigmoid((logit(u) + log alpha) / beta).
+
+    Without noise the deterministic z of inference, s = sigmoid(log alpha).
+
+    log_alpha (..., n), noise u (n,) in (0, 1) or None -> z (..., n)
+    """
+    logit = log_alpha
+    if noise is not None:
+        logit = (np.log(noise) - np.log1p(-noise) + log_alpha) / BETA
+    s, cache = sigmoid_forward(logit)
+    z = s * (ZETA - GAMMA) + GAMMA
+    low, high = z.real <= 0, z.real >= 1
+    return np.where(low, 0, np.where(high, 1, z)), (cache, ~(low | high), noise is not None)
+
+
+def hard_concrete_backward(dz, cache):
+    """dlog_alpha = dz (zeta - gamma) s (1 - s) / beta, 0 where z is clipped."""
+    s, inside, noisy = cache
+    dlogit = sigmoid_backward(dz * inside * (ZETA - GAMMA), s)
+    return dlogit / BETA if noisy else dlogit
+
+
+def expected_l0_forward(log_alpha):
+    """sum_i P(z_i > 0) = sum_i sigmoid(log alpha_i - beta log(-gamma / zeta)).
+
+    log_alpha (..., n) -> (...)
+    """
+    p, cache = sigmoid_forward(log_alpha - BETA * float(np.log(-GAMMA / ZETA)))
+    return p.sum(axis=-1), cache
+
+
+def expected_l0_backward(cache):
+    """dlog_alpha_i = p_i (1 - p_i)."""
+    return sigmoid_backward(1, cache)
+
+
 # Embedding --------------------------------------------------------------------------------------
 
 def embedding_forward(table, codes):

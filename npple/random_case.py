@@ -98,13 +98,12 @@ def random_case(model, seed=0, batch=8, dtype=np.float64):
 
 
 def _parameter(name, shape, seed):
-    """Normal weights that keep the scale of what they read; gates sharper; biases in [0.1, 1)."""
+    """±[0.5, 1.5), for weights on the scale that keeps that of what they read; biases [0.1, 1)."""
     rng = np.random.default_rng([seed, crc32(name.encode())])
     if name.endswith("/bias"):
         return rng.uniform(0.1, 1, shape)
-    if name.startswith("embedding/"):
-        return rng.normal(size=shape)
-    return rng.normal(size=shape) * (2 if "/gate/" in name else 1.4) / np.sqrt(shape[-2])
+    scale = 1 if name.startswith("embedding/") else np.sqrt(2 / shape[-2])
+    return rng.uniform(0.5, 1.5, shape) * rng.choice([-scale, scale], shape)
 
 
 def _target(kind, rng, batch, dtype):

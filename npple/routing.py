@@ -5,9 +5,12 @@ A table is a list of rows. Each row reads named tensors and makes one, called by
     Experts   n equal MLPs reading one representation    level1/income/experts
     Gate      a softmax-weighted mixture of experts      level1/income
     Pass      the one expert there is, as it is          level1/income
+    Concat    experts side by side                       level1/income
+    Stitch    learned constant mixtures of experts       level1/income
+    Route     a sum of experts with learned switches     level1/income
     Tower     the MLP that ends in a task's output       tower/income
 
-What a fusion (gate or pass) makes is a representation; `input` is the one before level 1. Levels
+What a fusion (Gate to Route) makes is a representation; `input` is the one before level 1. Levels
 only group the rows for the reader: the network runs the rows from first to last, and backward
 from last to first. Which parameters a task's loss can reach follows from the table alone.
 """
@@ -21,10 +24,14 @@ from npple.ops import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Source:
-    """The experts of the group `name` that a fusion mixes: all, or those with these indices."""
+    """The experts of the group `name` that a fusion mixes: all, or those with these indices.
+
+    Where `group` is false, `name` is a representation, which counts as one expert.
+    """
 
     name: str
     experts: tuple[int, ...] | None = None
+    group: bool = True
 
     @property
     def index(self):
@@ -33,6 +40,8 @@ class Source:
 
     def count(self, table):
         """How many experts these are."""
+        if not self.group:
+            return 1
         return table.row[self.name].count if self.experts is None else len(self.experts)
 
 
@@ -42,6 +51,7 @@ class Experts:
 
     `units` are the widths of the layers, `activations` what follows each. The parameters stand
     under the group's own name, or under `parameters` where a group borrows another's.
+    `penalty` weighs the penalty on experts whose weights overlap (sluice networks).
     """
 
     name: str
@@ -50,6 +60,7 @@ class Experts:
     units: tuple[int, ...]
     activations: tuple[str, ...]
     parameters: str = ""
+    penalty: float = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "parameters", self.parameters or self.name)
@@ -65,13 +76,34 @@ class Experts:
         return _mlp_shapes(self.parameters, width, self.units, stack=(self.count,))
 
     def validate(self, table):
+        _check_representation(self.name, self.reads, table)
         _check_count(f"{self.name}: count", self.count)
+        _check_penalty(self)
         _check_mlp(self.name, self.units, self.activations)
         require(self.units, f"{self.name}: units: an expert needs at least one layer")
 
 
+class Fusion:
+    """What the kinds of fusion share: they read experts of `sources` and make a representation."""
+
+    penalty = 0.0
+
+    def inputs(self):
+        return tuple(source.name for source in self.sources)
+
+    def count(self, table):
+        """How many experts are mixed."""
+        return sum(source.count(table) for source in self.sources)
+
+    def width(self, table):
+        return table.widths[self.sources[0].name]
+
+    def validate(self, table):
+        _check_sources(self, table)
+
+
 @dataclass(frozen=True)
-class Gate:
+class Gate(Fusion):
     """y = sum_i w_i E_i over the experts of `sources`, w = softmax(MLP(selector)).
 
     In the paper the MLP is one linear layer without a bias: no hidden `units`, `bias` false.
@@ -89,50 +121,108 @@ class Gate:
         return f"{self.name}/gate"
 
     def inputs(self):
-        return (*(source.name for source in self.sources), self.selector)
-
-    def width(self, table):
-        return table.widths[self.sources[0].name]
-
-    def count(self, table):
-        """How many experts the gate weights."""
-        return sum(source.count(table) for source in self.sources)
+        return (*super().inputs(), self.selector)
 
     def shapes(self, table):
         units = (*self.units, self.count(table))
         return _mlp_shapes(self.parameters, table.widths[self.selector], units, bias=self.bias)
 
     def validate(self, table):
+        super().validate(table)
+        _check_representation(self.name, self.selector, table)
         _check_mlp(self.parameters, self.units, self.activations)
-        _check_sources(self, table)
         require(self.count(table) > 1, f"{self.name}: a gate over a single expert is a Pass")
-        widths = {source.name: table.widths[source.name] for source in self.sources}
-        require(len(set(widths.values())) == 1,
-                f"{self.name}: a gate mixes experts of equal width, these have {widths}")
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(Fusion):
     """y = E, the only expert of the only source: what a softmax over one expert comes to."""
 
     name: str
-    sources: tuple[Source]
+    sources: tuple[Source, ...]
 
     parameters = None
-
-    def inputs(self):
-        return (self.sources[0].name,)
-
-    def width(self, table):
-        return table.widths[self.sources[0].name]
 
     def shapes(self, table):
         return {}
 
     def validate(self, table):
-        _check_sources(self, table)
-        count = sum(source.count(table) for source in self.sources)
-        require(count == 1, f"{self.name}: a pass takes exactly one expert, got {count}")
+        super().validate(table)
+        require(len(self.sources) == self.count(table) == 1,
+                f"{self.name}: a pass takes exactly one expert, got {self.count(table)}")
+
+
+@dataclass(frozen=True)
+class Concat(Fusion):
+    """y = [E_1, ..., E_n], the experts of `sources` side by side."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+    parameters = None
+
+    def width(self, table):
+        return super().width(table) * self.count(table)
+
+    def shapes(self, table):
+        return {}
+
+
+@dataclass(frozen=True)
+class Stitch(Fusion):
+    """y = [y_1, ..., y_parts], y_p = sum_i alpha_pi E_i with learned constants alpha.
+
+    `start` holds alpha's initial rows.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    start: tuple[tuple[float, ...], ...]
+
+    @property
+    def parameters(self):
+        return f"{self.name}/stitch"
+
+    @property
+    def parts(self):
+        return len(self.start)
+
+    def width(self, table):
+        return super().width(table) * self.parts
+
+    def shapes(self, table):
+        return {f"{self.parameters}/weight": (self.parts, self.count(table))}
+
+    def validate(self, table):
+        super().validate(table)
+        require(self.start and all(len(row) == self.count(table) for row in self.start),
+                f"{self.name}: start needs rows of {self.count(table)} numbers")
+
+
+@dataclass(frozen=True)
+class Route(Fusion):
+    """y = sum_i z_i E_i W_i with hard concrete routing variables z; W_i only with `transform`.
+
+    `penalty` weighs the penalty on the expected number of open connections.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    transform: bool = False
+    penalty: float = 0.0
+
+    @property
+    def parameters(self):
+        return f"{self.name}/route"
+
+    def shapes(self, table):
+        n, width = self.count(table), self.width(table)
+        weight = {f"{self.parameters}/weight": (n, width, width)} if self.transform else {}
+        return {f"{self.parameters}/log_alpha": (n,)} | weight
+
+    def validate(self, table):
+        super().validate(table)
+        _check_penalty(self)
 
 
 @dataclass(frozen=True)
@@ -154,6 +244,7 @@ class Tower:
         return f"tower/{self.task}"
 
     parameters = name
+    penalty = 0.0
 
     def inputs(self):
         return (self.reads,)
@@ -167,6 +258,7 @@ class Tower:
 
     def validate(self, table):
         check_task(self.task, self.kind)
+        _check_representation(self.name, self.reads, table)
         _check_mlp(self.name, self.units, self.activations)
 
 
@@ -175,7 +267,7 @@ class Level:
     """The expert groups of one extraction level and the fusions that read them."""
 
     groups: tuple[Experts, ...]
-    fusions: tuple[Gate | Pass, ...]
+    fusions: tuple[Fusion, ...]
 
 
 @dataclass(frozen=True)
@@ -285,7 +377,7 @@ class Table:
             raise InputError(f"table: not one that npple wrote ({error!r})") from None
 
 
-FUSIONS = {kind.__name__: kind for kind in (Gate, Pass)}
+FUSIONS = {kind.__name__: kind for kind in (Gate, Pass, Concat, Stitch, Route)}
 
 
 def classes(kind):
@@ -308,7 +400,8 @@ def check_task(name, kind):
 def _input_width(inputs):
     """The width of the representation `input`."""
     if not isinstance(inputs, tuple):
-        _check_count("inputs", inputs)
+        require(type(inputs) is int and inputs > 0,
+                f"inputs: a positive integer or a dict of columns is needed, got {inputs!r}")
         return inputs
     require(inputs, "inputs: at least one column is needed, got none")
     seen = set()
@@ -329,25 +422,41 @@ def _check_count(what, value):
     require(type(value) is int and value > 0, f"{what} must be a positive integer, got {value!r}")
 
 
+def _check_representation(name, read, table):
+    require(read == "input" or isinstance(table.row[read], Fusion),
+            f"{name}: reads {read!r}, which is no representation")
+
+
+def _check_penalty(row):
+    require(isinstance(row.penalty, (int, float)) and 0 <= row.penalty < float("inf"),
+            f"{row.name}: penalty must be a finite number of at least 0, got {row.penalty!r}")
+
+
 def _check_mlp(name, units, activations):
     for unit in units:
         _check_count(f"{name}: units", unit)
     require(len(units) == len(activations),
             f"{name}: {len(units)} layers need as many activations, got {len(activations)}")
     for activation in activations:
-        require(activation in ACTIVATIONS,
+        require(activation in list(ACTIVATIONS),
                 f"{name}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
 
 
 def _check_sources(fusion, table):
-    """Each source is an expert group, and its indices are distinct experts of it."""
+    """Sources are expert groups or representations of equal width, the indices distinct experts."""
+    require(fusion.sources, f"{fusion.name}: a fusion needs at least one source")
     for source in fusion.sources:
-        group = table.row.get(source.name)
-        require(isinstance(group, Experts), f"{fusion.name}: {source.name!r} is no expert group")
-        chosen, count = source.experts, group.count
-        require(chosen is None or chosen and len(set(chosen)) == len(chosen)
-                and all(type(i) is int and 0 <= i < count for i in chosen),
-                f"{fusion.name}: experts of {source.name} are 0 to {count - 1}, got {chosen}")
+        row = table.row.get(source.name)
+        kind = Experts if source.group else Fusion
+        require(isinstance(row, kind),
+                f"{fusion.name}: {source.name!r} is not of the kind {kind.__name__}")
+        chosen = source.experts
+        require(chosen is None or source.group and chosen and len(set(chosen)) == len(chosen)
+                and all(type(i) is int and 0 <= i < row.count for i in chosen),
+                f"{fusion.name}: {chosen} are no distinct experts of {source.name}")
+    widths = {source.name: table.widths[source.name] for source in fusion.sources}
+    require(len(set(widths.values())) == 1,
+            f"{fusion.name}: a fusion takes experts of equal width, these have {widths}")
 
 
 def _mlp_shapes(name, width, units, bias=True, stack=()):

@@ -17,7 +17,7 @@ from npple.errors import Diverged, FileError, InputError, require
 from npple.losses import task_weights
 from npple.metrics import evaluate
 from npple.network import Network
-from npple.routing import Table
+from npple.routing import Gate, Table
 
 FORMAT, VERSION = "npple checkpoint", 1
 OPTIMIZERS = {"adam": Adam, "sgd": SGD}
@@ -122,9 +122,10 @@ class Run:
         start = self.batch * self.batch_size
         rows = shuffled.take(slice(start, start + self.batch_size))
         weights = task_weights(self.weights, self.decay, self.step)
+        noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
-                                                    weights)
+                                                    weights, noise)
         if not np.isfinite(loss):
             raise Diverged(f"step {self.step + 1}: {self._not_finite(rows.x)} is not finite; "
                            "a smaller --rate or --clip 1 may help")
@@ -256,23 +257,21 @@ def gate_weights(model, params, data, rows=8192):
     Returns
     -------
     dict of dict of ndarray
-        Fusion, such as `level1/income` -> expert group -> (n,) mean weight of its experts; a pass
-        gives its only expert 1.
+        Gate's representation, such as `level1/income` -> expert group -> (n,) mean weight of its
+        experts.
     """
-    sums = {row.name: 0 for level in model.table.levels for row in level.fusions}
+    gates = [row for row in model.table.rows if isinstance(row, Gate)]
+    sums = {gate.name: 0 for gate in gates}
     for start in range(0, len(data), rows):
         trace = model.forward(params, data.take(slice(start, start + rows)).x)
-        for name in sums:
-            weights = trace.get(f"{name}/gate/weights", np.ones((len(trace["input"]), 1)))
-            sums[name] = sums[name] + weights.sum(axis=0, dtype=np.float64)
+        for gate in gates:
+            weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
+            sums[gate.name] = sums[gate.name] + weights.sum(axis=0, dtype=np.float64)
     means = {}
-    for name, total in sums.items():
-        sources, start = model.table.row[name].sources, 0
-        means[name] = {}
-        for source in sources:
-            stop = start + source.count(model.table)
-            means[name][source.name] = total[start:stop] / len(data)
-            start = stop
+    for gate in gates:
+        stops = np.cumsum([source.count(model.table) for source in gate.sources])
+        parts = np.split(sums[gate.name] / len(data), stops[:-1])
+        means[gate.name] = {source.name: part for source, part in zip(gate.sources, parts)}
     return means
 
 
