@@ -52,12 +52,8 @@ def read_columns(path, names=None):
 
 def read_rows(path):
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
-    text = _text(path)
-    if '"' not in text:  # nothing quoted: the same rows as from csv.reader, in a third of its time
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-        yield from (line.split(",") if line else [] for line in lines)
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    text = io.StringIO(_text(path), newline="")
+    reader = csv.reader(text, skipinitialspace=True, strict=True)
     try:
         yield from reader
     except csv.Error as error:
