@@ -4,13 +4,17 @@ from npple.adam import SGD, Adam
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
                                  customized_sharing, ml_mmoe, mmoe, ple, shared_bottom,
                                  single_task, sluice, snr_aver, snr_trans)
-from npple.errors import Diverged, FileError, InputError, NppleError
+from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError
+from npple.gradcheck import gradcheck, gradcheck_function, hessian_vector
+from npple.influence import influence
+from npple.isolation import isolation
 from npple.losses import task_weights
 from npple.network import Network, Trace
 
 __version__ = "0.1.0"
 
-__all__ = ["ARCHITECTURES", "Adam", "Diverged", "FileError", "InputError", "Network", "NppleError",
-           "SGD", "Trace", "asymmetric_sharing", "cgc", "cross_stitch", "customized_sharing",
-           "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task", "sluice", "snr_aver",
-           "snr_trans", "task_weights"]
+__all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "InputError",
+           "Network", "NppleError", "SGD", "Trace", "asymmetric_sharing", "cgc", "cross_stitch",
+           "customized_sharing", "gradcheck", "gradcheck_function", "hessian_vector", "influence",
+           "isolation", "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task", "sluice",
+           "snr_aver", "snr_trans", "task_weights"]

@@ -87,7 +87,8 @@ def check_weights(table, weights):
             f"weights: one for each task is needed ({_list(table.tasks)}; 0 leaves a task out), "
             f"got {_list(weights)}")
     for task, weight in weights.items():
-        require(isinstance(weight, (int, float, np.number)) and np.isfinite(weight) and weight >= 0,
+        number = isinstance(weight, (int, float, np.integer, np.floating))
+        require(number and np.isfinite(weight) and weight >= 0,
                 f"weights: {task!r} must be a finite number of at least 0, got {weight!r}")
     return {task: float(weights[task]) for task in table.tasks}
 

@@ -39,6 +39,8 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
+    _add_gradcheck(commands)
+    _add_isolation(commands)
     return parser
 
 
@@ -307,22 +309,27 @@ def _add_predict(commands):
 
 
 def _predict(args):
-    from npple import data
     from npple.training import Run, predict
     run = Run.load(args.checkpoint)
-    require(run.schema is not None,
-            f"--checkpoint: {args.checkpoint} was trained on synthetic data, which no file holds")
-    schema = dict(run.schema)
-    form = schema.pop("form")
-    columns = data.bundled() if args.data == "census" else _read(form, args.data)
-    schema = data.Schema.from_dict(schema)
-    rows = schema.encode(columns, labels=False)
+    rows, schema = _encode(run, args, labels=False)
     predictions = predict(run.model, run.best, rows)
     _write_predictions(args.out, predictions, schema)
     summary = {"rows": len(rows), "tasks": list(predictions), "out": args.out}
     print(json.dumps(summary) if args.json else
           f"{len(rows):,} rows, {', '.join(predictions)}: {args.out}")
     return 0
+
+
+def _encode(run, args, labels):
+    """The rows of --data as the checkpoint's model takes them, and the schema behind it."""
+    from npple import data
+    require(run.schema is not None,
+            f"--checkpoint: {args.checkpoint} was trained on synthetic data, which no file holds")
+    schema = dict(run.schema)
+    form = schema.pop("form", None)
+    columns = data.bundled() if args.data == "census" else _read(form, args.data)
+    schema = data.Schema.from_dict(schema)
+    return schema.encode(columns, labels=labels), schema
 
 
 def _write_predictions(path, predictions, schema):
@@ -344,3 +351,107 @@ def _write_predictions(path, predictions, schema):
         writer.writerow(columns)
         writer.writerows(zip(*(values.tolist() for values in columns.values())))
         text.detach()
+
+
+# npple gradcheck, npple isolation ---------------------------------------------------------------
+
+def _add_proof(commands, name, run, help, example):
+    """A command that proves something of one architecture, or of all, on a random case."""
+    parser = _command(commands, name, run, help, example)
+    parser.add_argument("--model", choices=["all", *sorted(ARCHITECTURES)], default="all",
+                        help="with --json: one object, or a list of them for 'all'")
+    parser.add_argument("--tasks", type=int, default=3, help="number of tasks")
+    parser.add_argument("--levels", type=int, default=2, help="extraction levels")
+    parser.add_argument("--seed", type=int, default=0, help="of random parameters and data")
+    return parser
+
+
+def _models(args):
+    return list(ARCHITECTURES) if args.model == "all" else [args.model]
+
+
+def _print_results(args, results):
+    """The results as JSON: a list of objects for all architectures, one object for one."""
+    print(json.dumps(results if args.model == "all" else results[0]))
+
+
+def _add_gradcheck(commands):
+    from npple.gradcheck import METHODS
+    parser = _add_proof(commands, "gradcheck", _gradcheck,
+                        "check every gradient of an architecture on random data",
+                        "npple gradcheck --model ple --levels 3")
+    parser.add_argument("--method", choices=METHODS, default="complex-step")
+
+
+def _gradcheck(args):
+    from npple.gradcheck import demonstrate
+    results = []
+    for name in _models(args):
+        report = demonstrate(name, args.tasks, args.levels, method=args.method, seed=args.seed)
+        results.append({"model": name, "parameters": report.checked + report.skipped,
+                        "method": args.method, "max_relative_error": report.max_relative_error,
+                        "tolerance": report.tolerance, "skipped": report.skipped,
+                        "passed": report.passed})
+        if not args.json:
+            print(f"{name}\n{report}\n" if args.model != "all" else
+                  f"{name:20} {results[-1]['parameters']:>6} parameters  {args.method}: largest "
+                  f"error {report.max_relative_error:.1e}, {report.skipped} skipped  "
+                  f"{'passed' if report.passed else 'FAILED'}", flush=True)
+    if args.json:
+        _print_results(args, results)
+    return 0 if all(result["passed"] for result in results) else 1
+
+
+def _add_isolation(commands):
+    parser = _add_proof(commands, "isolation", _isolation,
+                        "show and verify which task's loss reaches which parameters",
+                        "npple isolation --model ple --levels 3 --plot isolation.svg")
+    parser.add_argument("--checkpoint", metavar="F",
+                        help="a trained model instead of a random one, from npple train")
+    parser.add_argument("--data", metavar="D", help="rows for the checkpoint, as for npple train")
+    parser.add_argument("--rows", type=int, default=256, help="how many of these rows to use")
+    parser.add_argument("--plot", metavar="FILE", help="draw the matrix: .svg, .png or .pdf")
+
+
+def _isolation(args):
+    from npple import plots
+    from npple.influence import influence
+    from npple.isolation import isolation
+    cases = [_trained_case(args)] if args.checkpoint else _random_cases(args)
+    require(not args.plot or len(cases) == 1, "--plot: choose one --model to draw")
+    results = []
+    for name, model, params, batch in cases:
+        found = isolation(model).verify(params, *batch[:3])
+        results.append(found.to_dict(name))
+        if not args.json:
+            print(f"{name}\n{found}")
+            print(f"{'verified four ways' if found.passed else 'NOT VERIFIED'}\n")
+        if args.plot or args.checkpoint:
+            strength = influence(model, params, *batch[:3])
+            if args.checkpoint and not args.json:
+                print(strength)
+            if args.plot:
+                plots.save(plots.isolation_figure(found.isolation, strength.norms), args.plot)
+    if args.json:
+        _print_results(args, results) if not args.checkpoint else print(json.dumps(results[0]))
+    return 0 if all(all(result["verified"].values()) for result in results) else 1
+
+
+def _random_cases(args):
+    from npple.isolation import generic_case
+    from npple.random_case import random_model
+    cases = []
+    for name in _models(args):
+        case = generic_case(random_model(name, args.tasks, args.levels), args.seed)
+        cases.append((name, case.model, case.params, case.batch))
+    return cases
+
+
+def _trained_case(args):
+    """A checkpoint's model and best parameters, and the first rows of the data."""
+    from npple.training import Run
+    require(args.data, "--checkpoint: the model needs rows to be measured on: give --data too")
+    run = Run.load(args.checkpoint)
+    rows, _ = _encode(run, args, labels=True)
+    rows = rows.take(slice(0, args.rows))
+    return args.checkpoint, run.model, run.best, (rows.x, rows.targets, rows.masks)

@@ -78,4 +78,4 @@ def experts_penalty_forward(group, params):
 def experts_penalty_backward(group, caches):
     """dW_i = 2 penalty · sum over j ≠ i of W_j (W_j^T W_i); yields by parameter name."""
     for name, w, gram in caches:
-        yield name, 2 * group.penalty * (w[:, None] @ gram).sum(axis=0)
+        yield name, 2 * group.penalty * (w[..., :, None, :, :] @ gram).sum(axis=-4)

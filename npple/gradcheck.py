@@ -14,14 +14,14 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import check_params, check_targets, check_weights, check_x
+from npple.checks import check_noise, check_params, check_targets, check_weights, check_x
 from npple.errors import CheckFailed, require
-from npple.network import backward, forward, joint_loss
+from npple.network import backward, forward, joint_loss, penalty_backward, penalty_forward
 from npple.random_case import random_case, random_model
 
 FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
-STEP = 1e-100  # of complex steps: its square is nothing beside 1, its products with tiny numbers
-               # are not yet 0
+STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products with tiny numbers are
+           # not yet 0
 DIRECTIONS = 4  # a tensor, by the directional method
 CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may take
 
@@ -105,25 +105,27 @@ class GradcheckReport:
 
 # The checks -------------------------------------------------------------------------------------
 
-def gradcheck(model, params, x, targets, masks=None, weights=None, *, method="complex-step",
-              inputs=False, grads=None, tolerance=None, executor=None, seed=0):
-    """Checks the gradient of a model's joint loss against the loss alone.
+def gradcheck(model, params, x, targets, masks=None, weights=None, noise=None, *,
+              method="complex-step", inputs=False, grads=None, tolerance=None, executor=None,
+              seed=0):
+    """Checks the gradient of a model's loss, penalties included, against the loss alone.
 
     Parameters
     ----------
     model : npple.network.Network
-    params, x, targets, masks, weights
+    params, x, targets, masks, weights, noise
         As for `model.loss_and_grads`.
     method : str
         "complex-step"
-            Im L(theta + i h e_j) / h for every entry by itself, h = 1e-100: nothing cancels
+            Im L(theta + i h e_j) / h for every entry by itself, h = 1e-30: nothing cancels
             (Squire & Trapp 1998). The default.
         "directional"
             The same along 4 random directions a tensor, in which every entry counts alike; for
             large models.
         "central-differences"
             (L(theta + h e_j) - L(theta - h e_j)) / 2h in extended precision, Richardson
-            extrapolation from h, h/2 and h/4; entries whose steps cross a kink of relu are skipped.
+            extrapolation from h, h/2 and h/4; entries whose steps cross a kink (of relu, of a
+            clipped routing variable) are skipped.
         "longdouble"
             The same backward pass in extended precision: what is left is the rounding of the
             first.
@@ -148,7 +150,7 @@ def gradcheck(model, params, x, targets, masks=None, weights=None, *, method="co
     InputError
         For arguments that `model.loss_and_grads` refuses, an unknown method, complex parameters.
     """
-    loss = _ModelLoss.of(model, params, x, targets, masks, weights)
+    loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise)
     names = [name for name, value in loss.values.items()
              if name in params or inputs and value.dtype.kind == "f"]
     if grads is None:
@@ -167,7 +169,8 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
     grad : callable
         dict of ndarray -> dict of ndarray, df/dx by name.
     x : dict of ndarray
-        Where; all of one real floating dtype. Differences are taken in that dtype.
+        Where: arrays of real floats. `f` gets them as they are or in float64 if that is wider,
+        by the complex-step methods as complex numbers, for "longdouble" in that.
     method, tolerance, executor, seed
         As for `gradcheck`; no entries are skipped here.
 
@@ -181,6 +184,7 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
         For an unknown method, arrays that are not real floats, gradients of the wrong names or
         shapes, a result of `f` that is real where it must be complex.
     """
+    require(isinstance(x, dict) and x, f"x: a dict of arrays is needed, got {x!r:.60}")
     for name, value in x.items():
         require(isinstance(value, np.ndarray) and value.dtype.kind == "f",
                 f"x: {name}: an array of real floats is needed, got {value!r:.60}")
@@ -188,7 +192,7 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
     return _check(loss, list(x), loss.gradient(), method, tolerance, executor, seed)
 
 
-def hessian_vector(model, params, vector, x, targets, masks=None, weights=None):
+def hessian_vector(model, params, vector, x, targets, masks=None, weights=None, noise=None):
     """H v, the Hessian of the joint loss times a vector, exact to rounding.
 
     The imaginary part of the backward pass on theta + i h v, divided by h (Squire & Trapp's step
@@ -196,7 +200,7 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None):
 
     Parameters
     ----------
-    model, params, x, targets, masks, weights
+    model, params, x, targets, masks, weights, noise
         As for `gradcheck`.
     vector : dict of ndarray
         v: names and shapes of `params`.
@@ -209,9 +213,10 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None):
     for name, p in params.items():
         require(name in vector and np.shape(vector[name]) == p.shape,
                 f"vector: {name}: an array of shape {p.shape} is needed")
-    along = {name: p + 1j * STEP * vector[name] for name, p in params.items()}
-    _, grads = model.loss_and_grads(along, x, targets, masks, weights)
-    return {name: g.imag / STEP for name, g in grads.items()}
+    loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise).cast(np.float64)
+    along = {name: loss.values[name] + 1j * STEP * vector[name] for name in params}
+    grads = replace(loss, values=loss.values | along).gradient()
+    return {name: (grads[name].imag / STEP).astype(p.dtype) for name, p in params.items()}
 
 
 def demonstrate(name, tasks=3, levels=2, *, method="complex-step", executor=None, seed=0):
@@ -222,15 +227,15 @@ def demonstrate(name, tasks=3, levels=2, *, method="complex-step", executor=None
     name, tasks, levels
         As for `npple.random_case.random_model`.
     method, executor, seed
-        As for `gradcheck`; the features are checked, too.
+        As for `gradcheck`.
 
     Returns
     -------
     GradcheckReport
     """
     case = random_case(random_model(name, tasks, levels), seed)
-    return gradcheck(case.model, case.params, *case.batch, method=method, inputs=True,
-                     executor=executor, seed=seed)
+    return gradcheck(case.model, case.params, *case.batch, method=method, executor=executor,
+                     seed=seed)
 
 
 # What is checked: a loss of named values --------------------------------------------------------
@@ -252,45 +257,53 @@ class _Loss:
 
 @dataclass(frozen=True)
 class _ModelLoss(_Loss):
-    """A model's joint loss as a function of parameters and features by name."""
+    """A model's loss as a function of parameters and features by name."""
 
     table: object
     targets: dict
     masks: dict
     weights: dict
+    noise: dict
 
     widest = np.longdouble  # the precision of differences
 
     @classmethod
-    def of(cls, model, params, x, targets, masks, weights):
-        """With the arguments of a user, checked."""
+    def of(cls, model, params, x, targets, masks, weights, noise):
+        """From the arguments of a user, which are checked here."""
         dtype = check_params(model.table, params)
         require(dtype.kind == "f", f"params: real parameters are needed, got {dtype}")
         x, rows = check_x(model.table, x, dtype)
         targets, masks = check_targets(model.table, targets, masks, rows, dtype)
+        weights, noise = check_weights(model.table, weights), check_noise(model.table, noise, dtype)
         x = {f"x/{name}": column for name, column in x.items()} if isinstance(x, dict) else {"x": x}
-        return cls(params | x, model.table, targets, masks, check_weights(model.table, weights))
+        return cls(params | x, model.table, targets, masks, weights, noise)
+
+    def cast(self, dtype):
+        return replace(super().cast(dtype), noise=_cast(self.noise, dtype))
 
     def __call__(self, name, copies):
-        """The losses (copies,) with `name` replaced by each of its copies, and all tensors."""
-        trace = self._forward(self.values | {name: copies})
+        """The losses (copies,) with `name` replaced by each of its copies, and the caches."""
+        values = self.values | {name: copies}
+        trace = self._forward(values)
         loss, _ = joint_loss(trace, self.targets, self.masks, self.weights)
-        return np.broadcast_to(loss, len(copies)), trace.tensors
+        loss = loss + penalty_forward(self.table, values)[0]
+        return np.broadcast_to(loss, len(copies)), trace.caches
 
     def gradient(self):
         """dL/d(value) by name, for every parameter and feature."""
         trace = self._forward(self.values)
         _, starts = joint_loss(trace, self.targets, self.masks, self.weights)
-        gradients = backward(trace, starts)
-        gradients["x"] = gradients.get("input")
-        return {name: gradients[name] if gradients.get(name) is not None else np.zeros_like(value)
-                for name, value in self.values.items()}
+        found = {name: np.zeros_like(value) for name, value in self.values.items()}
+        found |= backward(trace, starts)
+        found["x"] = found.get("input")  # what a matrix is called here
+        for name, grad in penalty_backward(penalty_forward(self.table, self.values)[1]):
+            found[name] = found[name] + grad
+        return {name: found[name] for name in self.values}
 
     def _forward(self, values):
-        if isinstance(self.table.inputs, int):
-            return forward(self.table, values, values["x"])
-        return forward(self.table, values, {name: values[f"x/{name}"]
-                                            for name, _ in self.table.inputs})
+        columns = () if isinstance(self.table.inputs, int) else dict(self.table.inputs)
+        x = {name: values[f"x/{name}"] for name in columns} if columns else values["x"]
+        return forward(self.table, values, x, self.noise)
 
 
 @dataclass(frozen=True)
@@ -309,7 +322,7 @@ class _FunctionLoss(_Loss):
                 f"f: one number is needed, got an array of shape {losses.shape[1:]}")
         require(copies.dtype.kind != "c" or losses.dtype.kind == "c",
                 "f: real result for complex arrays; use method='central-differences'")
-        return losses, {}
+        return losses, ()
 
     def gradient(self):
         return self.grad(self.values)
@@ -353,8 +366,9 @@ def _directional(loss, name, analytic, rng):
     relative error e moves g·v by at least e G / 2. The floor is the norm of (g_j v_j).
     """
     shape = (DIRECTIONS, *analytic.shape)
-    r, largest = rng.uniform(0.5, 1, shape) * rng.choice([-1, 1], shape), np.abs(analytic).max()
-    v = r * largest / np.maximum(np.abs(analytic), FRACTION * largest) if largest else r
+    r = rng.uniform(0.5, 1, shape) * rng.choice([-1, 1], shape)
+    size = np.where(np.isfinite(analytic), np.abs(analytic), 0)
+    v = r * size.max() / np.maximum(size, FRACTION * size.max()) if size.any() else r
     terms = (v * analytic).reshape(DIRECTIONS, -1)
     loss = loss.cast(np.float64)
     numeric = loss(name, loss.values[name] + 1j * STEP * v)[0].imag / STEP
@@ -377,38 +391,49 @@ METHODS = {  # the method and the largest error that passes in float64
 
 
 def _each_entry(loss, name, steps, combine):
-    """The derivative by each entry, and whether a step to it crosses a kink.
+    """The derivative by each entry, and whether a step in it crosses a kink.
 
-    steps (s,) -> combine: losses at these steps from many entries (s, entries) -> (entries,)
+    `combine` takes the losses (s, entries) at the `steps` (s,) and returns derivatives (entries,).
+    Entries above 1 take steps as many times larger.
     """
     value = loss.values[name]
+    scale = np.maximum(np.abs(value.ravel()), 1)
     numeric = np.empty(value.size, value.dtype)
     skipped = np.zeros(value.size, bool)
-    _, tensors = loss(name, value[None])
-    size = value.size + sum(tensor.size for tensor in tensors.values())
+    _, caches = loss(name, value[None])
+    size = value.size + sum(array.size for array in _arrays(caches))
     chunk = max(1, CHUNK // (size * steps.itemsize * len(steps)))
     for start in range(0, value.size, chunk):
         entries = np.arange(start, min(start + chunk, value.size))
         copies = np.zeros((len(steps), len(entries), value.size), steps.dtype) + value.ravel()
-        copies[:, entries - start, entries] += steps[:, None]
-        losses, perturbed = loss(name, copies.reshape(-1, *value.shape))
+        copies[:, entries - start, entries] += steps[:, None] * scale[entries]
+        losses, moved = loss(name, copies.reshape(-1, *value.shape))
         numeric[entries] = combine(losses.reshape(len(steps), -1))
-        skipped[entries] = _crossed(tensors, perturbed, len(steps))
-    return numeric.reshape(value.shape), skipped.reshape(value.shape)
+        skipped[entries] = _crossed(caches, moved, len(steps))
+    return (numeric / scale).reshape(value.shape), skipped.reshape(value.shape)
 
 
-def _crossed(tensors, perturbed, steps):
-    """For which entries a relu is off at one of the steps and on at another.
+def _crossed(caches, moved, steps):
+    """For which entries the steps lie on both sides of a kink.
 
-    A relu that is off makes an exact 0: the zeros of all tensors tell. Tensors that the entries
-    do not reach have no axis of copies.
+    The side that a value is on stands in the caches as a boolean: the backward pass needs it.
+    Arrays that the entries do not reach have no axis of copies.
     """
     crossed = np.zeros(1, bool)
-    for name, tensor in perturbed.items():
-        if steps > 1 and tensor.shape != tensors[name].shape:
-            zero = (tensor == 0).reshape(steps, len(tensor) // steps, -1)
-            crossed = crossed | (zero != zero[0]).any(axis=(0, 2))
+    for still, array in zip(_arrays(caches), _arrays(moved)):
+        if array.dtype == bool and array.shape != still.shape and steps > 1:
+            side = array.reshape(steps, len(array) // steps, -1)
+            crossed = crossed | (side != side[0]).any(axis=(0, 2))
     return crossed
+
+
+def _arrays(cache):
+    """All arrays in nested dictionaries, lists and tuples, always in the same order."""
+    if isinstance(cache, np.ndarray):
+        yield cache
+    elif isinstance(cache, (dict, list, tuple)):
+        for part in cache.values() if isinstance(cache, dict) else cache:
+            yield from _arrays(part)
 
 
 def _floor(analytic, numeric):

@@ -114,8 +114,8 @@ def influence(model, params, x, targets, masks=None, weights=None):
     weights = check_weights(model.table, weights)
     alone = {task: {other: weights[other] * (other == task) for other in weights}
              for task in weights}
-    grads = {task: model.loss_and_grads(params, x, targets, masks, alone[task])[1]
-             for task in weights}
+    grads = {task: model.loss_and_grads(params, x, targets, masks, own, penalties=False)[1]
+             for task, own in alone.items()}
     isolation = Isolation(model)
     vectors = {group: {task: np.concatenate([grads[task][name].ravel() for name in names])
                        for task in weights} for group, names in isolation.groups.items()}

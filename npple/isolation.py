@@ -368,7 +368,7 @@ def _analytic(isolation, params, x, targets, masks):
 
 
 def _parameters(isolation, params, x):
-    """The outputs of all tasks, with one group's parameters replaced."""
+    """The outputs of all tasks, before and after one group's parameters are replaced."""
     rng = np.random.default_rng(0)
     replacements = {"other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
                     "NaN": lambda p: np.full_like(p, np.nan)}
@@ -382,7 +382,7 @@ def _parameters(isolation, params, x):
 
 
 def _labels(isolation, params, x, targets, masks):
-    """The gradients of the joint loss, with one task's targets replaced."""
+    """The gradients of the joint loss, before and after one task's targets are replaced."""
     model = isolation.model
     _, before = model.loss_and_grads(params, x, targets, masks)
     for task, kind in model.tasks.items():
@@ -393,7 +393,7 @@ def _labels(isolation, params, x, targets, masks):
 
 
 def _training(isolation, params, x, targets, masks, steps):
-    """The parameters, after steps on one task's loss alone."""
+    """The parameters, before and after steps on one task's loss alone."""
     for optimizer in (SGD(), Adam()):
         for task in isolation.tasks:
             after, state = params, optimizer.init(params)
@@ -406,9 +406,9 @@ def _training(isolation, params, x, targets, masks, steps):
 
 
 def _own_gradients(model, task, params, x, targets, masks):
-    """The gradient of one task's loss alone."""
+    """The gradient of one task's loss alone, without penalties, which are no task's."""
     alone = {other: float(other == task) for other in model.tasks}
-    return model.loss_and_grads(params, x, targets, masks, alone)[1]
+    return model.loss_and_grads(params, x, targets, masks, alone, penalties=False)[1]
 
 
 def _other_targets(kind, y, mask):

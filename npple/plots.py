@@ -1,5 +1,6 @@
 """Pictures, for the extra `plot`: matplotlib is imported when one is drawn, never before."""
 
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +13,7 @@ STYLE = {"svg.hashsalt": "npple", "font.size": 9}  # the salt: equal pictures ar
 UNDATED = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 
 
-def plot_isolation(isolation, norms, file):
+def isolation_figure(isolation, norms):
     """The isolation matrix: tasks down, groups across by level, isolated cells empty.
 
     Parameters
@@ -21,15 +22,15 @@ def plot_isolation(isolation, norms, file):
     norms : dict of dict of float
         Task -> group -> the norm of the task's gradient (`Influence.norms`): how dark a reached
         cell is.
-    file : path
-        Where to save it, as .svg, .png or .pdf.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
 
     Raises
     ------
     InputError
-        For another ending, or without matplotlib.
-    FileError
-        If the file cannot be written.
+        Without matplotlib.
     """
     matplotlib = _matplotlib()
     tasks, groups = isolation.tasks, list(isolation.groups)
@@ -49,7 +50,29 @@ def plot_isolation(isolation, norms, file):
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
         _sections(axes, sections)
-        _save(figure, file)
+    return figure
+
+
+def save(figure, file):
+    """Write a figure without its date, so that equal pictures are equal files.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    file : path
+        Ending in .svg, .png or .pdf.
+
+    Raises
+    ------
+    InputError
+        For another ending.
+    FileError
+        If the file cannot be written.
+    """
+    ending = Path(file).suffix
+    require(ending in UNDATED, f"{file}: a picture ends in {', '.join(UNDATED)}")
+    with _matplotlib().rc_context(STYLE), replacing(file) as opened:
+        figure.savefig(opened, format=ending[1:], metadata=UNDATED[ending], dpi=150)
 
 
 def _sections(axes, sections):
@@ -68,7 +91,8 @@ def _parts(group):
     section, _, rest = group.partition("/")
     if not rest:
         return "", section
-    return {"tower": "towers"}.get(section, section.replace("level", "level ")), rest.replace("/", " ")
+    section = "towers" if section == "tower" else re.sub(r"^level(\d)", r"level \1", section)
+    return section, rest.replace("/", " ")
 
 
 def _shades(matplotlib, cells):
@@ -77,14 +101,6 @@ def _shades(matplotlib, cells):
     blues = matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256))
     return {"cmap": matplotlib.colors.ListedColormap(blues),
             "norm": matplotlib.colors.LogNorm(positive.min(), positive.max(), clip=True)}
-
-
-def _save(figure, file):
-    """Without a date: equal pictures are equal files."""
-    ending = Path(file).suffix
-    require(ending in UNDATED, f"{file}: a picture ends in {', '.join(UNDATED)}")
-    with replacing(file) as opened:
-        figure.savefig(opened, format=ending[1:], metadata=UNDATED[ending], dpi=150)
 
 
 def _matplotlib():

@@ -27,11 +27,12 @@ class Case:
     targets: dict
     masks: dict
     weights: dict
+    noise: dict
 
     @property
     def batch(self):
-        """`(x, targets, masks, weights)`, the arguments of `loss_and_grads` after `params`."""
-        return self.x, self.targets, self.masks, self.weights
+        """What `loss_and_grads` takes after `params`, in this order."""
+        return self.x, self.targets, self.masks, self.weights, self.noise
 
 
 def random_model(name, tasks=3, levels=2):
@@ -57,7 +58,8 @@ def random_model(name, tasks=3, levels=2):
         tasks = {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(tasks)}
     options = {"levels": levels, "shared_experts": 2, "experts": 4,
                "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},
-               "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True}
+               "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True,
+               "orthogonality": 0.01, "l0": 0.02}
     builder = ARCHITECTURES[name]
     known = signature(builder).parameters
     inputs = {"age": "numeric", "country": (6, 3), "device": (3, 2), "length": "numeric"}
@@ -94,13 +96,13 @@ def random_case(model, seed=0, batch=8, dtype=np.float64):
     targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
     masks = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
     weights = {task: rng.uniform(0.5, 2) for task in model.tasks}
-    return Case(model, params, x, targets, masks, weights)
+    return Case(model, params, x, targets, masks, weights, model.noise(rng, dtype))
 
 
 def _parameter(name, shape, seed):
-    """±[0.5, 1.5), for weights on the scale that keeps that of what they read; biases [0.1, 1)."""
+    """Biases in [0.1, 1), embeddings in ±[0.5, 1.5); weights too, scaled to keep variances."""
     rng = np.random.default_rng([seed, crc32(name.encode())])
-    if name.endswith("/bias"):
+    if name.endswith(("/bias", "/log_alpha")):
         return rng.uniform(0.1, 1, shape)
     scale = 1 if name.startswith("embedding/") else np.sqrt(2 / shape[-2])
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-scale, scale], shape)

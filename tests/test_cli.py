@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import npple
 from npple.cli import main
 from npple.metrics import auc
 
@@ -180,3 +181,47 @@ def test_python_m_npple_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "npple", "--version"], capture_output=True,
                           text=True, check=True)
     assert done.stdout.startswith("npple ")
+
+
+# Proofs -----------------------------------------------------------------------------------------
+
+def test_gradcheck_covers_all_architectures(capsys):
+    results = run_json(capsys, "gradcheck", "--model", "all", "--method", "directional")
+    assert [result["model"] for result in results] == list(npple.ARCHITECTURES)
+    assert all(result["passed"] and result["max_relative_error"] <= 1e-12 for result in results)
+
+
+def test_gradcheck_of_one_architecture_prints_a_row_a_tensor(capsys):
+    assert main(["gradcheck", "--model", "cgc", "--tasks", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "level1/shared/experts/layer1/weight" in out and "passed" in out
+
+
+def test_a_failed_gradcheck_has_status_1(capsys, monkeypatch):
+    forward, _ = npple.ops.ACTIVATIONS["relu"]
+    monkeypatch.setitem(npple.ops.ACTIVATIONS, "relu", (forward, lambda dy, on: dy * on * 1.001))
+    assert main(["gradcheck", "--model", "ple"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_isolation_in_json(capsys):
+    result = run_json(capsys, "isolation", "--model", "ple", "--tasks", "2", "--levels", "3")
+    assert set(result) == {"model", "tasks", "groups", "matrix", "verified"}
+    assert result["matrix"]["task1"]["level2/task2/experts"] == "reached"
+    assert result["matrix"]["task1"]["level3/task2/experts"] == "isolated"
+    assert all(result["verified"].values())
+
+
+def test_isolation_of_a_trained_checkpoint(here, capsys):
+    run_json(capsys, "train", "--epochs", "1", "--out", "out")
+    arguments = ["isolation", "--checkpoint", "out/checkpoint.npz", "--data", "census"]
+    assert run_json(capsys, *arguments)["tasks"] == ["income", "marital"]
+    assert main(arguments) == 0
+    assert "cosine" in capsys.readouterr().out
+
+
+def test_the_isolation_plot_is_a_picture_of_one_model(here, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["isolation", "--model", "ple", "--plot", "p.svg"]) == 0
+    assert (here / "p.svg").read_text().startswith("<?xml")
+    assert main(["isolation", "--plot", "all.svg"]) == 2
