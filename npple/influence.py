@@ -124,7 +124,8 @@ def influence(model, params, x, targets, masks=None, weights=None):
     rows = {group: {task: _by_expert(grads[task], names) for task in weights}
             for group, names in experts.items()}
     return Influence(
-        norms={task: {group: np.linalg.norm(vectors[group][task]) for group in vectors} for task in weights},
+        norms={task: {group: float(np.linalg.norm(by_task[task]))
+                      for group, by_task in vectors.items()} for task in weights},
         cosines={group: {pair: _cosine(*(vectors[group][task] for task in pair)) for pair in pairs}
                  for group, pairs in _shared(isolation).items()},
         expert_norms={group: {task: np.linalg.norm(g, axis=1) for task, g in by_task.items()}
@@ -162,7 +163,7 @@ def average(influences):
 
 def _shared(isolation):
     """Group -> the pairs of tasks that both reach it, for the groups with such a pair."""
-    reaching = {group: [task for task in isolation.tasks if isolation.matrix[task][group] == REACHED]
+    reaching = {group: [task for task, row in isolation.matrix.items() if row[group] == REACHED]
                 for group in isolation.groups}
     return {group: list(combinations(tasks, 2)) for group, tasks in reaching.items()
             if len(tasks) > 1}
@@ -189,7 +190,7 @@ def _apart(rows):
 
 
 def _cosine(a, b):
-    return _ratio(a @ b, np.linalg.norm(a) * np.linalg.norm(b))
+    return float(_ratio(a @ b, np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def _ratio(part, whole):

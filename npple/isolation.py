@@ -205,10 +205,14 @@ class Isolation:
                 return f"no path there, here {self.explain(task, group)}"
             return other.explain(task, group) if isinstance(other, Isolation) else "as given"
 
-        cells = ((task, group, row.get(group, ISOLATED)) for task, row in matrix.items()
-                 for group in self.matrix[task] | row)
-        return self._held((*cell, evidence(*cell)) for cell in cells
-                          if cell[2] != self.matrix[cell[0]].get(cell[1], ISOLATED))
+        deviations = []
+        for task, row in matrix.items():
+            for group in self.matrix[task] | row:
+                expected, found = (m.get(group, ISOLATED) for m in (self.matrix[task], row))
+                if found != expected:
+                    why = evidence(task, group, found)
+                    deviations.append(Deviation(task, group, expected, found, why))
+        return Comparison(tuple(deviations))
 
     def compare_gradients(self, gradients, groups):
         """Whether another implementation isolates what this architecture must isolate.
@@ -253,14 +257,13 @@ class Isolation:
                 f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {list(given)}")
 
     def _held(self, measured):
-        """The cells measured otherwise than the matrix has them: (task, group, found, evidence)."""
+        """The measured cells (task, group, found, evidence) that the matrix has otherwise."""
         return Comparison(tuple(
-            Deviation(task, group, expected, found, evidence)
-            for task, group, found, evidence in measured
-            if found != (expected := self.matrix[task].get(group, ISOLATED))))
+            Deviation(task, group, self.matrix[task][group], found, evidence)
+            for task, group, found, evidence in measured if found != self.matrix[task][group]))
 
     def _path(self, task, group):
-        """The tensors from the task's tower to one made with the group's parameters, or None."""
+        """The tensors from the task's tower to one made with the group's parameters, or none."""
         came_from = self.model.table.reached(task)
         name = next((name for name in came_from if self._owned(name) == group), None)
         path = []

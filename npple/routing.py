@@ -352,7 +352,9 @@ class Table:
         """The names of the parameters that the losses of `tasks` together can reach."""
         reached = set().union(*(self.reached(task) for task in tasks))
         names = {name for row in self.rows if row.name in reached for name in row.shapes(self)}
-        return [name for name in self.shapes if name in names or name.startswith("embedding/")]
+        if "input" in reached:
+            names |= {f"embedding/{column}" for column in self.embeddings}
+        return [name for name in self.shapes if name in names]
 
     def to_dict(self):
         """The table as plain lists and dictionaries, for JSON; `from_dict` is the way back."""
