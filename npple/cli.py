@@ -311,7 +311,7 @@ def _add_predict(commands):
 def _predict(args):
     from npple.training import Run, predict
     run = Run.load(args.checkpoint)
-    rows, schema = _encode(run, args, labels=False)
+    rows, schema = _encode(run, args, labels=False, dtype=run.dtype)
     predictions = predict(run.model, run.best, rows)
     _write_predictions(args.out, predictions, schema)
     summary = {"rows": len(rows), "tasks": list(predictions), "out": args.out}
@@ -320,7 +320,7 @@ def _predict(args):
     return 0
 
 
-def _encode(run, args, labels):
+def _encode(run, args, dtype, labels=True):
     """The rows of --data as the checkpoint's model takes them, and the schema behind it."""
     from npple import data
     require(run.schema is not None,
@@ -329,7 +329,7 @@ def _encode(run, args, labels):
     form = schema.pop("form", None)
     columns = data.bundled() if args.data == "census" else _read(form, args.data)
     schema = data.Schema.from_dict(schema)
-    return schema.encode(columns, labels=labels), schema
+    return schema.encode(columns, dtype, labels), schema
 
 
 def _write_predictions(path, predictions, schema):
@@ -427,7 +427,8 @@ def _isolation(args):
             print(f"{name}\n{found}")
             print(f"{'verified four ways' if found.passed else 'NOT VERIFIED'}\n")
         if args.plot or args.checkpoint:
-            strength = influence(model, params, *batch[:3])
+            start = params if args.checkpoint else model.init(args.seed)
+            strength = influence(model, start, *batch[:3])
             if args.checkpoint and not args.json:
                 print(strength)
             if args.plot:
@@ -448,10 +449,10 @@ def _random_cases(args):
 
 
 def _trained_case(args):
-    """A checkpoint's model and best parameters, and the first rows of the data."""
+    """A checkpoint's model and best parameters, and the first rows of the data, in float64."""
     from npple.training import Run
     require(args.data, "--checkpoint: the model needs rows to be measured on: give --data too")
     run = Run.load(args.checkpoint)
-    rows, _ = _encode(run, args, labels=True)
-    rows = rows.take(slice(0, args.rows))
-    return args.checkpoint, run.model, run.best, (rows.x, rows.targets, rows.masks)
+    rows = _encode(run, args, dtype="float64")[0].take(slice(0, args.rows))
+    params = {name: array.astype("float64") for name, array in run.best.items()}
+    return args.checkpoint, run.model, params, (rows.x, rows.targets, rows.masks)

@@ -13,7 +13,8 @@ import numpy as np
 
 from npple.checks import check_weights
 from npple.errors import require
-from npple.isolation import REACHED, Isolation, grid
+from npple.isolation import Isolation, grid
+from npple.measure import REACHED
 from npple.routing import Experts
 
 

@@ -17,13 +17,12 @@ from functools import cached_property
 
 import numpy as np
 
-from npple.adam import SGD, Adam
+from npple import measure
 from npple.errors import require
+from npple.measure import ISOLATED, REACHED
 from npple.network import Network
 from npple.random_case import random_case
-from npple.routing import Experts, Tower, classes
-
-ISOLATED, REACHED = "isolated", "reached"
+from npple.routing import Experts, Tower
 
 
 def isolation(model):
@@ -173,10 +172,10 @@ class Isolation:
         self.model.task_losses(params, x, targets, masks)  # refuses what the model does not take
         with np.errstate(all="ignore"):
             return Verification(self, {
-                "analytic": self._held(_analytic(self, params, x, targets, masks)),
-                "parameters": self._held(_parameters(self, params, x)),
-                "labels": self._held(_labels(self, params, x, targets, masks)),
-                "training": self._held(_training(self, params, x, targets, masks, steps)),
+                "analytic": self._held(measure.analytic(self, params, x, targets, masks)),
+                "parameters": self._held(measure.parameters(self, params, x)),
+                "labels": self._held(measure.labels(self, params, x, targets, masks)),
+                "training": self._held(measure.training(self, params, x, targets, masks, steps)),
             })
 
     def compare(self, other):
@@ -247,7 +246,7 @@ class Isolation:
             require(odd is None, f"gradients: {task!r} and groups must have equal names, "
                                  f"{odd!r} stands in one of them")
         return self._held(cell for task, named in gradients.items()
-                          for cell in _nonzero(task, members, named))
+                          for cell in measure.nonzero(task, members, named))
 
     def __repr__(self):
         return grid("", self.tasks, self.groups, lambda task, group: self.matrix[task][group])
@@ -359,99 +358,6 @@ def generic_case(model, seed=0):
               array + 1 if name.endswith("/bias") else array
               for name, array in case.params.items()}
     return replace(case, params=params)
-
-
-# The four ways: each yields (task, group, found, evidence) ----------------------------------------
-
-def _analytic(isolation, params, x, targets, masks):
-    """The gradient of each task's loss alone."""
-    for task in isolation.tasks:
-        grads = _own_gradients(isolation.model, task, params, x, targets, masks)
-        yield from _nonzero(task, isolation.groups, grads)
-
-
-def _parameters(isolation, params, x):
-    """The outputs of all tasks, before and after one group's parameters are replaced."""
-    rng = np.random.default_rng(0)
-    replacements = {"other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
-                    "NaN": lambda p: np.full_like(p, np.nan)}
-    before = isolation.model.forward(params, x)
-    for group, names in isolation.groups.items():
-        for what, values in replacements.items():
-            changed = params | {name: values(params[name]) for name in names}
-            after = isolation.model.forward(changed, x)
-            for task in isolation.tasks:
-                yield _changed(task, group, before, after, (f"tower/{task}",), f"{what} in {group}")
-
-
-def _labels(isolation, params, x, targets, masks):
-    """The gradients of the joint loss, before and after one task's targets are replaced."""
-    model = isolation.model
-    _, before = model.loss_and_grads(params, x, targets, masks)
-    for task, kind in model.tasks.items():
-        others = {task: _other_targets(kind, np.asarray(targets[task]), (masks or {}).get(task))}
-        _, after = model.loss_and_grads(params, x, targets | others, masks)
-        for group, names in isolation.groups.items():
-            yield _changed(task, group, before, after, names, f"other targets of {task}")
-
-
-def _training(isolation, params, x, targets, masks, steps):
-    """The parameters, before and after steps on one task's loss alone."""
-    for optimizer in (SGD(), Adam()):
-        for task in isolation.tasks:
-            after, state = params, optimizer.init(params)
-            for _ in range(steps):
-                grads = _own_gradients(isolation.model, task, after, x, targets, masks)
-                after, state = optimizer.step(after, grads, state)
-            cause = f"{steps} steps of {type(optimizer).__name__} on {task} alone"
-            for group, names in isolation.groups.items():
-                yield _changed(task, group, params, after, names, cause)
-
-
-def _own_gradients(model, task, params, x, targets, masks):
-    """The gradient of one task's loss alone, without penalties, which are no task's."""
-    alone = {other: float(other == task) for other in model.tasks}
-    return model.loss_and_grads(params, x, targets, masks, alone, penalties=False)[1]
-
-
-def _other_targets(kind, y, mask):
-    """Targets all one larger, or all of the class that is rarest among the task's rows."""
-    if kind == "regression":
-        return y + np.ones((), y.dtype)
-    own = y if mask is None else y[mask]
-    return np.full_like(y, np.bincount(own.astype(int), minlength=max(classes(kind), 2)).argmin())
-
-
-def _nonzero(task, groups, grads):
-    """Each group's verdict by a task's own gradient: is any entry not exactly 0?"""
-    for group, names in groups.items():
-        arrays = {name: np.asarray(0.0 if grads[name] is None else grads[name]) for name in names}
-        yield _verdict(task, group, {name: array != 0 for name, array in arrays.items()},
-                       f"gradient of the {task} loss",
-                       lambda name, at: f"is {arrays[name][at]}")
-
-
-def _changed(task, group, before, after, names, cause):
-    """A group's verdict by arrays from before and after: do the bits of any entry differ?"""
-    return _verdict(task, group, {name: ~_same_bits(before[name], after[name]) for name in names},
-                    cause, lambda name, at: f"was {before[name][at]}, is {after[name][at]}")
-
-
-def _same_bits(a, b):
-    """Where two arrays hold the same number, the same zero or both NaN."""
-    return (a == b) & (np.signbit(a.real) == np.signbit(b.real)) | (a != a) & (b != b)
-
-
-def _verdict(task, group, moved, cause, values):
-    """A cell that is reached if any entry moved; the first such entry, or the first, as evidence.
-
-    moved: name -> bool array; values(name, index) says what that entry holds
-    """
-    name = next((name for name, where in moved.items() if where.any()), None)
-    found, rest = (REACHED, "") if name else (ISOLATED, ", the others likewise")
-    name = name or next(iter(moved))
-    at = tuple(map(int, np.unravel_index(moved[name].argmax(), moved[name].shape)))
-    return task, group, found, f"{cause}: {name}{list(at)} {values(name, at)}{rest}"
 
 
 def grid(title, across, down, cell):

@@ -339,13 +339,15 @@ class Table:
     def reached(self, task):
         """What the loss of `task` reaches: tensor -> the tensor it came through, tower first.
 
-        From the task's tower to what it reads, to what that reads, and so on down to "input".
+        Breadth first, from the task's tower to what it reads, to what that reads, and so on down
+        to "input": each tensor is reached on a shortest path.
         """
-        came_from = {f"tower/{task}": None}
-        for row in reversed(self.rows):
-            if row.name in came_from:
-                for name in row.inputs():
-                    came_from.setdefault(name, row.name)
+        came_from, queue = {f"tower/{task}": None}, [f"tower/{task}"]
+        for reader in queue:
+            for name in self.row[reader].inputs() if reader in self.row else ():
+                if name not in came_from:
+                    came_from[name] = reader
+                    queue.append(name)
         return came_from
 
     def reached_parameters(self, tasks):
