@@ -1,5 +1,6 @@
 """npple: Progressive Layered Extraction and its relatives, every gradient written by hand."""
 
+from npple import ranking
 from npple.adam import SGD, Adam
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
                                  customized_sharing, ml_mmoe, mmoe, ple, shared_bottom,
@@ -16,5 +17,5 @@ __version__ = "0.1.0"
 __all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "InputError",
            "Network", "NppleError", "SGD", "Trace", "asymmetric_sharing", "cgc", "cross_stitch",
            "customized_sharing", "gradcheck", "gradcheck_function", "hessian_vector", "influence",
-           "isolation", "ml_mmoe", "mmoe", "ple", "shared_bottom", "single_task", "sluice",
-           "snr_aver", "snr_trans", "task_weights"]
+           "isolation", "ml_mmoe", "mmoe", "ple", "ranking", "shared_bottom", "single_task",
+           "sluice", "snr_aver", "snr_trans", "task_weights"]

@@ -16,7 +16,7 @@ KNOWN = ", ".join(map(str, FLOATS))
 
 def check_dtype(what, dtype):
     """Raise `InputError` unless the network computes in this dtype."""
-    require(dtype in FLOATS, f"{what}: {dtype!r} is none of {KNOWN}")
+    require(dtype in FLOATS, f"{what}: {dtype}, expected one of {KNOWN}")
 
 
 def check_params(table, params):

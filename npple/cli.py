@@ -41,6 +41,7 @@ def _parser():
     _add_predict(commands)
     _add_gradcheck(commands)
     _add_isolation(commands)
+    _add_abtest(commands)
     return parser
 
 
@@ -456,3 +457,31 @@ def _trained_case(args):
     rows = _encode(run, args, dtype="float64")[0].take(slice(0, args.rows))
     params = {name: array.astype("float64") for name, array in run.best.items()}
     return args.checkpoint, run.model, params, (rows.x, rows.targets, rows.masks)
+
+
+# npple abtest -----------------------------------------------------------------------------------
+
+def _add_abtest(commands):
+    parser = _command(commands, "abtest", _abtest, "let models rank for simulated users",
+                      "npple abtest --models single_task mmoe ple --impressions 200000")
+    add = parser.add_argument
+    add("--models", nargs="+", choices=sorted(ARCHITECTURES), metavar="MODEL",
+        default=["single_task", "mmoe", "cgc", "ple"], help="the first is the control")
+    add("--impressions", type=int, default=200_000, help="videos shown in the test")
+    add("--log-impressions", type=int, default=50_000, help="videos shown before, to learn from")
+    add("--epochs", type=int, default=5)
+    add("--users", type=int, default=20_000, help="users, of all buckets")
+    add("--correlation", type=float, default=0.5, help="of the tasks, -1/3 to 1")
+    add("--noise", type=float, default=1.0, help="what no feature tells, against 1")
+    add("--exploration", type=float, default=1.0, help="noise on the logging policy's scores")
+    add("--seed", type=int, default=0, help="of everything")
+
+
+def _abtest(args):
+    from npple.experiments.abtest import abtest
+    options = {name: value for name, value in vars(args).items()
+               if name not in ("models", "command", "run", "json")}
+    report = abtest({name: ARCHITECTURES[name] for name in args.models}, **options,
+                    progress=lambda text: print(text, file=sys.stderr, flush=True))
+    print(json.dumps(report.to_dict()) if args.json else report)
+    return 0

@@ -1,0 +1,1 @@
+"""Experiments: what the papers claim, measured on data whose truth is known."""

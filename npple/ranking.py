@@ -1,0 +1,120 @@
+"""From several predictions to one order: the ranking score of the PLE paper, and top-k by it.
+
+The score of a video is a product of powers, computed as a sum of logs, so that many small factors
+neither underflow nor lose their order. The weighted sum is the usual alternative.
+"""
+
+import numpy as np
+
+from npple.errors import require
+
+
+def score(predictions, weights, video_len, f=np.log1p):
+    """The paper's score, pVTR^wVTR · pVCR^wVCR · pSHR^wSHR · pCMR^wCMR · f(video_len).
+
+    A factor of 0, be it a probability that rounded to 0 or f(video_len), makes the score 0; a
+    probability of 1 leaves it alone; a weight of 0 leaves its task out, as 0^0 = 1.
+
+    Parameters
+    ----------
+    predictions : dict of array_like
+        Task -> (..., n) predictions of n candidates, at least 0 and finite. Any tasks will do.
+    weights : dict of float
+        Task -> its exponent, at least 0.
+    video_len : array_like, shape (..., n)
+        Lengths of the videos.
+    f : callable
+        From lengths to factors of at least 0, elementwise; `numpy.ones_like` to leave it out.
+
+    Returns
+    -------
+    ndarray, shape (..., n), float64
+        Below the smallest positive float it becomes 0, above the largest infinity: rank by
+        `log_score`, which keeps the order there too.
+
+    Raises
+    ------
+    InputError
+        If tasks or shapes differ, or a value is negative or not finite.
+
+    Source
+    ------
+    Tang et al., RecSys 2020, section 3.1; f is a sigmoid or a log there.
+    """
+    with np.errstate(over="ignore"):
+        return np.exp(log_score(predictions, weights, video_len, f))
+
+
+def log_score(predictions, weights, video_len, f=np.log1p):
+    """The logarithm of `score`: sum_k w_k log p_k + log f(video_len); minus infinity for 0.
+
+    Parameters and errors as for `score`.
+
+    Returns
+    -------
+    ndarray, shape (..., n), float64
+    """
+    predictions, factor = _checked(predictions, weights, video_len, f)
+    with np.errstate(divide="ignore"):  # log 0
+        logs = [weights[task] * np.log(p) for task, p in predictions.items() if weights[task]]
+        return sum(logs, start=np.log(factor))
+
+
+def weighted_sum(predictions, weights, video_len, f=np.log1p):
+    """The alternative to `score`: (sum_k w_k p_k) · f(video_len).
+
+    A candidate can make up for a task near 0 with another, which the product does not allow.
+
+    Parameters, returns and errors as for `score`.
+    """
+    predictions, factor = _checked(predictions, weights, video_len, f)
+    return sum(weights[task] * p for task, p in predictions.items()) * factor
+
+
+def top_k(scores, k):
+    """The k best candidates, best first; of equal ones the earlier comes first.
+
+    Parameters
+    ----------
+    scores : array_like, shape (..., n)
+        Scores or log scores; infinities are in order.
+    k : int
+        From 1 to n.
+
+    Returns
+    -------
+    ndarray, shape (..., k), int
+        Places along the last axis.
+
+    Raises
+    ------
+    InputError
+        If k is out of range or a score is NaN.
+    """
+    scores = np.asarray(scores, np.float64)
+    require(scores.ndim and not np.isnan(scores).any(),
+            "scores: NaN or no axis, expected numbers in an array")
+    require(isinstance(k, (int, np.integer)) and 1 <= k <= scores.shape[-1],
+            f"k: {k!r}, expected an integer from 1 to {scores.shape[-1]}")
+    return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+
+
+def _checked(predictions, weights, video_len, f):
+    """Predictions and f(video_len) in float64, all of one shape."""
+    require(predictions.keys() == weights.keys(),
+            f"weights: for {sorted(weights)}, expected one for each of {sorted(predictions)}")
+    for task, weight in weights.items():
+        require(np.isfinite(weight) and weight >= 0,
+                f"weights: {task!r} is {weight!r}, expected a finite number of at least 0")
+    shape = np.shape(video_len)
+    values = {task: _factor(f"predictions: {task!r}", p, shape) for task, p in predictions.items()}
+    return values, _factor("f(video_len)", f(np.asarray(video_len, np.float64)), shape)
+
+
+def _factor(what, values, shape):
+    values = np.asarray(values, np.float64)
+    require(values.shape == shape, f"{what}: shape {values.shape}, expected {shape} as video_len")
+    good = np.isfinite(values) & (values >= 0)
+    require(good.all(),
+            f"{what}: {values[~good][:1]}, expected finite numbers of at least 0")
+    return values
