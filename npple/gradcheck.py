@@ -295,14 +295,17 @@ class _ModelLoss(_Loss):
         _, starts = joint_loss(trace, self.targets, self.masks, self.weights)
         found = {name: np.zeros_like(value) for name, value in self.values.items()}
         found |= backward(trace, starts)
-        found["x"] = found.get("input")  # what a matrix is called here
+        if "input" in found:
+            found["x"] = found["input"]  # what a matrix is called here
         for name, grad in penalty_backward(penalty_forward(self.table, self.values)[1]):
             found[name] = found[name] + grad
         return {name: found[name] for name in self.values}
 
     def _forward(self, values):
-        columns = () if isinstance(self.table.inputs, int) else dict(self.table.inputs)
-        x = {name: values[f"x/{name}"] for name in columns} if columns else values["x"]
+        if isinstance(self.table.inputs, int):
+            x = values["x"]
+        else:
+            x = {name: values[f"x/{name}"] for name, _ in self.table.inputs}
         return forward(self.table, values, x, self.noise)
 
 
@@ -457,10 +460,10 @@ def _check(loss, names, grads, method, tolerance, executor, seed):
     """Runs a method on every tensor."""
     require(method in METHODS, f"method: {method!r}, expected one of {', '.join(METHODS)}")
     for name in names:
-        shape = loss.values[name].shape
-        require(isinstance(grads.get(name), np.ndarray) and grads[name].shape == shape,
-                f"grads: {name}: an array of shape {shape} is needed, "
-                f"got {getattr(grads.get(name), 'shape', None)}")
+        shape, g = loss.values[name].shape, grads.get(name)
+        require(isinstance(g, np.ndarray) and g.shape == shape and g.dtype.kind == "f",
+                f"grads: {name}: an array of real floats of shape {shape} is needed, got "
+                + (f"{g.dtype} {g.shape}" if isinstance(g, np.ndarray) else type(g).__name__))
     if tolerance is None:
         coarser = max(np.finfo(grads[name].dtype).eps for name in names) / np.finfo(float).eps
         tolerance = METHODS[method][1] * max(1.0, float(coarser))

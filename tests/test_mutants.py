@@ -1,0 +1,150 @@
+"""Facts that no other test held: each was found by a mutant of the numerical core that survived.
+
+Gradient checks hold a backward pass to its forward; a wrong forward with the backward of that
+wrong forward passes them. So here values are held to formulas, written out in plain numbers.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+import npple
+from npple import ops
+from npple.errors import InputError
+from npple.experts import experts_penalty_forward
+from npple.network import backward, forward, joint_loss, penalty_forward
+from npple.random_case import random_case, random_model
+from npple.routing import Experts, Route, Stitch
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def z_of(log_alpha, u=None):
+    """A hard concrete variable, from the definition (Louizos et al. 2018, section 2.2)."""
+    x = log_alpha if u is None else (math.log(u / (1 - u)) + log_alpha) / (2 / 3)
+    return min(1.0, max(0.0, sigmoid(x) * 1.2 - 0.1))
+
+
+# Routing variables and penalties ----------------------------------------------------------------
+
+@pytest.mark.parametrize("log_alpha", [-40.0, -3.0, -1.0, 0.0, 0.7, 2.0, 2.5, 40.0])
+@pytest.mark.parametrize("u", [None, 0.01, 0.3, 0.5, 0.9])
+def test_a_routing_variable_is_stretched_and_clipped(log_alpha, u):
+    z, _ = ops.hard_concrete_forward(np.array([log_alpha]), None if u is None else np.array([u]))
+    assert z[0] == pytest.approx(z_of(log_alpha, u), rel=1e-13, abs=1e-15)
+
+
+@pytest.mark.parametrize("end, start", [(0.0, -math.log(11)), (1.0, math.log(11))])
+def test_a_routing_variable_exactly_at_an_end_is_clipped_and_has_no_gradient(end, start):
+    near = start + np.spacing(start) * np.arange(-40, 41)
+    z, cache = ops.hard_concrete_forward(near)
+    s = ops.sigmoid_forward(near)[0] * (ops.ZETA - ops.GAMMA) + ops.GAMMA
+    assert (s == end).any() and (z[s == end] == end).all()
+    assert (ops.hard_concrete_backward(np.ones(81), cache)[s == end] == 0).all()
+
+
+def test_the_expected_number_of_open_connections_is_that_of_the_distribution():
+    log_alpha = np.array([-1.0, 0.3, 2.0])
+    u = (np.arange(200_000) + 0.5) / 200_000
+    open_ = [(ops.hard_concrete_forward(np.array(a), u)[0] > 0).mean() for a in log_alpha]
+    assert ops.expected_l0_forward(log_alpha)[0] == pytest.approx(sum(open_), abs=1e-4)
+
+
+def test_the_l0_penalty_is_the_sum_over_all_routes():
+    case = random_case(npple.snr_aver(3, {"a": "binary"}, l0=0.5, experts=2))
+    per_route = [0.5 * sum(sigmoid(a - 2 / 3 * math.log(0.1 / 1.1))
+                           for a in case.params[f"{row.name}/route/log_alpha"])
+                 for row in case.model.table.rows if isinstance(row, Route)]
+    assert penalty_forward(case.model.table, case.params)[0] == pytest.approx(sum(per_route))
+
+
+@pytest.mark.parametrize("units", [(4,), (4, 3), (2, 4, 3)])
+def test_the_orthogonality_penalty_counts_each_pair_of_subspaces_once_in_each_layer(units):
+    row = Experts("e", "input", 3, units, ("relu",) * len(units), penalty=0.7)
+    rng, width, params, expected = np.random.default_rng(0), 5, {}, 0.0
+    for i, unit in enumerate(units, start=1):
+        w = params[f"e/layer{i}/weight"] = rng.normal(size=(3, width, unit))
+        expected += sum(0.7 * ((w[a].T @ w[b]) ** 2).sum() for a in range(3) for b in range(a))
+        width = unit
+    assert experts_penalty_forward(row, params)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["snr_trans", "snr_aver"])
+def test_noise_opens_and_closes_the_routes(name):
+    case = random_case(random_model(name))
+    trace = case.model.forward(case.params, case.x, case.noise)
+    for fusion, u in case.noise.items():
+        log_alpha = case.params[f"{fusion}/route/log_alpha"]
+        np.testing.assert_allclose(trace[f"{fusion}/route/z"], list(map(z_of, log_alpha, u)),
+                                   rtol=1e-13, atol=1e-15)
+
+
+# Copies -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", npple.ARCHITECTURES)
+def test_backward_of_copies_is_the_backward_of_each(name):
+    cases = [random_case(random_model(name), seed) for seed in (0, 1)]
+    _, targets, masks, weights, noise = cases[0].batch
+    masks = dict.fromkeys(targets) | masks
+
+    def gradients(params):
+        trace = forward(cases[0].model.table, params, cases[0].x, noise)
+        return backward(trace, joint_loss(trace, targets, masks, weights)[1])
+
+    together = gradients({key: np.stack([case.params[key] for case in cases])
+                          for key in cases[0].params})
+    for i, case in enumerate(cases):
+        for key, gradient in gradients(case.params).items():
+            np.testing.assert_allclose(together[key][i], gradient, rtol=1e-9, atol=1e-12,
+                                       err_msg=key)
+
+
+# State and print --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble])
+def test_fresh_moments_have_the_shape_and_dtype_of_their_parameter(dtype):
+    params = {"w": np.ones((2, 3), dtype), "b": np.ones(3, dtype)}
+    state = npple.Adam().init(params)
+    for name, p in params.items():
+        for moment in (state[f"m/{name}"], state[f"v/{name}"]):
+            assert (moment.shape, moment.dtype) == (p.shape, p.dtype) and not moment.any()
+        assert state[f"t/{name}"].dtype == np.int64 and state[f"t/{name}"] == 0
+
+
+def test_a_trace_prints_a_line_for_each_tensor():
+    case = random_case(random_model("cgc"))
+    trace = case.model.forward(case.params, case.x)
+    lines = repr(trace).splitlines()
+    assert [line.split()[0] for line in lines] == list(trace)
+    assert lines[0].endswith(str(trace["input"].shape))
+
+
+# Initial values ---------------------------------------------------------------------------------
+
+def test_the_constants_of_stitch_units_start_as_the_table_says():
+    model = npple.cross_stitch(3, {"a": "binary", "b": "binary"}, own=0.7)
+    stitches = {row: model.init(dtype=np.float32)[f"{row.parameters}/weight"]
+                for row in model.table.rows if isinstance(row, Stitch)}
+    assert stitches
+    for row, alpha in stitches.items():
+        np.testing.assert_array_equal(alpha, np.array(row.start, np.float32), strict=True)
+
+
+def test_the_default_seed_is_0():
+    model = random_model("ple")
+    zero, default = model.init(seed=0), model.init()
+    assert all((zero[name] == default[name]).all() for name in zero)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0"])
+def test_a_seed_that_is_no_count_is_refused(seed):
+    with pytest.raises(InputError, match="seed: an integer of at least 0 is needed, got"):
+        random_model("ple").init(seed)
+
+
+def test_a_dtype_that_npple_does_not_compute_in_is_refused():
+    with pytest.raises(InputError, match="^dtype: .*int64"):
+        random_model("ple").init(dtype=np.dtype("int64"))
