@@ -73,9 +73,10 @@ class Adam:
         params, state : dict of ndarray
             New dictionaries; what came in is left as it was.
         """
+        only = _names(params, grads, only)
         params, state = dict(params), dict(state)
         scale = _clip_scale(grads, self.clip)
-        for name in params if only is None else only:
+        for name in only:
             p, g = params[name], grads[name] * scale if scale < 1 else grads[name]
             t = state[f"t/{name}"] + 1
             m = self.beta1 * state[f"m/{name}"] + (1 - self.beta1) * g
@@ -106,11 +107,21 @@ class SGD:
 
     def step(self, params, grads, state, only=None):
         """One update; parameters and returns as for `Adam.step`."""
+        only = _names(params, grads, only)
         scale, params = _clip_scale(grads, self.clip), dict(params)
-        for name in params if only is None else only:
+        for name in only:
             p = params[name] * (1 - self.rate * self.weight_decay)
             params[name] = p - self.rate * scale * grads[name]
         return params, state
+
+
+def _names(params, grads, only):
+    """The parameters to update: `only` these, or all."""
+    names = list(params if only is None else only)
+    for name in names:
+        require(name in params, f"only: {name!r} is no parameter")
+        require(name in grads, f"grads: missing {name!r}")
+    return names
 
 
 def _clip_scale(grads, clip):

@@ -4,6 +4,8 @@ All take `inputs` (the width of a plain matrix, or a dict column -> "numeric" or
 embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K").
 """
 
+from numbers import Integral
+
 from npple.errors import require
 from npple.network import Network
 from npple.routing import (Concat, Experts, Gate, Level, Pass, Route, Source, Stitch, Table, Tower,
@@ -323,9 +325,16 @@ def _network(inputs, tasks, levels, reads, tower_units, activation):
     towers = tuple(Tower(task, kind, reads[task], units, (activation,) * len(units))
                    for task, kind in tasks.items())
     if isinstance(inputs, dict):
-        inputs = tuple((name, tuple(kind) if isinstance(kind, list) else kind)
+        inputs = tuple((name, tuple(map(_plain, kind)) if _is_list(kind) else kind)
                        for name, kind in inputs.items())
+    else:
+        inputs = _count("inputs", inputs)
     return Network(Table(inputs, tuple(levels), towers))
+
+
+def _plain(size):
+    """NumPy's integers as plain ones; what is no integer is for the table to refuse."""
+    return int(size) if isinstance(size, Integral) else size
 
 
 def _tasks(tasks):
@@ -336,17 +345,21 @@ def _tasks(tasks):
     return tasks
 
 
-def _count(what, value):
-    require(type(value) is int and value > 0,
-            f"{what}: a positive integer is needed, got {value!r}")
-    return value
+def _count(what, value, least=1):
+    """`value` as a plain int; NumPy's integers are welcome."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(whole and value >= least,
+            f"{what}: an integer of at least {least} is needed, got {value!r}")
+    return int(value)
 
 
 def _level_units(expert_units, levels):
     """The widths of an expert's layers, level by level."""
     nested = _is_list(expert_units) and any(map(_is_list, expert_units))
-    return [_units("expert_units", each)
-            for each in _each_level("expert_units", expert_units, levels, nested)]
+    by_level = [_units("expert_units", each)
+                for each in _each_level("expert_units", expert_units, levels, nested)]
+    require(all(by_level), f"expert_units: an expert needs at least one layer, got {expert_units!r}")
+    return by_level
 
 
 def _counts(tasks, levels, task_experts, shared_experts):
@@ -359,12 +372,8 @@ def _counts(tasks, levels, task_experts, shared_experts):
             specific = dict.fromkeys(tasks, specific)
         require(specific.keys() == tasks.keys(),
                 f"task_experts: a count for each task ({list(tasks)}) is needed, got {specific}")
-        count = {task: specific[task] for task in tasks} | {"shared": shared}
-        for name, n in count.items():
-            require(type(n) is int and n >= 0,
-                    f"{'shared' if name == 'shared' else 'task'}_experts: a count of at least 0 is "
-                    f"needed, got {n!r} for {name!r}")
-        counts.append(count)
+        counts.append({task: _count(f"task_experts: {task!r}", specific[task], 0) for task in tasks}
+                      | {"shared": _count("shared_experts", shared, 0)})
     return counts
 
 
@@ -382,8 +391,4 @@ def _is_list(value):
 
 def _units(what, units):
     require(_is_list(units), f"{what}: a list of widths is needed, got {units!r}")
-    units = tuple(units)
-    for unit in units:
-        require(type(unit) is int and unit > 0,
-                f"{what}: widths are positive integers, got {unit!r}")
-    return units
+    return tuple(_count(what, unit) for unit in units)

@@ -65,7 +65,7 @@ def refuse(call, message):
     ({"shared_experts": [1]}, "shared_experts: 2 levels"),
     ({"task_experts": 0, "shared_experts": 0},
      "task_experts, shared_experts: 'a' has no expert on level 1"),
-    ({"expert_units": ()}, "level1/a/experts: units"),
+    ({"expert_units": ()}, "expert_units"),
     ({"expert_units": 64}, "expert_units: "),
     ({"expert_units": (0,)}, "expert_units: "),
     ({"expert_units": (8, -1)}, "expert_units: "),
