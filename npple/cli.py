@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
+from npple.archive import replacing
 from npple.errors import require
 
 
@@ -42,6 +43,7 @@ def _parser():
     _add_gradcheck(commands)
     _add_isolation(commands)
     _add_abtest(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -59,6 +61,10 @@ def _command(commands, name, run, help, example):
 def _add_model(parser, default="ple"):
     group = parser.add_argument_group("model (unset options are the architecture's own defaults)")
     group.add_argument("--model", choices=sorted(ARCHITECTURES), default=default)
+    _add_options(group)
+
+
+def _add_options(group):
     add = group.add_argument
     hidden = {"default": argparse.SUPPRESS}
     add("--levels", type=int, help="extraction levels", **hidden)
@@ -70,21 +76,26 @@ def _add_model(parser, default="ple"):
     add("--gate-units", type=int, nargs="+", help="widths of a gate's hidden layers", **hidden)
     add("--gate-bias", action="store_true", help="give the gates a bias", **hidden)
     add("--activation", help="relu, tanh, sigmoid, gelu, softplus or identity", **hidden)
+    add("--l0", type=float, help="weight of SNR's penalty on open connections", **hidden)
 
 
 def _build(args, inputs, tasks):
     """The model that the arguments describe; options it does not have are an error."""
-    builder = ARCHITECTURES[args.model]
-    given = {name: value for name, value in vars(args).items() if name in (
-        "levels", "experts", "task_experts", "shared_experts", "expert_units", "tower_units",
-        "gate_units", "gate_bias", "activation")}
+    builder, given = ARCHITECTURES[args.model], _given(args)
     unknown = given.keys() - inspect.signature(builder).parameters.keys()
     require(not unknown, f"--{min(unknown, default='').replace('_', '-')}: "
                          f"{args.model} has no such option")
     return builder(inputs, tasks, **given)
 
 
-def _add_data(parser):
+def _given(args):
+    """The model options that the arguments set."""
+    return {name: value for name, value in vars(args).items() if name in (
+        "levels", "experts", "task_experts", "shared_experts", "expert_units", "tower_units",
+        "gate_units", "gate_bias", "activation", "l0")}
+
+
+def _add_data(parser, correlations=False):
     group = parser.add_argument_group("data")
     group.add_argument("--data", default="census", metavar="D",
                        help="'census' (the bundled sample), 'synthetic', or a file: Census-Income "
@@ -102,7 +113,9 @@ def _add_data(parser):
                        help="width of each categorical column's embedding")
     group.add_argument("--rows", type=int, default=20000, help="rows of synthetic data")
     group.add_argument("--inputs", type=int, default=128, help="width of synthetic data")
-    group.add_argument("--correlation", type=float, default=0.5,
+    group.add_argument("--tasks", type=int, default=2, help="tasks of synthetic data")
+    several = {"nargs": "+", "default": [-0.5, 0.0, 0.5, 0.9]} if correlations else {"default": 0.5}
+    group.add_argument("--correlation", type=float, **several,
                        help="label correlation p of synthetic data, -1 to 1")
 
 
@@ -129,7 +142,7 @@ def _load(args):
     if args.data == "synthetic":
         require(not args.validation, "--validation: synthetic data makes its own")
         rows = data.synthetic(args.rows, inputs=args.inputs, correlation=args.correlation,
-                              seed=args.seed)
+                              tasks=args.tasks, seed=args.seed)
         tasks = dict.fromkeys(rows.targets, "regression")
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
     form = "csv" if roles else "census"
@@ -156,7 +169,7 @@ def _add_train(commands):
     _add_model(parser)
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--epochs", type=int, default=5)
+    add("--epochs", type=int, default=10)
     add("--batch-size", type=int, default=256)
     add("--seed", type=int, default=0, help="of initial values, shuffling and the held-out rows")
     add("--optimizer", choices=("adam", "sgd"), default="adam")
@@ -484,4 +497,57 @@ def _abtest(args):
     report = abtest({name: ARCHITECTURES[name] for name in args.models}, **options,
                     progress=lambda text: print(text, file=sys.stderr, flush=True))
     print(json.dumps(report.to_dict()) if args.json else report)
+    return 0
+
+
+# npple compare ----------------------------------------------------------------------------------
+
+def _add_compare(commands):
+    parser = _command(commands, "compare", _compare, "compare architectures at equal budgets",
+                      "npple compare --data synthetic --correlation 0 0.9 --seeds 5 --out compared")
+    _add_data(parser, correlations=True)
+    _add_options(parser.add_argument_group("model (for the architectures that have the option)"))
+    add = parser.add_argument_group("comparison").add_argument
+    add("--models", nargs="+", default=list(ARCHITECTURES), metavar="NAME", help="architectures")
+    add("--budget", type=int, metavar="N", help="parameters of each, embeddings aside, by the "
+        "width of experts (otherwise those of PLE with experts of width 32)")
+    add("--seeds", type=int, default=3, help="trainings of each")
+    add("--seed", type=int, default=0, help="of the data, and the first of the trainings")
+    add("--epochs", type=int, default=5)
+    add("--batch-size", type=int, default=512)
+    add("--rate", type=float, default=3e-3, help="learning rate")
+    add("--workers", type=int, default=1, help="processes")
+    add("--dask", metavar="ADDRESS", help="of a Dask scheduler to train on instead")
+    add("--out", metavar="DIR", help="keep each training's result here; an interrupted comparison "
+        "goes on from them")
+    add("--csv", metavar="F", help="write the table here too")
+    add("--plots", metavar="DIR", help="draw gains, learning curves, expert utilization ... here")
+
+
+def _compare(args):
+    from npple.experiments.compare import Case, Training, compare, progress, synthetic_cases
+    from npple.experiments.workers import open_workers
+    if args.data == "synthetic":
+        _roles(args)
+        require(not args.validation, "--validation: synthetic data makes its own")
+        cases = synthetic_cases(args.correlation, args.rows, args.inputs, args.tasks, args.seed)
+    else:
+        train, test, inputs, tasks, _ = _load(args)
+        cases = [Case(Path(args.data).name, train, test, inputs, tasks)]
+    options = _given(args)
+    levels = options.pop("levels", 2)
+    with open_workers(args.workers, args.dask) as (executor, share):
+        comparison = compare(
+            cases, args.models, seeds=range(args.seed, args.seed + args.seeds), budget=args.budget,
+            levels=levels, options=options, executor=executor, share=share, out=args.out,
+            training=Training(args.epochs, args.batch_size, args.rate), watch=progress)
+    if args.csv:
+        with replacing(args.csv) as file:
+            file.write(comparison.to_csv().encode())
+    if args.plots:
+        from npple.plots import comparison_figures, save
+        Path(args.plots).mkdir(parents=True, exist_ok=True)
+        for name, figure in comparison_figures(comparison).items():
+            save(figure, Path(args.plots) / f"{name}.svg")
+    print(json.dumps(comparison.to_dict()) if args.json else comparison)
     return 0

@@ -1,0 +1,93 @@
+"""Equal budgets: the expert width at which an architecture has a given number of parameters."""
+
+import inspect
+from bisect import bisect_left
+from math import prod
+
+from npple.architectures import ARCHITECTURES
+from npple.errors import require
+
+TOLERANCE = 0.1  # a budget missed by more than this share is refused: no equal comparison
+
+
+def parameters(networks):
+    """How many parameters the networks have together: without their embeddings, and embeddings.
+
+    Returns
+    -------
+    parameters, embeddings : int
+    """
+    sizes = [0, 0]
+    for network in networks:
+        for name, shape in network.shapes.items():
+            sizes[name.startswith("embedding/")] += prod(shape)
+    return tuple(sizes)
+
+
+def known_options(names):
+    """The arguments of the builders that a comparison may set for all of them."""
+    known = {option for name in names
+             for option in inspect.signature(ARCHITECTURES[name]).parameters}
+    return known - {"inputs", "tasks", "levels", "expert_units"}
+
+
+def networks(name, inputs, tasks, width, levels=2, options=None):
+    """The networks of an architecture: one, but for `single_task` one a task.
+
+    All architectures get the same depth: those with levels have `levels` of them with experts of
+    one layer, the others have experts of `levels` layers.
+
+    Parameters
+    ----------
+    name : str
+        Of `npple.ARCHITECTURES`.
+    inputs, tasks
+        As for the builders.
+    width : int
+        Of every layer of the experts.
+    levels : int
+    options : dict, optional
+        Further arguments of builders; each builder is given those it has.
+
+    Returns
+    -------
+    list of npple.network.Network
+    """
+    builder = ARCHITECTURES[name]
+    known = inspect.signature(builder).parameters
+    given = {option: value for option, value in (options or {}).items() if option in known}
+    if "levels" in known:
+        given |= {"levels": levels, "expert_units": (width,)}
+    else:
+        given["expert_units"] = (width,) * levels
+    groups = [tasks] if name != "single_task" else [{task: tasks[task]} for task in tasks]
+    return [builder(inputs, group, **given) for group in groups]
+
+
+def sized(name, inputs, tasks, budget, levels=2, options=None):
+    """The networks of an architecture at the expert width that comes closest to a budget.
+
+    Parameters
+    ----------
+    budget : int
+        How many parameters all its networks together shall have, embeddings not counted.
+
+    Other parameters and returns as for `networks`.
+
+    Raises
+    ------
+    InputError
+        If the closest number of parameters is more than a tenth off, or the builder refuses.
+    """
+    def count(width):
+        return parameters(networks(name, inputs, tasks, width, levels, options))[0]
+
+    require(type(budget) is int and budget > 0,
+            f"budget: a positive integer is needed, got {budget!r}")
+    widths = range(1, budget + 1)  # more parameters than units, whatever the architecture
+    at = bisect_left(widths, budget, key=count)
+    width = min(widths[max(at - 1, 0):at + 1], key=lambda width: abs(count(width) - budget))
+    found = count(width)
+    require(abs(found - budget) <= TOLERANCE * budget,
+            f"budget: {budget:,} parameters are out of reach of {name}: its closest is {found:,}")
+    return networks(name, inputs, tasks, width, levels, options)

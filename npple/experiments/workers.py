@@ -1,0 +1,104 @@
+"""Where trainings run: processes that outlive each other, or a Dask cluster."""
+
+import contextlib
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from multiprocessing import get_context
+from queue import SimpleQueue
+
+from npple.errors import InputError, require
+
+TRIES = 3  # a call that ended so many processes will end the next one too
+BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Processes(Executor):
+    """Processes of their own, one call at a time in each; one that dies is replaced.
+
+    The call that it was working on is repeated, the other processes go on: in one
+    `ProcessPoolExecutor` all of them would end. Processes are spawned, with one BLAS thread each
+    unless the environment says otherwise, so that sums have one order however many there are.
+
+    Parameters
+    ----------
+    workers : int
+
+    Raises
+    ------
+    InputError
+        For a number that is none; and as the result of a call that ended 3 processes.
+    """
+
+    def __init__(self, workers):
+        require(type(workers) is int and workers > 0,
+                f"workers: a positive integer is needed, got {workers!r}")
+        for name in BLAS:
+            os.environ.setdefault(name, "1")  # too late for this process, in time for the others
+        self._idle = SimpleQueue()
+        for _ in range(workers):
+            self._idle.put(_process())
+        self._threads = ThreadPoolExecutor(workers)
+
+    def submit(self, function, /, *args, **kwargs):
+        return self._threads.submit(self._call, function, *args, **kwargs)
+
+    def _call(self, function, *args, **kwargs):
+        process = self._idle.get()
+        try:
+            for _ in range(TRIES):
+                try:
+                    return process.submit(function, *args, **kwargs).result()
+                except BrokenProcessPool:
+                    process = _process()
+        finally:
+            self._idle.put(process)
+        raise InputError(f"workers: {TRIES} processes died of the same run; less memory is "
+                         "needed with fewer workers")
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        while not self._idle.empty():
+            self._idle.get().shutdown(wait)
+
+
+def _process():
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+@contextlib.contextmanager
+def open_workers(workers=1, dask=None):
+    """Processes of this machine, or an existing Dask cluster.
+
+    Parameters
+    ----------
+    workers : int
+    dask : str, optional
+        Address of a Dask scheduler, where npple must be installed too; then `workers` is not
+        looked at.
+
+    Yields
+    ------
+    executor : concurrent.futures.Executor
+    share : callable
+        Brings what many calls need to where they run, once; what it returns is passed instead.
+
+    Raises
+    ------
+    InputError
+        Where the `dask` extra is not installed, or nobody answers at that address.
+    """
+    if dask is None:
+        with Processes(workers) as executor:
+            yield executor, lambda value: value
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("dask: needs distributed: pip install 'npple[dask]'") from None
+    try:
+        client = Client(dask, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"dask: no scheduler at {dask!r}: {error}") from None
+    with client, client.get_executor(pure=False) as executor:
+        yield executor, lambda value: client.scatter(value, broadcast=True)
