@@ -16,7 +16,7 @@ import numpy as np
 
 from npple.checks import check_noise, check_params, check_targets, check_weights, check_x
 from npple.errors import CheckFailed, require
-from npple.network import backward, forward, joint_loss, penalty_backward, penalty_forward
+from npple.network import Network, backward, forward, joint_loss, penalty_forward
 from npple.random_case import random_case, random_model
 
 FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
@@ -259,7 +259,7 @@ class _Loss:
 class _ModelLoss(_Loss):
     """A model's loss as a function of parameters and features by name."""
 
-    table: object
+    model: Network
     targets: dict
     masks: dict
     weights: dict
@@ -276,37 +276,37 @@ class _ModelLoss(_Loss):
         targets, masks = check_targets(model.table, targets, masks, rows, dtype)
         weights, noise = check_weights(model.table, weights), check_noise(model.table, noise, dtype)
         x = {f"x/{name}": column for name, column in x.items()} if isinstance(x, dict) else {"x": x}
-        return cls(params | x, model.table, targets, masks, weights, noise)
+        return cls(params | x, model, targets, masks, weights, noise)
 
     def cast(self, dtype):
         return replace(super().cast(dtype), noise=_cast(self.noise, dtype))
 
     def __call__(self, name, copies):
         """The losses (copies,) with `name` replaced by each of its copies, and the caches."""
-        values = self.values | {name: copies}
-        trace = self._forward(values)
+        params, x = self._arguments(self.values | {name: copies})
+        trace = forward(self.model.table, params, x, self.noise)
         loss, _ = joint_loss(trace, self.targets, self.masks, self.weights)
-        loss = loss + penalty_forward(self.table, values)[0]
+        loss = loss + penalty_forward(self.model.table, params)[0]
         return np.broadcast_to(loss, len(copies)), trace.caches
 
     def gradient(self):
-        """dL/d(value) by name, for every parameter and feature."""
-        trace = self._forward(self.values)
-        _, starts = joint_loss(trace, self.targets, self.masks, self.weights)
+        """dL/d(value) by name: the model's own for parameters, from `backward` for features."""
+        params, x = self._arguments(self.values)
+        batch = self.targets, self.masks, self.weights
+        trace = forward(self.model.table, params, x, self.noise)
         found = {name: np.zeros_like(value) for name, value in self.values.items()}
-        found |= backward(trace, starts)
+        found |= backward(trace, joint_loss(trace, *batch)[1])
         if "input" in found:
             found["x"] = found["input"]  # what a matrix is called here
-        for name, grad in penalty_backward(penalty_forward(self.table, self.values)[1]):
-            found[name] = found[name] + grad
-        return {name: found[name] for name in self.values}
+        _, grads = self.model.loss_and_grads(params, x, *batch, self.noise)
+        return {name: found[name] for name in self.values} | grads
 
-    def _forward(self, values):
-        if isinstance(self.table.inputs, int):
-            x = values["x"]
-        else:
-            x = {name: values[f"x/{name}"] for name, _ in self.table.inputs}
-        return forward(self.table, values, x, self.noise)
+    def _arguments(self, values):
+        """Parameters and features as the network takes them."""
+        inputs = self.model.table.inputs
+        x = (values["x"] if isinstance(inputs, int)
+             else {name: values[f"x/{name}"] for name, _ in inputs})
+        return {name: values[name] for name in self.model.shapes}, x
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_a_route_with_noise(transform):
               {"r/route/noise": np.array([0.2, 0.4, 0.6, 0.7])})
 
 
-@pytest.mark.parametrize("kind, outputs", [("binary", 1), ("multiclass:3", 3)])
+@pytest.mark.parametrize("kind, outputs", [("binary", 1), ("multiclass:2", 2), ("multiclass:3", 3)])
 def test_a_tower(kind, outputs):
     check_row(Tower("t", kind, "input", (4,), ("gelu",)),
               {"input": (5, 3), "tower/t/layer1/weight": (3, 4), "tower/t/layer1/bias": (4,),

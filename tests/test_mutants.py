@@ -5,6 +5,7 @@ wrong forward passes them. So here values are held to formulas, written out in p
 """
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from npple.errors import InputError
 from npple.experts import experts_penalty_forward
 from npple.network import backward, forward, joint_loss, penalty_forward
 from npple.random_case import random_case, random_model
-from npple.routing import Experts, Route, Stitch
+from npple.routing import Experts, Gate, Level, Route, Source, Stitch, Table, Tower
 
 
 def sigmoid(x):
@@ -84,9 +85,18 @@ def test_noise_opens_and_closes_the_routes(name):
 
 # Copies -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", npple.ARCHITECTURES)
-def test_backward_of_copies_is_the_backward_of_each(name):
-    cases = [random_case(random_model(name), seed) for seed in (0, 1)]
+def some_experts():
+    """A model whose gate takes two of three experts, which no builder makes."""
+    experts = Experts("level1/a/experts", "input", 3, (4,), ("tanh",))
+    gate = Gate("level1/a", (Source(experts.name, (2, 0)),), "input")
+    tower = Tower("a", "binary", gate.name, (), ())
+    return npple.Network(Table(3, (Level((experts,), (gate,)),), (tower,)))
+
+
+@pytest.mark.parametrize("model", [*map(random_model, npple.ARCHITECTURES), some_experts()],
+                         ids=[*npple.ARCHITECTURES, "some_experts"])
+def test_backward_of_copies_is_the_backward_of_each(model):
+    cases = [random_case(model, seed) for seed in (0, 1)]
     _, targets, masks, weights, noise = cases[0].batch
     masks = dict.fromkeys(targets) | masks
 
@@ -112,6 +122,16 @@ def test_fresh_moments_have_the_shape_and_dtype_of_their_parameter(dtype):
         for moment in (state[f"m/{name}"], state[f"v/{name}"]):
             assert (moment.shape, moment.dtype) == (p.shape, p.dtype) and not moment.any()
         assert state[f"t/{name}"].dtype == np.int64 and state[f"t/{name}"] == 0
+
+
+@pytest.mark.parametrize("optimizer", [npple.Adam(), npple.SGD()])
+def test_an_update_of_what_is_not_there_is_refused(optimizer):
+    params = {"w": np.ones(2), "b": np.ones(2)}
+    state = optimizer.init(params)
+    with pytest.raises(InputError, match="only: 'v' is no parameter"):
+        optimizer.step(params, params, state, only=["w", "v"])
+    with pytest.raises(InputError, match="grads: missing 'b'"):
+        optimizer.step(params, {"w": np.ones(2)}, state)
 
 
 def test_a_trace_prints_a_line_for_each_tensor():
@@ -148,3 +168,73 @@ def test_a_seed_that_is_no_count_is_refused(seed):
 def test_a_dtype_that_npple_does_not_compute_in_is_refused():
     with pytest.raises(InputError, match="^dtype: .*int64"):
         random_model("ple").init(dtype=np.dtype("int64"))
+
+
+def test_routing_variables_start_mostly_open():
+    model = npple.snr_aver(3, {"a": "binary"}, experts=40)
+    for name, p in model.init().items():
+        assert p.shape == model.shapes[name]
+        if name.endswith("/log_alpha"):
+            assert 0.5 <= p.min() < 0.7 and 1.3 < p.max() < 1.5
+
+
+# Noise and penalties as arguments ---------------------------------------------------------------
+
+class Extreme:
+    """A random generator that always draws one end of the interval."""
+
+    def __init__(self, end):
+        self.end = end
+
+    def uniform(self, low, high, size):
+        return np.full(size, (low, high)[self.end])
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_noise_lies_strictly_between_0_and_1_in_the_precision_asked_for(end):
+    model = random_model("snr_aver")
+    for u in model.noise(Extreme(end), np.float32).values():
+        assert u.dtype == np.float32 and ((0 < u) & (u < 1)).all()
+
+
+@pytest.mark.parametrize("call", ["forward", "task_losses", "loss_and_grads"])
+def test_noise_of_another_dtype_is_refused(call):
+    case = random_case(random_model("snr_aver"))
+    noise = {name: u.astype(np.float32) for name, u in case.noise.items()}
+    batch = (case.x,) if call == "forward" else (case.x, case.targets)
+    with pytest.raises(InputError, match="noise: .*float32"):
+        getattr(case.model, call)(case.params, *batch, noise=noise)
+
+
+def test_the_joint_loss_is_the_weighted_tasks_under_the_same_noise_and_the_penalties():
+    case = random_case(random_model("snr_aver"))
+    x, targets, masks, weights, noise = case.batch
+    each = case.model.task_losses(case.params, x, targets, masks, noise)
+    assert each != case.model.task_losses(case.params, x, targets, masks)
+    joint = sum(weights[task] * loss for task, loss in each.items())
+    loss, _ = case.model.loss_and_grads(case.params, *case.batch, penalties=False)
+    assert loss == pytest.approx(joint, rel=1e-14)
+    loss, _ = case.model.loss_and_grads(case.params, *case.batch)
+    assert loss == pytest.approx(joint + penalty_forward(case.model.table, case.params)[0])
+
+
+# gelu in extended precision ---------------------------------------------------------------------
+
+def normal_tail(a):
+    """Phi(-a) to 40 digits: 1/2 less the series of erf."""
+    with localcontext() as context:
+        context.prec = 60
+        a, pi = Decimal(a), Decimal("3.14159265358979323846264338327950288419716939937510582097494")
+        term = total = a
+        for k in range(1, 200):
+            term = term * a * a / (2 * k + 1)
+            total += term
+        return Decimal("0.5") - total * (-a * a / 2).exp() / (2 * pi).sqrt()
+
+
+@pytest.mark.parametrize("a", [0.25, 1.25, 1.4375, 1.5625, 2.0, 2.25, 2.375, 2.4375, 3.5, 6.0])
+def test_gelu_in_extended_precision_is_exact_on_both_sides_of_its_change_of_formula(a):
+    eps = np.finfo(np.longdouble).eps
+    y, _ = ops.gelu_forward(np.array([-a], np.longdouble))
+    expected = np.longdouble(str(-Decimal(a) * normal_tail(a)))
+    assert abs(y[0] / expected - 1) <= 12 * eps
