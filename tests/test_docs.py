@@ -1,54 +1,229 @@
-"""Every code block of the README and of docs/ runs, from the top of a page to its end."""
+"""The book does not rot: its code runs, its links lead somewhere, what it quotes is what is there.
 
-import os
+What stands in the pages of npple itself (sources, outputs, the interface) is written by
+`python docs/make.py`, which renews it.
+"""
+
+import ast
+import importlib.util
 import re
-import shlex
-import subprocess
-import sys
+import unicodedata
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCS = ROOT / "docs"
+_spec = importlib.util.spec_from_file_location("make", DOCS / "make.py")
+make = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make)
+
+PAGES = make.pages()
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+DERIVATIONS = sorted(DOCS.glob("backward*.md"))
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def blocks(page):
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+@cache
+def text(page):
+    return page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_on_the_page_runs(page, tmp_path):
-    # one interpreter a page: its Python blocks share names, its commands share a folder
-    script = ["import os, subprocess, sys"]
-    for kind, text in blocks(page):
-        if kind == "python":
-            script.append(text)
-        elif page.name != "README.md":  # the set-up commands are what .ci/run executes
-            for line in re.findall(r"^\$ npple (.*)$", text, re.MULTILINE):
-                command = ["-m", "npple", *shlex.split(line)]
-                script.append(f"subprocess.run([sys.executable, *{command!r}], check=True)")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", "\n".join(script)],
-                          cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def prose(page):
+    """The page without its blocks, in which brackets mean something else."""
+    return make.FENCE.sub("", text(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_console_blocks_hold_only_commands_that_are_tested(page):
-    for kind, text in blocks(page):
-        for line in text.splitlines() if kind == "console" else ():
-            assert line.startswith("$ npple " if page.name != "README.md" else "$ "), line
+def links(page, markdown=None):
+    """(text of the link, file, anchor) of every link that does not leave the repository."""
+    for _, label, target in LINK.findall(prose(page) if markdown is None else markdown):
+        if not re.match(r"[a-z]+:", target):
+            file, _, anchor = target.partition("#")
+            yield label, (page.parent / file).resolve() if file else page, anchor
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# Code -------------------------------------------------------------------------------------------
+
+@each_page
+def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page, tmp_path):
+    outputs = make.run(page, text(page), tmp_path)  # raises with the traceback
+    blocks = make.blocks(text(page))
+    for i, block in enumerate(blocks):
+        if block.info == "text output":
+            assert block.text == outputs[i - 1], f"{page.name}: renew it: python docs/make.py"
+
+
+@each_page
+def test_quoted_sources_are_the_sources(page):
+    stale = make.with_sources(text(page)) != text(page)
+    assert not stale, f"{page.name}: renew it: python docs/make.py"
+
+
+@each_page
+def test_blocks_are_of_the_kinds_that_are_tested(page):
+    for block in make.blocks(text(page)):
+        assert (block.info in ("python", "console", "text", "text output", "yaml", "toml", "json")
+                or make.SOURCE.fullmatch(block.info)), f"{page.name}: ```{block.info}"
+        for line in block.text.splitlines() if block.info == "console" else ():
+            readme = page.name.startswith("README") and page.parent == ROOT
+            assert line.startswith("$ " if readme else "$ npple "), line
+
+
+def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
+    assert make.api_text() == text(DOCS / "api.md"), "renew it: python docs/make.py"
+
+
+# Links ------------------------------------------------------------------------------------------
+
+@cache
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = []
+    for heading in re.findall(r"^#+ +(.+?) *$", prose(page), re.MULTILINE):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        kept = (c for c in heading.lower() if c in " -_" or unicodedata.category(c)[0] in "LNM")
+        slug = "".join(kept).replace(" ", "-")
+        again = sum(anchor == slug or re.fullmatch(rf"{re.escape(slug)}-\d+", anchor) is not None
+                    for anchor in found)
+        found.append(f"{slug}-{again}" if again else slug)
+    return found
+
+
+@cache
+def defined(file):
+    """The names a Python file defines: functions, classes, their methods, and constants."""
+    names = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            names |= {f"{node.name}.{child.name}" for child in node.body
+                      if isinstance(child, ast.FunctionDef)}
+        for target in getattr(node, "targets", ()):
+            names |= {leaf.id for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+    return names
+
+
+@each_page
 def test_links_point_to_something(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for label, file, anchor in links(page):
+        where = f"{page.name}: [{label}]"
+        assert file.exists(), f"{where}: no file {file.relative_to(ROOT)}"
+        if file.suffix == ".md" and anchor:
+            assert anchor in anchors(file), f"{where}: no heading #{anchor} in {file.name}"
+        if file.suffix == ".py" and (name := re.fullmatch(r"`([\w.]+)`", label)):
+            assert name[1] in defined(file) | {file.name}, f"{where}: no such name in {file.name}"
 
+
+@each_page
+def test_pictures_say_what_they_show(page):
+    for image, label, target in LINK.findall(prose(page)):
+        assert not image or len(label) > 20, f"{page.name}: {target} needs a text for who is blind"
+
+
+@pytest.mark.parametrize("goal", [
+    "backward-fusions.md#the-gate",          # derive the gate's gradient
+    "oracle.md",                             # check my PyTorch PLE
+    "isolation.md#the-experiment",           # see the isolation
+    "experiments.md#run-it",                 # reproduce the comparison
+])
+def test_from_the_readme_it_is_two_clicks(goal):
+    file, _, anchor = goal.partition("#")
+    near, seen = {(ROOT / "README.md", "")}, set()
+    for _ in range(2):
+        near = {(target, anchor) for page, _ in near if page.suffix == ".md" and page.exists()
+                for _, target, anchor in links(page)}
+        seen |= near
+    assert (DOCS / file, anchor) in seen
+
+
+def test_every_page_is_on_the_reading_path_or_in_the_readme():
+    found = {file for page in (ROOT / "README.md", DOCS / "README.md") for _, file, _ in links(page)}
+    missing = {page.name for page in PAGES if page not in found} - {"README.md"}
+    assert not missing
+
+
+# Derivations ------------------------------------------------------------------------------------
+
+def backward_functions():
+    """(file, name) of every backward function of npple."""
+    return {(file, name) for file in (ROOT / "npple").glob("*.py")
+            for name in defined(file) if re.search(r"(^|_)backward$", name)}
+
+
+def sections(page):
+    """Each part of a page under a heading of level two, heading included."""
+    pieces, open_block = [[]], False
+    for line in text(page).splitlines(keepends=True):
+        open_block ^= line.startswith("```")
+        if line.startswith("## ") and not open_block:
+            pieces.append([])
+        pieces[-1].append(line)
+    return ["".join(piece) for piece in pieces[1:]]
+
+
+def derived(page, section):
+    """The backward functions that a section links to: those it derives."""
+    return [(file, label.strip("`")) for label, file, _ in links(page, make.FENCE.sub("", section))
+            if (file, label.strip("`")) in backward_functions()]
+
+
+def test_each_backward_function_is_linked_from_exactly_one_derivation():
+    where = [function for page in DERIVATIONS for section in sections(page)
+             for function in set(derived(page, section))]
+    assert sorted(where) == sorted(backward_functions())
+
+
+@pytest.mark.parametrize("page", DERIVATIONS, ids=lambda page: page.name)
+def test_each_derivation_ends_in_a_check_of_what_it_derives(page):
+    for section in sections(page):
+        functions, blocks = derived(page, section), make.blocks(section)
+        if functions:
+            title = section.splitlines()[0]
+            running = [block for block in blocks if block.info == "python"]
+            last = [block for block in blocks if block.info != "text output"][-1]
+            assert last.info == "python" and ".check()" in last.text, f"{page.name}: {title}"
+            for _, name in functions:
+                assert any(re.search(rf"\b{name}\b", block.text) for block in running), (
+                    f"{page.name}: {title}: nothing runs {name}")
+
+
+# From paper to code -----------------------------------------------------------------------------
+
+def test_each_row_of_the_paper_map_names_its_code_and_a_test_that_holds_it():
+    page = DOCS / "paper-map.md"
+    rows = [row for row in re.findall(r"^\|(.+)\|$", prose(page), re.MULTILINE)
+            if not re.match(r" (what|---)", row)]
+    assert len(rows) > 40
+    for row in rows:
+        named = {(file, label.strip("`")) for label, file, _ in links(page, row)}
+        code = [file for file, name in named if file.is_relative_to(ROOT / "npple")]
+        tests = [name for file, name in named if file.is_relative_to(ROOT / "tests")
+                 and name.startswith("test_")]
+        assert code and tests, row
+
+
+# The README in two languages --------------------------------------------------------------------
 
 def test_the_readme_has_two_set_up_commands():
-    console = [text for kind, text in blocks(ROOT / "README.md") if kind == "console"]
+    console = [block.text for block in make.blocks(text(ROOT / "README.md"))
+               if block.info == "console"]
     assert len(console) == 1 and len(re.findall(r"^\$ ", console[0], re.MULTILINE)) == 2
+
+
+def test_the_chinese_readme_has_the_same_blocks_and_links():
+    english, chinese = ROOT / "README.md", DOCS / "README.zh.md"
+    of = {page: [(block.info, block.text) for block in make.blocks(text(page))]
+          for page in (english, chinese)}
+    assert of[english] == of[chinese]
+    targets = {page: [link[1:] for link in links(page)] for page in (english, chinese)}
+    assert ([link for link in targets[english] if link[0] != chinese]
+            == [link for link in targets[chinese] if link[0] != english])
+    assert (chinese, "") in targets[english] and (english, "") in targets[chinese]
+
+
+def test_the_chinese_readme_is_as_long_as_the_english_one():
+    shape = {page: [line[:2] for line in prose(page).splitlines() if line[:1] in "#|-!"]
+             for page in (ROOT / "README.md", DOCS / "README.zh.md")}
+    english, chinese = shape.values()
+    assert english == chinese

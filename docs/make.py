@@ -1,0 +1,255 @@
+"""Writes what the pages of docs/ hold of npple itself: run `python docs/make.py` to renew it.
+
+    docs/api.md                                   the public interface, from the docstrings
+    ```python npple/ops.py:dense_backward         a block that is this function's source
+    ```text output                                a block that is what the block before it prints
+"""
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
+MARK = "\x1e"  # stands between the outputs of two blocks
+
+MODULES = ("npple", "npple.oracle", "npple.testing", "npple.training", "npple.influence",
+           "npple.data", "npple.metrics", "npple.ranking", "npple.plots",
+           "npple.experiments.compare", "npple.experiments.gains", "npple.experiments.budget",
+           "npple.experiments.inspection", "npple.experiments.workers", "npple.experiments.abtest",
+           "npple.oracle.adapters")
+SECTIONS = ("Attributes", "Parameters", "Returns", "Yields", "Raises", "Notes", "References")
+ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
+
+
+def main():
+    """Renews every page."""
+    for page, text in renewed():
+        page.write_text(text, encoding="utf-8")
+        print(f"written: {page.relative_to(ROOT)}")
+
+
+def renewed():
+    """Yields (path, text) of the pages that are not what they should be."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        fresh = api_text() if page.name == "api.md" else with_outputs(page, with_sources(text))
+        if fresh != text:
+            yield page, fresh
+
+
+def pages():
+    """The README in both languages and all pages of docs/."""
+    api = DOCS / "api.md"
+    return sorted({ROOT / "README.md", *DOCS.glob("**/*.md"), api})
+
+
+# Blocks -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: what stands after the fence, its text, and where it starts on the page."""
+
+    info: str
+    text: str
+    start: int
+
+
+def blocks(text):
+    """The fenced blocks of a page."""
+    return [Block(match[1].strip(), match[2], match.start()) for match in FENCE.finditer(text)]
+
+
+def with_sources(text):
+    """The page with every source block as the code is now."""
+    def renew(match):
+        where = SOURCE.fullmatch(match[1].strip())
+        return f"```{match[1]}\n{source(*where.groups())}```" if where else match[0]
+
+    return FENCE.sub(renew, text)
+
+
+def source(file, name):
+    """The source of a function, a class or a method in a file of npple."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    lines, node = text.splitlines(keepends=True), ast.parse(text)
+    for part in name.split("."):
+        node = next(child for child in node.body if getattr(child, "name", None) == part)
+    start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+    return textwrap.dedent("".join(lines[start - 1:node.end_lineno]))
+
+
+def with_outputs(page, text):
+    """The page with every output block as its code prints now."""
+    if "```text output" not in text:
+        return text
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = run(page, text, folder)
+    last = {}
+
+    def renew(match):
+        info = match[1].strip()
+        last["index"] = last.get("index", -1) + 1
+        if info == "text output":
+            return f"```{match[1]}\n{outputs[last['index'] - 1]}```"
+        return match[0]
+
+    return FENCE.sub(renew, text)
+
+
+def run(page, text, folder):
+    """Runs a page from top to end in one interpreter; what each block prints, by its number."""
+    script = ["import subprocess, sys"]
+    found = blocks(text)
+    for i, block in enumerate(found):
+        script.append(f"print('\\n{MARK}{i}', flush=True)")
+        if block.info == "python":
+            script.append(block.text)
+        elif block.info == "console" and not page.name.startswith("README"):
+            for line in re.findall(r"^\$ npple (.*)$", block.text, re.MULTILINE):
+                script.append(f"subprocess.run([sys.executable, '-m', 'npple', *"
+                              f"__import__('shlex').split({line!r})], check=True)")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg",
+                                "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", "\n".join(script)], cwd=folder,
+                          env=environment, capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise RuntimeError(f"{page.name}: {done.stderr}")
+    parts = re.split(f"\n{MARK}\\d+\n", done.stdout)[1:]
+    return dict(enumerate(parts))
+
+
+# The API page -----------------------------------------------------------------------------------
+
+def api_text():
+    """docs/api.md."""
+    parts = ["# The public interface", "", "Made from the docstrings by `python docs/make.py`.", ""]
+    for module in map(importlib.import_module, MODULES):
+        parts += [f"- [{module.__name__}](#{module.__name__.replace('.', '')})"]
+    for module in map(importlib.import_module, MODULES):
+        parts += ["", f"## {module.__name__}", "", markdown(module.__doc__)]
+        for name in public(module):
+            if not isinstance(getattr(module, name), ModuleType):
+                parts += ["", *entry(f"{module.__name__}.{name}", getattr(module, name))]
+    return re.sub("\n{3,}", "\n\n", "\n".join(parts) + "\n")
+
+
+def public(module):
+    """The names a module offers: `__all__`, or the functions and classes defined in it."""
+    if hasattr(module, "__all__"):
+        return module.__all__
+    return [name for name, value in vars(module).items() if not name.startswith("_")
+            and getattr(value, "__module__", None) == module.__name__]
+
+
+def methods(cls):
+    """The public methods and properties that a class defines, by name."""
+    return {name: value for name, value in vars(cls).items() if not name.startswith("_")
+            and (inspect.isfunction(value) or isinstance(value, (property, classmethod,
+                                                                 staticmethod)))}
+
+
+def entry(name, value):
+    """Lines on one name."""
+    if not callable(value):
+        return [f"### {name}", "", f"A {type(value).__name__} with the keys "
+                + ", ".join(f"`{key}`" for key in value) + "."]
+    lines = [f"### {name}", "", *signature(name.rpartition(".")[2], value), "",
+             markdown(inspect.getdoc(value))]
+    if isinstance(value, type):
+        for method, member in methods(value).items():
+            call = [] if isinstance(member, property) else signature(method, getattr(value, method))
+            lines += ["", f"#### {value.__name__}.{method}", "", *call, "",
+                      markdown(inspect.getdoc(getattr(value, method)))]
+    return lines
+
+
+def signature(name, value):
+    """A block with the call, wrapped."""
+    if isinstance(value, type) and issubclass(value, Exception):
+        return []
+    call = inspect.signature(value).replace(return_annotation=inspect.Signature.empty)
+    text = re.sub(r"<(?:function |class ')?([\w.]+)[^>]*>", r"\1", f"{name}{call}")
+    return ["```text", *textwrap.wrap(text, 96, subsequent_indent=" " * 4), "```"]
+
+
+def markdown(docstring):
+    """A numpydoc docstring as Markdown."""
+    lines, (prose, sections) = [], parse(docstring)
+    lines += _prose(prose)
+    for title, body in sections.items():
+        lines += ["", f"**{title}**", ""]
+        lines += _items(body, title) if title in ITEMS else _prose(body)
+    return "\n".join(lines).strip("\n")
+
+
+def parse(docstring):
+    """A docstring as its prose (lines) and its sections: title -> lines."""
+    lines = inspect.cleandoc(docstring or "").splitlines()
+    sections, current = {}, []
+    prose = current
+    for line, below in zip(lines, [*lines[1:], ""]):
+        if line and not line.startswith(" ") and re.fullmatch("-{3,}", below):
+            current = sections[line.strip()] = []
+        elif not re.fullmatch("-{3,}", line):
+            current.append(line)
+    return prose, sections
+
+
+def items(body):
+    """The entries of a section: (heading, lines of the description)."""
+    found = []
+    for line in body:
+        if line and not line.startswith(" "):
+            found.append((line.rstrip(), []))
+        elif found:
+            found[-1][1].append(line[4:])
+    return found
+
+
+def _items(body, title):
+    """Each entry a point of a list."""
+    lines = []
+    for heading, description in items(body):
+        names, colon, kind = heading.partition(" : ")
+        if colon or title in ("Parameters", "Raises"):
+            names = ", ".join(f"`{name}`" for name in names.split(", "))
+        lines.append(f"- {_escaped(names)}{colon}{_escaped(kind)}")
+        lines += [f"  {_escaped(line)}".rstrip() for line in description]
+    return lines
+
+
+def _prose(body):
+    """Paragraphs, with indented ones as text blocks."""
+    lines, literal = [], False
+    for line in [*body, "end"]:
+        if line.startswith("    ") and not literal:
+            lines += ["```text"]
+        if literal and line and not line.startswith("    "):
+            while lines[-1] == "":
+                lines.pop()
+            lines += ["```", ""]
+        literal = line.startswith("    ") or literal and not line
+        lines.append(line[4:] if literal else _escaped(line))
+    return lines[:-1]
+
+
+def _escaped(line):
+    """Stars that are no Markdown, outside of code."""
+    return "`".join(part if i % 2 else part.replace("*", r"\*")
+                    for i, part in enumerate(line.split("`")))
+
+
+if __name__ == "__main__":
+    main()
