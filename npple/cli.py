@@ -44,6 +44,7 @@ def _parser():
     _add_isolation(commands)
     _add_abtest(commands)
     _add_compare(commands)
+    _add_draw(commands)
     return parser
 
 
@@ -550,4 +551,40 @@ def _compare(args):
         for name, figure in comparison_figures(comparison).items():
             save(figure, Path(args.plots) / f"{name}.svg")
     print(json.dumps(comparison.to_dict()) if args.json else comparison)
+    return 0
+
+
+# npple draw -------------------------------------------------------------------------------------
+
+def _add_draw(commands):
+    parser = _command(commands, "draw", _draw, "draw an architecture, and where gradients go",
+                      "npple draw --model ple --levels 2 --task vtr --out ple.svg")
+    _add_model(parser)
+    add = parser.add_argument_group("drawing").add_argument
+    add("--inputs", type=int, default=32, help="width of the input")
+    add("--tasks", nargs="+", default=["vtr", "vcr=regression"], metavar="NAME[=KIND]",
+        help="kinds: binary (otherwise), regression, multiclass:K")
+    add("--task", metavar="NAME", help="show what the gradient of this task's loss reaches")
+    add("--out", metavar="FILE", help="write a picture, .svg, instead of printing text")
+    add("--html", metavar="FILE", help="write a page with all architectures to explore")
+
+
+def _draw(args):
+    from npple.drawing import diagram, page, svg, text
+    tasks = {name: kind or "binary" for name, _, kind in (t.partition("=") for t in args.tasks)}
+    require(len(tasks) == len(args.tasks), f"--tasks: a name stands there twice: {args.tasks}")
+    require(not args.out or args.out.endswith(".svg"), f"--out: {args.out}: a drawing ends in .svg")
+    drawn = diagram(_build(args, args.inputs, tasks))
+    shown, files = text(drawn, args.task), {}
+    if args.out:
+        files[args.out] = svg(drawn, args.model, args.task)
+    if args.html:
+        files[args.html] = page(args.inputs, tasks, args.model, **_given(args))
+    for path, content in files.items():
+        with replacing(path) as file:
+            file.write(content.encode())
+    if args.json:
+        print(json.dumps({"model": args.model, **drawn.to_dict()}))
+    else:
+        print("\n".join(files) or f"{args.model}\n\n{shown}")
     return 0
