@@ -12,11 +12,62 @@ from npple.routing import Route
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
+PLAIN = (np.ndarray, np.memmap)  # not masked arrays or matrices, whose operators mean other things
 
 
 def check_dtype(what, dtype):
     """Raise `InputError` unless the network computes in this dtype."""
-    require(dtype in FLOATS, f"{what}: {dtype}, expected one of {KNOWN}")
+    try:
+        known = np.dtype(dtype) in FLOATS and dtype is not None
+    except (TypeError, ValueError):
+        known = False
+    require(known, f"{what}: {shown(dtype)}, expected one of {KNOWN}")
+
+
+def check_number(what, value, low=0.0, high=float("inf")):
+    """`value` as a float, if it is a finite real number from `low` to `high`."""
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    try:
+        number = number and not isinstance(value, bool) and low <= float(value) <= high
+        number = number and np.isfinite(float(value))
+    except OverflowError:  # an integer beyond all floats
+        number = False
+    bounds = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+    require(number, f"{what} must be a finite number of {bounds}, got {shown(value)}")
+    return float(value)
+
+
+def check_count(what, value, least=1):
+    """Raise `InputError` unless `value` is an integer of at least `least`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    require(whole and value >= least,
+            f"{what}: an integer of at least {least} is needed, got {shown(value)}")
+
+
+def check_step(params, grads, state, names, moments=()):
+    """What one step of an optimizer takes: for each of `names` arrays of one shape and dtype.
+
+    `moments` are the prefixes of the arrays that the state must hold for each parameter, beside
+    the count `t/name`.
+    """
+    for what, given in (("params", params), ("grads", grads), ("state", state)):
+        require(isinstance(given, dict), f"{what}: a dict of arrays is needed, got {_kind(given)}")
+    for name in names:
+        p, g = params.get(name), grads.get(name)
+        if type(p) not in PLAIN or p.dtype not in FLOATS:
+            require(False, f"params: {shown(name)}: an array of floats is needed, got {_shape(p)}")
+        _check_like("grads", name, g, p)
+        for moment in moments:
+            _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
+        count = state.get(f"t/{name}") if moments else np.int64(0)
+        if not (isinstance(count, (np.ndarray, np.int64)) and count.shape == ()
+                and count.dtype.kind == "i" and count >= 0):
+            require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
+
+
+def _check_like(what, name, array, p):
+    if type(array) not in PLAIN or array.shape != p.shape or array.dtype != p.dtype:
+        require(False, f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
 
 
 def check_params(table, params):
@@ -28,8 +79,7 @@ def check_params(table, params):
     dtypes = {}
     for name, shape in table.shapes.items():
         array = params[name]
-        require(isinstance(array, np.ndarray),
-                f"params: {name}: an array is needed, got {_kind(array)}")
+        require(type(array) in PLAIN, f"params: {name}: an array is needed, got {_kind(array)}")
         require(array.shape == shape, f"params: {name}: shape {array.shape}, expected {shape}")
         dtypes.setdefault(array.dtype, name)
     require(len(dtypes) == 1, f"params: one dtype is needed, got {_dtypes(dtypes)}")
@@ -86,23 +136,22 @@ def check_weights(table, weights):
     require(weights.keys() == table.tasks.keys(),
             f"weights: one for each task is needed ({_list(table.tasks)}; 0 leaves a task out), "
             f"got {_list(weights)}")
-    for task, weight in weights.items():
-        number = isinstance(weight, (int, float, np.integer, np.floating))
-        require(number and np.isfinite(weight) and weight >= 0,
-                f"weights: {task!r} must be a finite number of at least 0, got {weight!r}")
-    return {task: float(weights[task]) for task in table.tasks}
+    return {task: check_number(f"weights: {task!r}", weights[task]) for task in table.tasks}
 
 
 def check_noise(table, noise, dtype):
     """The noise of each `Route` of the table, or {} for none."""
+    if noise is None:
+        return {}
+    require(isinstance(noise, dict), f"noise: a dict of arrays is needed, got {_kind(noise)}")
     if not noise:
         return {}
     shapes = {row.name: (row.count(table),) for row in table.rows if isinstance(row, Route)}
-    require(isinstance(noise, dict) and noise.keys() == shapes.keys(),
+    require(noise.keys() == shapes.keys(),
             f"noise: a dict of arrays for {_list(shapes)} is needed, got {_list(noise)}")
     real = np.zeros(0, dtype).real.dtype
+    noise = {name: _array(f"noise: {name}", u) for name, u in noise.items()}
     for name, u in noise.items():
-        u = _array(f"noise: {name}", u)
         require(u.shape == shapes[name] and u.dtype == real,
                 f"noise: {name}: {u.dtype} {u.shape}, expected {real} {shapes[name]}")
         require(((0 < u) & (u < 1)).all(), f"noise: {name}: must lie strictly between 0 and 1")
@@ -149,7 +198,10 @@ def _check_target(task, kind, target, mask, rows, real):
     if kind == "regression":
         with np.errstate(over="ignore"):
             exact = target.astype(real, copy=False)
-        require((exact == target).all(),
+        limit = 2 ** (np.finfo(real).nmant + 1)  # integers beyond it are rounded, most of them
+        fits = (exact == target if target.dtype.kind not in "iu"
+                else (target <= limit) & (target >= -limit))
+        require(fits.all(),
                 f"{what}: dtype {target.dtype} does not fit {real} exactly: convert with .astype")
         return exact
     classes = 2 if kind == "binary" else int(kind.split(":")[1])
@@ -160,14 +212,31 @@ def _check_target(task, kind, target, mask, rows, real):
 
 
 def _array(what, value):
+    require(not isinstance(value, np.ma.MaskedArray),
+            f"{what}: a masked array, expected a plain one: its mask would be lost")
     try:
         return np.asarray(value)
-    except ValueError as error:
-        require(False, f"{what}: not an array: {error}")
+    except Exception as error:  # an object may turn itself into an array, and fail in any way
+        require(False, f"{what}: not an array: {shown(str(error))}")
 
 
 def _first(wrong):
     return int(np.argmax(wrong))
+
+
+def shown(value):
+    """A value as an error message shows it: one line, its start is enough."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.dtype} {value.shape}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of an object of another's, or an integer too long to print
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _shape(value):
+    return f"{value.dtype} {value.shape}" if type(value) in PLAIN else _kind(value)
 
 
 def _kind(value):
@@ -176,7 +245,7 @@ def _kind(value):
 
 def _list(names):
     """Names for a message, the first few of many."""
-    names = sorted(map(repr, names))
+    names = sorted(map(shown, names))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more or "none"
 

@@ -1,20 +1,23 @@
 """The command line: what `npple COMMAND` does, from its arguments to what it prints.
 
 Results go to standard output, as text or with --json as one JSON object; progress and errors go
-to standard error. Exit status: 0 passed, 1 a check failed, 2 bad usage or input.
+to standard error. Exit status: 0 passed, 1 a check failed, 2 bad usage or input, 130 or 143 ended
+by Ctrl-C or SIGTERM.
 """
 
 import argparse
 import inspect
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
 from npple.archive import replacing
-from npple.errors import require
+from npple.errors import FileError, Stopped, require
+from npple.interruption import on_signal
 
 
 def main(arguments=None):
@@ -23,7 +26,10 @@ def main(arguments=None):
     try:
         return args.run(args)
     except NppleError as error:
-        print(f"npple {args.command}: error: {error}", file=sys.stderr)
+        print(f"npple {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"npple {args.command}: error: out of memory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"npple {args.command}: interrupted", file=sys.stderr)
@@ -205,16 +211,23 @@ def _train(args):
               args.skip_absent, schema=schema)
     if args.resume:
         run = _resumed(run, checkpoint)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder("--out", checkpoint.parent)
     log = sys.stderr if args.json else sys.stdout
     parameters = sum(array.size for array in run.params.values())
     print(f"{args.model}: {', '.join(f'{task} ({kind})' for task, kind in tasks.items())}; "
           f"{parameters:,} parameters\n{len(train):,} rows to train on, {len(validation):,} to "
           f"validate on; batches of {run.batch_size}, seed {run.seed}", file=log, flush=True)
-    started = time.perf_counter()
-    run.train(train, validation, args.epochs, patience=args.patience, checkpoint=checkpoint,
-              every=args.checkpoint_every, on_batch=_show_progress(),
-              on_epoch=lambda entry: print(_epoch_line(entry), file=log, flush=True))
+    started, signals = time.perf_counter(), []
+    try:
+        with on_signal(signals.append):
+            run.train(train, validation, args.epochs, patience=args.patience,
+                      checkpoint=checkpoint, every=args.checkpoint_every,
+                      on_batch=_show_progress(), stop=lambda: signals,
+                      on_epoch=lambda entry: print(_epoch_line(entry), file=log, flush=True))
+    except Stopped as stopped:
+        print(f"npple train: {stopped}; to go on, repeat the command with --out "
+              f"{shlex.quote(str(checkpoint.parent))} --resume", file=sys.stderr)
+        return 128 + signals[0]
     summary = _summary(args, run, validation, parameters, checkpoint)
     summary["seconds"] = round(time.perf_counter() - started, 2)
     print(json.dumps(summary) if args.json else _summary_text(summary))
@@ -232,6 +245,15 @@ def _checkpoint(args):
             f"--out: {path} exists: --resume to go on with it, or choose another folder"
             if path.exists() else f"--resume: there is no {path}")
     return path
+
+
+def _make_folder(flag, path):
+    """`path` as a folder, made if it is not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{flag}: {path}: {getattr(error, 'strerror', None) or error}, expected a "
+                        "folder to write to") from None
 
 
 def _run_name(number):

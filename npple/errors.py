@@ -14,7 +14,11 @@ class FileError(NppleError, OSError):
 
 
 class Diverged(NppleError, ArithmeticError):
-    """Training met a loss that is not finite; the run still holds the state before that step."""
+    """Something that training computed is not finite; the run still is as before that step."""
+
+
+class Stopped(NppleError):
+    """Training was asked to end and did so after a step; it can be resumed from its checkpoint."""
 
 
 class CheckFailed(NppleError, AssertionError):

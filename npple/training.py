@@ -5,15 +5,19 @@ alone, so a run that is saved after any step, loaded and continued gives the sam
 was never interrupted.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from zlib import crc32
 
 import numpy as np
 
 from npple import archive
 from npple.adam import SGD, Adam
-from npple.checks import check_weights
-from npple.errors import Diverged, FileError, InputError, require
+from npple.checks import (check_count, check_number, check_params, check_targets, check_weights,
+                          check_x, shown)
+from npple.data.dataset import Dataset
+from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.losses import task_weights
 from npple.metrics import evaluate
 from npple.network import Network
@@ -64,8 +68,7 @@ class Run:
     schema: dict | None = None
 
     def __post_init__(self):
-        require(type(self.batch_size) is int and self.batch_size > 0,
-                f"batch_size: a positive integer is needed, got {self.batch_size!r}")
+        self._check_settings()
         self.weights = check_weights(self.model.table, self.weights)
         task_weights(self.weights, self.decay, 0)
         self.params = self.best = self.model.init(self.seed, np.dtype(self.dtype))
@@ -73,8 +76,26 @@ class Run:
         self.step = self.epoch = self.batch = 0
         self.loss_sum, self.history, self.data = 0.0, [], None
 
+    def _check_settings(self):
+        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
+                           ("skip_absent", bool), ("schema", (dict, type(None)))):
+            value = getattr(self, name)
+            require(isinstance(value, kind), f"{name}: {shown(value)} is not of the right kind")
+        check_count("batch_size", self.batch_size)
+        check_count("seed", self.seed, 0)
+        self.batch_size, self.seed = int(self.batch_size), int(self.seed)
+        self.decay = {task: check_number(f"decay: {shown(task)}", gamma, 0, 1)
+                      for task, gamma in self.decay.items()}
+        try:
+            dtype = np.dtype(self.dtype if self.dtype is not None else object)
+        except (TypeError, ValueError):
+            dtype = np.dtype(object)
+        require(dtype.kind == "f" and dtype.itemsize > 2 and dtype.isnative,
+                f"dtype: {shown(self.dtype)}, expected float32, float64 or longdouble")
+        self.dtype = dtype.name
+
     def train(self, data, validation, epochs, *, patience=None, checkpoint=None, every=None,
-              on_batch=None, on_epoch=None):
+              on_batch=None, on_epoch=None, stop=None):
         """Train until `epochs` epochs are finished, counting those before a resume.
 
         Parameters
@@ -85,37 +106,67 @@ class Run:
         patience : int, optional
             Stop after this many epochs in a row without a better validation score.
         checkpoint : path, optional
-            Where to save the run after each epoch.
+            Where to save the run, at its start and after each epoch.
         every : int, optional
             Save after each `every` steps too.
         on_batch, on_epoch : callable, optional
             Called with the run and the number of batches an epoch, or the epoch's history entry.
+        stop : callable, optional
+            Asked after each step whether to end here; what is true is a yes.
 
         Raises
         ------
         InputError
             For data the model does not take, or other data than the run was started with.
         Diverged
-            When the loss is not finite; the run keeps the parameters from before that step.
+            When a loss, a gradient or a parameter is not finite; the run, and its checkpoint, keep
+            what was before that step.
+        Stopped
+            When `stop` said so; the checkpoint holds the run as it is.
+        FileError
+            When the checkpoint cannot be written.
         """
+        self._check_call(data, validation, epochs, patience, checkpoint, every)
+        batches = -(-len(data) // self.batch_size)
+        if checkpoint and not self.step:
+            self.save(checkpoint)
+        try:
+            while self.epoch < epochs and not self._exhausted(patience):
+                self._steps(data, batches, checkpoint, every, on_batch, stop)
+                self._finish_epoch(validation, batches)
+                if checkpoint:
+                    self.save(checkpoint)
+                if on_epoch:
+                    on_epoch(self.history[-1])
+        except (Diverged, Stopped):
+            if checkpoint:
+                self.save(checkpoint)
+            raise
+
+    def _check_call(self, data, validation, epochs, patience, checkpoint, every):
+        check_count("epochs", epochs, 0)
+        for name, value in (("patience", patience), ("every", every)):
+            if value is not None:
+                check_count(name, value)
+        require(checkpoint is None or isinstance(checkpoint, (str, PathLike)),
+                f"checkpoint: a path is needed, got {shown(checkpoint)}")
+        for name, rows in (("data", data), ("validation", validation)):
+            _check_rows(name, self.model, rows, np.dtype(self.dtype))
         fingerprint = _fingerprint(data)
         require(self.data in (None, fingerprint), "data: not the rows this run was started with")
         self.data = fingerprint
-        batches = -(-len(data) // self.batch_size)
-        while self.epoch < epochs and not self._exhausted(patience):
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(data))
-            shuffled = data.take(order)
-            while self.batch < batches:
-                self._update(shuffled)
-                if checkpoint and every and self.step % every == 0:
-                    self.save(checkpoint)
-                if on_batch:
-                    on_batch(self, batches)
-            self._finish_epoch(validation, batches)
-            if checkpoint:
+
+    def _steps(self, data, batches, checkpoint, every, on_batch, stop):
+        """What is left of the epoch's steps."""
+        shuffled = data.take(np.random.default_rng([self.seed, self.epoch]).permutation(len(data)))
+        while self.batch < batches:
+            if stop and stop():
+                raise Stopped(f"stopped after step {self.step}, in epoch {self.epoch + 1}")
+            self._update(shuffled)
+            if checkpoint and every and self.step % every == 0:
                 self.save(checkpoint)
-            if on_epoch:
-                on_epoch(self.history[-1])
+            if on_batch:
+                on_batch(self, batches)
 
     def _update(self, shuffled):
         """One step on the next batch."""
@@ -126,27 +177,41 @@ class Run:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
                                                     weights, noise)
-        if not np.isfinite(loss):
-            raise Diverged(f"step {self.step + 1}: {self._not_finite(rows.x)} is not finite; "
-                           "a smaller --rate or --clip 1 may help")
+        if not math.isfinite(self.loss_sum + loss):
+            self._diverged(self._not_finite(rows.x))
+        if name := _not_finite(grads):
+            self._diverged(f"the gradient of {name}")
         only = None
         if self.skip_absent:
             present = [task for task in self.model.tasks
                        if task not in rows.masks or rows.masks[task].any()]
             only = self.model.table.reached_parameters(present)
-        self.params, self.state = self.optimizer.step(self.params, grads, self.state, only)
-        self.step, self.batch, self.loss_sum = self.step + 1, self.batch + 1, self.loss_sum + loss
+        with np.errstate(over="ignore", invalid="ignore"):
+            params, state = self.optimizer.step(self.params, grads, self.state, only)
+        if name := _not_finite(params):
+            self._diverged(f"{name} after the update")
+        self.params, self.state, self.step, self.batch, self.loss_sum = (
+            params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
+
+    def _diverged(self, what):
+        raise Diverged(f"step {self.step + 1}: {what} is not finite; a smaller --rate or --clip 1 "
+                       "may help")
 
     def _not_finite(self, x):
-        """The first thing that is not finite, in the order of computation."""
+        """The first tensor that is not finite, in the order of computation."""
         with np.errstate(over="ignore", invalid="ignore"):
-            named = [*self.params.items(), *self.model.forward(self.params, x).items()]
-        return next((name for name, a in named if not np.isfinite(a).all()), "the loss")
+            return _not_finite(self.model.forward(self.params, x)) or "the loss"
 
     def _finish_epoch(self, validation, batches):
-        metrics = evaluate_model(self.model, self.params, validation)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                metrics = evaluate_model(self.model, self.params, validation)
+        except Diverged as error:
+            raise Diverged(f"validation after step {self.step}: {error}") from None
         score = sum(self.weights[task] * metrics[task][LOSS_METRIC[kind.split(":")[0]]]
                     for task, kind in self.model.tasks.items() if metrics[task])
+        if not math.isfinite(score):
+            raise Diverged(f"validation after step {self.step}: the loss is not finite")
         if not self.history or score < min(entry["score"] for entry in self.history):
             self.best = self.params
         self.epoch, self.batch = self.epoch + 1, 0
@@ -187,14 +252,16 @@ class Run:
         arrays, meta = archive.load(path, format=FORMAT, versions=(VERSION,))
         try:
             model = Network(Table.from_dict(meta["table"]))
+            check_params(model.table, _group("params", arrays))  # before it allocates as many
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
             run = cls(model, optimizer, **{name: meta["settings"][name] for name in SETTINGS})
-            for name in PROGRESS:
-                setattr(run, name, meta["progress"][name])
+            for name, value in _checked_progress(meta["progress"]).items():
+                setattr(run, name, value)
             for group in ("params", "best", "state"):
                 setattr(run, group, _same_arrays(group, getattr(run, group), arrays))
-        except (InputError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(f"{path}: not a usable checkpoint: {error}") from None
+        except (InputError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
+                RecursionError, MemoryError) as error:
+            raise FileError(f"{path}: not a usable checkpoint: {shown(error)}") from None
         return run
 
 
@@ -213,8 +280,18 @@ def evaluate_model(model, params, data, rows=8192):
     -------
     dict of dict of float
         As from `npple.metrics.evaluate`, None where undefined; empty for a task without a row.
+
+    Raises
+    ------
+    InputError
+        For data the model does not take.
+    Diverged
+        For outputs that are not finite.
     """
     outputs = predict(model, params, data, rows, raw=True)
+    if name := _not_finite(outputs):
+        raise Diverged(f"tower/{name} is not finite")
+    _check_rows("data", model, data, check_params(model.table, params))
     metrics = {}
     for task, kind in model.tasks.items():
         own = data.masks.get(task, slice(None))
@@ -239,10 +316,8 @@ def predict(model, params, data, rows=8192, raw=False):
     dict of ndarray
         By task: (n,), or (n, K) for "multiclass:K".
     """
-    parts = []
-    for start in range(0, len(data), rows):
-        trace = model.forward(params, data.take(slice(start, start + rows)).x)
-        parts.append(trace.outputs if raw else trace.predictions)
+    parts = [trace.outputs if raw else trace.predictions
+             for trace in _traces(model, params, data, rows)]
     return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
 
 
@@ -262,8 +337,7 @@ def gate_weights(model, params, data, rows=8192):
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
     sums = {gate.name: 0 for gate in gates}
-    for start in range(0, len(data), rows):
-        trace = model.forward(params, data.take(slice(start, start + rows)).x)
+    for trace in _traces(model, params, data, rows):
         for gate in gates:
             weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
             sums[gate.name] = sums[gate.name] + weights.sum(axis=0, dtype=np.float64)
@@ -273,6 +347,36 @@ def gate_weights(model, params, data, rows=8192):
         parts = np.split(sums[gate.name] / len(data), stops[:-1])
         means[gate.name] = {source.name: part for source, part in zip(gate.sources, parts)}
     return means
+
+
+def _traces(model, params, data, rows):
+    """The forward pass of a data set, some rows at a time."""
+    require(isinstance(data, Dataset), f"data: a Dataset is needed, got {shown(data)}")
+    require(len(data), "data: no rows")
+    check_count("rows", rows)
+    for start in range(0, len(data), rows):
+        yield model.forward(params, data.take(slice(start, start + rows)).x)
+
+
+def _check_rows(what, model, data, dtype):
+    """Raise `InputError` unless all of a data set is as the model takes it."""
+    require(isinstance(data, Dataset), f"{what}: a Dataset is needed, got {shown(data)}")
+    try:
+        _, rows = check_x(model.table, data.x, dtype)
+        check_targets(model.table, data.targets, data.masks, rows, dtype)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+
+
+def _not_finite(named):
+    """The name of the first array that is not all finite, or None.
+
+    A sum of squares settles it for all of them at once, unless it overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(sum(float(np.vdot(a, a)) for a in named.values())):
+            return None
+    return next((name for name, a in named.items() if not np.isfinite(a).all()), None)
 
 
 def _fingerprint(data):
@@ -285,10 +389,34 @@ def _fingerprint(data):
     return total
 
 
+def _checked_progress(progress):
+    """How far a saved run had come, if it can have come there."""
+    for name in ("step", "epoch", "batch"):
+        check_count(name, progress[name], 0)
+    require(type(progress["loss_sum"]) is float and math.isfinite(progress["loss_sum"]),
+            f"loss_sum: {shown(progress['loss_sum'])}")
+    require(progress["data"] is None or type(progress["data"]) is int,
+            f"data: {shown(progress['data'])}")
+    history = progress["history"]
+    require(isinstance(history, list) and len(history) == progress["epoch"],
+            f"history: an entry for each of {progress['epoch']} epochs is needed")
+    for number, entry in enumerate(history, start=1):
+        require(entry["epoch"] == number and isinstance(entry["validation"], dict),
+                f"history: entry {number} is {shown(entry)}")
+        for name in ("loss", "score"):
+            check_number(f"history: {name}", entry[name], -math.inf)
+    return {name: progress[name] for name in PROGRESS}
+
+
+def _group(group, arrays):
+    """The arrays of a group, by the names they have in it."""
+    return {name.removeprefix(f"{group}/"): array for name, array in arrays.items()
+            if name.startswith(f"{group}/")}
+
+
 def _same_arrays(group, expected, arrays):
     """The arrays of a group, if their names, shapes and dtypes are the expected ones."""
-    found = {name.removeprefix(f"{group}/"): array for name, array in arrays.items()
-             if name.startswith(f"{group}/")}
+    found = _group(group, arrays)
     require(found.keys() == expected.keys(), f"{group}: other names than the model's")
     for name, array in expected.items():
         require(found[name].shape == array.shape and found[name].dtype == array.dtype,
