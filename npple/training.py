@@ -16,7 +16,7 @@ from npple import archive
 from npple.adam import SGD, Adam
 from npple.checks import (check_count, check_number, check_params, check_targets, check_weights,
                           check_x, shown)
-from npple.data.dataset import Dataset
+from npple.data.dataset import Dataset, check_floating
 from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.losses import task_weights
 from npple.metrics import evaluate
@@ -86,13 +86,8 @@ class Run:
         self.batch_size, self.seed = int(self.batch_size), int(self.seed)
         self.decay = {task: check_number(f"decay: {shown(task)}", gamma, 0, 1)
                       for task, gamma in self.decay.items()}
-        try:
-            dtype = np.dtype(self.dtype if self.dtype is not None else object)
-        except (TypeError, ValueError):
-            dtype = np.dtype(object)
-        require(dtype.kind == "f" and dtype.itemsize > 2 and dtype.isnative,
-                f"dtype: {shown(self.dtype)}, expected float32, float64 or longdouble")
-        self.dtype = dtype.name
+        self.dtype = check_floating(self.dtype).name
+        require(self.dtype != "float16", "dtype is float16, expected at least float32")
 
     def train(self, data, validation, epochs, *, patience=None, checkpoint=None, every=None,
               on_batch=None, on_epoch=None, stop=None):

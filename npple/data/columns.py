@@ -6,20 +6,18 @@ import io
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from npple.checks import shown
 from npple.errors import FileError, InputError, require
 
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-def shown(value):
-    """A value as an error message shows it: its start is enough."""
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+EXPANSION = 200  # times its size that a gzip file may expand to; a table seldom does 30 times
+ANY_EXPANSION = 2**26  # bytes that any may
 
 
 def read_columns(path, names=None):
@@ -62,6 +60,10 @@ def read_rows(path):
 
 def as_columns(path, names, rows):
     """Turn rows of fields into columns of text without surrounding spaces."""
+    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    names = list(names) if listed else [None]
+    require(all(isinstance(name, str) for name in names),
+            f"names: {shown(names)}, expected a sequence of texts")
     names = [name.strip(" ") for name in names]
     require(names and all(names), f"{_quoted(path)}: a column name is missing, expected one each")
     for name, count in Counter(names).items():
@@ -101,7 +103,7 @@ def converted(name, texts, convert, expected, dtype):
         values[text] = convert(text) if isinstance(text, str) else None
         if values[text] is None:
             row = texts.index(text) + 1
-            raise InputError(f"column {name!r}, row {row}: {shown(text)}, expected {expected}")
+            raise InputError(f"column {shown(name)}, row {row}: {shown(text)}, expected {expected}")
     return np.fromiter(map(values.__getitem__, texts), dtype, len(texts))
 
 
@@ -117,20 +119,33 @@ def _text(path):
     try:
         data = Path(path).read_bytes()
         if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
+            data = _expanded(path, data)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{_quoted(path)}: byte {error.start + 1} is not UTF-8, expected a CSV file"
         raise FileError(message) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+    except FileError:
+        raise
+    except (OSError, ValueError, TypeError) as error:  # ValueError: a path with a NUL in it
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"{_quoted(path)}: {reason}, expected a readable file") from error
     if not text.strip():
         raise FileError(f"{_quoted(path)}: the file is empty, expected a CSV file")
     if "\0" in text:
         raise FileError(f"{_quoted(path)}: NUL characters, expected a CSV file, not a binary one")
+    return text
+
+
+def _expanded(path, data):
+    """What a gzip file holds, unless it is a bomb: never much more memory than the limit."""
+    limit = max(EXPANSION * len(data), ANY_EXPANSION)
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        raise FileError(f"{_quoted(path)}: {len(data)} bytes of gzip expand to more than {limit}, "
+                        "expected a CSV file")
     return text
 
 
@@ -143,4 +158,4 @@ def _equally_long(path, rows, width):
 
 
 def _quoted(path):
-    return repr(os.fspath(path))
+    return shown(os.fspath(path) if isinstance(path, os.PathLike) else path)

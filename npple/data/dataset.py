@@ -4,7 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npple.checks import check_number, shown
 from npple.errors import require
+
+
+def check_floating(dtype):
+    """`dtype` as a dtype, if it is one of real floats of this machine's byte order."""
+    try:
+        found = np.dtype(object if dtype is None else dtype)
+    except (TypeError, ValueError):
+        found = np.dtype(object)
+    fits = found.kind == "f" and found.isnative
+    require(fits, f"dtype is {shown(dtype)}, expected a floating one")
+    return found
 
 
 def streams(seed, count):
@@ -16,7 +28,7 @@ def streams(seed, count):
         If `seed` is not an integer of at least 0.
     """
     known = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0
-    require(known, f"seed is {seed!r}, expected an integer of at least 0")
+    require(known, f"seed is {shown(seed)}, expected an integer of at least 0")
     return np.random.default_rng(seed).spawn(count)
 
 
@@ -46,14 +58,21 @@ class Dataset:
 
     def __post_init__(self):
         features = self.x if isinstance(self.x, dict) else {"x": self.x}
-        require(features, "the dataset has no features, expected at least one column")
-        for group in (features, self.targets, self.masks):
-            for name, values in group.items():
-                rows = np.shape(values)[:1]
-                require(rows == (len(self),), f"{name!r} has {rows} rows, expected {len(self)}")
+        require(features, "x: the dataset has no features, expected at least one column")
+        for group, arrays in (("x", features), ("targets", self.targets), ("masks", self.masks)):
+            require(isinstance(arrays, dict),
+                    f"{group}: a dict of arrays is needed, got {shown(arrays)}")
+            for name, values in arrays.items():
+                what = "x" if arrays is features and features is not self.x else (
+                    f"{group}: {shown(name)}")
+                require(isinstance(values, np.ndarray) and values.ndim,
+                        f"{what}: an array of rows is needed, got {shown(values)}")
+                require(len(values) == len(self),
+                        f"{what}: {len(values)} rows, expected {len(self)}")
         for task, mask in self.masks.items():
-            require(task in self.targets, f"mask of {task!r}, expected one of {list(self.targets)}")
-            require(mask.dtype == bool, f"mask of {task!r} is {mask.dtype}, expected bool")
+            require(task in self.targets,
+                    f"masks: {shown(task)}, expected one of {shown(list(self.targets))}")
+            require(mask.dtype == bool, f"masks: {shown(task)}: {mask.dtype}, expected bool")
 
     def __len__(self):
         return len(next(iter(self.x.values())) if isinstance(self.x, dict) else self.x)
@@ -76,10 +95,7 @@ class Dataset:
             If `rows` is neither.
         """
         if not isinstance(rows, slice):
-            rows = np.asarray(rows)
-            fits = rows.ndim == 1 and rows.dtype.kind in "iub"
-            found = f"{rows.dtype} of shape {rows.shape}"
-            require(fits, f"rows to take are {found}, expected a slice or a 1-D index array")
+            rows = _indices(rows, len(self))
         x = _taken(self.x, rows) if isinstance(self.x, dict) else self.x[rows]
         return Dataset(x, _taken(self.targets, rows), _taken(self.masks, rows))
 
@@ -102,13 +118,30 @@ class Dataset:
         InputError
             If the fraction or the seed cannot be used, or a part would be empty.
         """
-        require(0 < fraction < 1, f"fraction is {fraction!r}, expected a number between 0 and 1")
+        require(0 < check_number("fraction", fraction, 0, 1) < 1,
+                f"fraction: {fraction}, expected a number between 0 and 1")
         count = round(fraction * len(self))
         enough = 0 < count < len(self)
-        require(enough, f"fraction {fraction} of {len(self)} rows leaves one of the parts empty")
+        require(enough, f"fraction: {fraction} of {len(self)} rows leaves one of the parts empty")
         (random,) = streams(seed, 1)
         order = random.permutation(len(self))
         return self.take(order[:count]), self.take(order[count:])
+
+
+def _indices(rows, count):
+    """What selects rows, as an array that does select some of `count` rows."""
+    try:
+        indices = np.asarray(rows)
+    except Exception:
+        indices = np.asarray(None)
+    fits = indices.ndim == 1 and indices.dtype.kind in "iub"
+    if fits and indices.dtype == bool:
+        fits = len(indices) == count
+    elif fits and indices.size:
+        fits = -count <= indices.min() and indices.max() < count
+    require(fits, f"rows: {shown(rows)}, expected a slice, indices of {count} rows, or as many "
+                  "booleans")
+    return indices
 
 
 def _taken(arrays, rows):

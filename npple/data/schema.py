@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npple.data.columns import converted, shown
-from npple.data.dataset import Dataset
+from npple.checks import shown
+from npple.data.columns import converted
+from npple.data.dataset import Dataset, check_floating
 from npple.errors import InputError, require
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -164,8 +165,7 @@ class Schema:
         InputError
             If a column is missing, there are no rows, or a value cannot be used.
         """
-        floating = np.issubdtype(dtype, np.floating)
-        require(floating, f"dtype is {shown(dtype)}, expected a floating one")
+        dtype = check_floating(dtype)
         features = [*self.numeric, *self.categorical]
         _count_rows(columns, [*features, *self.tasks] if labels else features)
         x = {name: self._standardised(columns, name, dtype) for name in self.numeric}
@@ -268,15 +268,17 @@ def _check_names(features, tasks):
     """Refuse feature and task names that no schema may have."""
     require(features, "no feature columns, expected at least one")
     require(tasks, "no tasks, expected at least one")
+    seen = set()
     for name in features:
         require(isinstance(name, str), f"column {shown(name)}, expected a text")
-        require(features.count(name) == 1, f"column {name!r} is listed twice, expected once")
+        require(name not in seen, f"column {shown(name)} is listed twice, expected once")
+        seen.add(name)
     for task in tasks:
         usable = isinstance(task, str) and task.isprintable() and "/" not in task
         expected = "a printable name without '/', other than 'shared'"
         fits = usable and task not in ("", "shared")
         require(fits, f"task is named {shown(task)}, expected {expected}")
-        require(task not in features, f"column {task!r} is a label, expected not as a feature too")
+        require(task not in seen, f"column {task!r} is a label, expected not as a feature too")
 
 
 def _count_rows(columns, names):

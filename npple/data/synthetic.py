@@ -1,11 +1,14 @@
 """Regression tasks whose relatedness is a number one chooses: the data of the MMoE paper."""
 
+import contextlib
 import math
+import sys
 
 import numpy as np
 
-from npple.data.dataset import Dataset, streams
-from npple.errors import require
+from npple.checks import shown
+from npple.data.dataset import Dataset, check_floating, streams
+from npple.errors import InputError, require
 
 
 def synthetic(
@@ -50,18 +53,20 @@ def synthetic(
     """
     _check_count("rows", rows, 1)
     _check_number("noise", noise, 0.0, math.inf)
-    floating = np.issubdtype(dtype, np.floating)
-    require(floating, f"dtype is {dtype!r}, expected a floating one")
+    dtype = check_floating(dtype)
     w = weights(inputs, correlation, tasks, scale, seed)  # (tasks, inputs)
-    alpha, beta = _waves(sines, seed)
-    random_x, random_noise = streams(seed, 4)[2:]
-    x = random_x.standard_normal((rows, inputs))
-    projected = x @ w.T  # (n, tasks)
-    y = projected + noise * random_noise.standard_normal((rows, tasks))
-    for a, b in zip(alpha, beta):
-        y += np.sin(a * projected + b)
-    targets = {f"task{k + 1}": y[:, k].astype(dtype) for k in range(tasks)}
-    return Dataset(x.astype(dtype, copy=False), targets, {})
+    with _fitting_memory(rows=rows, inputs=inputs, tasks=tasks, sines=sines):
+        alpha, beta = _waves(sines, seed)
+        random_x, random_noise = streams(seed, 4)[2:]
+        x = random_x.standard_normal((rows, inputs))
+        projected = x @ w.T  # (n, tasks)
+        y = projected + noise * random_noise.standard_normal((rows, tasks))
+        for a, b in zip(alpha, beta):
+            y += np.sin(a * projected + b)
+        largest = np.finfo(dtype).max
+        require(np.abs(y).max() <= largest, f"noise, scale: targets too large for {dtype}")
+        targets = {f"task{k + 1}": y[:, k].astype(dtype) for k in range(tasks)}
+        return Dataset(x.astype(dtype, copy=False), targets, {})
 
 
 def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
@@ -95,9 +100,10 @@ def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
     _check_number("correlation", correlation, -1 / max(tasks - 1, 1), 1.0)
     _check_number("scale", scale, 0.0, math.inf)
     random = streams(seed, 4)[0]
-    q, r = np.linalg.qr(random.standard_normal((inputs, tasks)))
-    u = (q * np.sign(np.diag(r))).T  # (tasks, inputs); the signs make it unique
-    return scale * _mixture(correlation, tasks) @ u
+    with _fitting_memory(inputs=inputs, tasks=tasks):
+        q, r = np.linalg.qr(random.standard_normal((inputs, tasks)))
+        u = (q * np.sign(np.diag(r))).T  # (tasks, inputs); the signs make it unique
+        return scale * _mixture(correlation, tasks) @ u
 
 
 def _mixture(p, tasks):
@@ -124,10 +130,22 @@ def _waves(sines, seed):
 
 def _check_count(name, value, least):
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-    require(fits, f"{name} is {value!r}, expected an integer of at least {least}")
+    require(fits, f"{name} is {shown(value)}, expected an integer of at least {least}")
 
 
 def _check_number(name, value, low, high):
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    fits = number and low <= value <= high and math.isfinite(value)
-    require(fits, f"{name} is {value!r}, expected a number from {low} to {high}")
+    number = isinstance(value, (int, float, np.integer, np.floating)) and type(value) is not bool
+    fits = number and low <= value <= high and abs(value) <= sys.float_info.max
+    require(fits, f"{name} is {shown(value)}, expected a number from {low} to {high}")
+
+
+@contextlib.contextmanager
+def _fitting_memory(**sizes):
+    """Refuse sizes of arrays that no memory holds, which NumPy says in two ways."""
+    try:
+        yield
+    except (MemoryError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        given = ", ".join(f"{name} {shown(size)}" for name, size in sizes.items())
+        raise InputError(f"{given}: more than the memory holds") from None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npple.data import read_columns
+from npple.data import columns, read_columns
 from npple.errors import FileError, InputError
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).map(
@@ -143,3 +143,25 @@ def test_given_names_are_held_to_the_same_rules(tmp_path):
         read_columns(path, ["a", "a"])
     with pytest.raises(InputError, match="row 1: 2 fields, expected 3"):
         read_columns(path, ["a", "b", "c"])
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_expanded(folder, monkeypatch):
+    monkeypatch.setattr(columns, "ANY_EXPANSION", 1000)
+    bomb = gzip.compress(b"a,b\n" * 10**6)  # expands to about 1000 times its size
+    path = written(folder, bomb)
+    with pytest.raises(FileError, match=f"{len(bomb)} bytes of gzip expand to more than"):
+        read_columns(path)
+    monkeypatch.setattr(columns, "EXPANSION", 2000)
+    assert len(read_columns(path, ["a", "b"])["b"]) == 10**6
+
+
+def test_a_hundred_thousand_columns_are_read(folder):
+    names = [f"c{i}" for i in range(10**5)]
+    read = read_columns(written(folder, "\n".join([",".join(names)] + [",".join("1" * 10**5)] * 2)))
+    assert list(read) == names and read["c99999"] == ["1", "1"]
+
+
+@pytest.mark.parametrize("names", [5, "ab", [1, 2], [None]])
+def test_names_are_texts(folder, names):
+    with pytest.raises(InputError, match="names: .*, expected a sequence of texts"):
+        read_columns(written(folder, "1,2\n"), names)

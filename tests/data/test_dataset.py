@@ -64,9 +64,9 @@ def test_a_seed_is_an_integer_from_0(seed):
         numbered(4).split(0.5, seed)
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan")])
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan"), "half", 10**400])
 def test_a_fraction_is_between_0_and_1(fraction):
-    with pytest.raises(InputError, match="fraction is .*, expected a number between 0 and 1"):
+    with pytest.raises(InputError, match="fraction"):
         numbered(4).split(fraction, 0)
 
 
@@ -74,10 +74,13 @@ def test_a_fraction_is_between_0_and_1(fraction):
     "x, targets, masks, message",
     [
         ({}, {}, {}, "no features"),
-        ({"a": np.zeros(3), "b": np.zeros(2)}, {}, {}, r"'b' has \(2,\) rows, expected 3"),
-        (np.zeros((3, 2)), {"t": np.zeros(2)}, {}, r"'t' has \(2,\) rows, expected 3"),
-        (np.zeros((3, 2)), {"t": np.float64(0)}, {}, r"'t' has \(\) rows, expected 3"),
-        (np.zeros((3, 2)), {}, {"t": np.ones(3, bool)}, "mask of 't', expected one of"),
+        (None, {}, {}, "x: an array of rows is needed"),
+        ({"a": [1, 2]}, {}, {}, "x: 'a': an array of rows is needed"),
+        ({"a": np.zeros(3), "b": np.zeros(2)}, {}, {}, "x: 'b': 2 rows, expected 3"),
+        (np.zeros((3, 2)), {"t": np.zeros(2)}, {}, "targets: 't': 2 rows, expected 3"),
+        (np.zeros((3, 2)), {"t": np.float64(0)}, {}, "targets: 't': an array of rows is needed"),
+        (np.zeros((3, 2)), [np.zeros(3)], {}, "targets: a dict of arrays is needed"),
+        (np.zeros((3, 2)), {}, {"t": np.ones(3, bool)}, "masks: 't', expected one of"),
         (np.zeros((3, 2)), {"t": np.zeros(3)}, {"t": np.ones(3)}, "float64, expected bool"),
     ],
 )
@@ -86,7 +89,8 @@ def test_arrays_that_do_not_belong_together_are_refused(x, targets, masks, messa
         Dataset(x, targets, masks)
 
 
-@pytest.mark.parametrize("rows", [3, np.zeros((2, 2), int), np.array([0.0, 1.0])])
-def test_take_refuses_what_is_not_a_list_of_rows(rows):
-    with pytest.raises(InputError, match="expected a slice or a 1-D index array"):
+@pytest.mark.parametrize("rows", [3, None, [[1], [2, 3]], np.zeros((2, 2), int), [0.0, 1.0], [5],
+                                  [-6], [True] * 4])
+def test_take_refuses_what_selects_no_rows(rows):
+    with pytest.raises(InputError, match="rows: .*, expected a slice, indices of 5 rows"):
         numbered(5).take(rows)
