@@ -1,0 +1,118 @@
+"""How far rounding alone may take each tensor: Monte Carlo arithmetic on the reference itself.
+
+The same forward, backward and Adam run in float64 on arrays that perturb every result of every
+operation, and every term of every sum, at random by up to `SAFETY` unit roundoffs (Parker 1997,
+"Monte Carlo Arithmetic"). The largest deviation over some copies is what a correct program in that
+precision may show, whatever its order of summation and whichever of the usual formulas it takes.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from npple.oracle.deviant_rows import deviant_gate, with_rows
+from npple.oracle.variant import compute, each_column
+from npple.routing import Gate
+
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+SAFETY = 8  # unit roundoffs that one operation may be off by
+FLOOR = 16  # unit roundoffs, of a tensor's largest entry, that are always forgiven
+COPIES = 8  # random runs a precision
+EXACT = {"maximum", "negative", "absolute"}  # operations that do not round
+NEAR_ONE = {"exp", "ndtr"}  # what the usual formulas take from 1: 1 - y², 1 + erf(z), p - y
+POOL = 2**20  # random numbers, taken from a random place on
+FINE = 2.0**-34  # stands for float64, whose own unit roundoff cannot be seen in float64: the
+                 # deviations are linear in it, and scaled back
+
+
+def tolerances(variant, case, precisions=tuple(UNITS), wanted=None):
+    """The deviation from the exact value that each precision excuses.
+
+    Parameters
+    ----------
+    variant : npple.oracle.variant.Variant
+    case : npple.random_case.Case
+        In float64, from `npple.oracle.variant.cast`.
+    precisions : sequence of str
+        Keys of `UNITS`, finest first: none excuses less than a finer one.
+    wanted : collection of str, optional
+        As for `npple.oracle.variant.compute`.
+
+    Returns
+    -------
+    dict of tuple of float
+        Name -> one number a precision: relative to the largest entry of the tensor.
+    """
+    noise = np.array([max(UNITS[p], FINE) for p in precisions])
+    scale = np.array([UNITS[p] for p in precisions]) / noise
+    floor = FLOOR * np.array([UNITS[p] for p in precisions])
+    exact = compute(variant, case, wanted)
+    perturbed = compute(_textbook(variant), _noisy(case, noise), wanted)
+    found = {}
+    with np.errstate(all="ignore"):
+        for (name, y), (_, noisy) in zip(exact, perturbed):
+            largest = np.abs(y).max()
+            error = np.abs(noisy.view(np.ndarray) - y).reshape(len(noise), -1).max(axis=1)
+            least = floor / min(largest, 1) if name.startswith("loss") else floor
+            allowed = np.maximum.accumulate(np.maximum(scale * error / largest, least))
+            found[name] = tuple(allowed.tolist() if largest else [0.0] * len(noise))
+    return found
+
+
+def _textbook(variant):
+    """The variant with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
+    def change(row):
+        softmax = isinstance(row, Gate) and getattr(row, "squash", "softmax") == "softmax"
+        return deviant_gate(row, squash="textbook") if softmax else row
+    return replace(variant, table=with_rows(variant.table, change))
+
+
+def _noisy(case, units):
+    """The case with `COPIES` copies a unit roundoff of all its floats, stacked in front."""
+    amplitude = SAFETY * np.repeat(units, COPIES)
+    rng = np.random.default_rng(0)
+    pool = rng.uniform(-1, 1, POOL)
+
+    def shake(array):
+        """array (copies, ...) times 1 + amplitude · [-1, 1)."""
+        start = rng.integers(POOL // 2)
+        noise = pool[start:start + array.size]
+        noise = (noise.reshape(array.shape) if noise.size == array.size
+                 else np.resize(noise, array.shape))
+        noise = noise * amplitude.reshape(-1, *(1,) * (array.ndim - 1))
+        noise *= array
+        noise += array
+        return noise
+
+    def rounded(operation, result):
+        """The result of an operation as a rounding one could have it."""
+        if operation in NEAR_ONE:
+            return shake(result + 1) - 1
+        return result if operation in EXACT else shake(result)
+
+    class Noisy(np.ndarray):
+        """An array whose every operation is off by random roundings."""
+
+        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+            inputs = [np.asarray(array) for array in inputs]
+            if ufunc is np.matmul or ufunc is np.add and method != "__call__":
+                inputs[0] = shake(inputs[0])  # the terms of a sum
+            result = np.asarray(getattr(ufunc, method)(*inputs, **options))
+            if result.dtype.kind == "f":
+                result = rounded(ufunc.__name__, result).view(Noisy)
+            if out is None:
+                return result
+            out[0][...] = result
+            return out[0]
+
+        def __array_function__(self, function, types, inputs, options):
+            result = super().__array_function__(function, types, inputs, options)
+            return result.view(Noisy) if isinstance(result, np.ndarray) else result
+
+    def copies(array):
+        if array.dtype.kind != "f":
+            return array
+        return np.broadcast_to(array, (len(amplitude), *array.shape)).view(Noisy)
+
+    return replace(case, params={name: copies(p) for name, p in case.params.items()},
+                   x=each_column(case.x, copies))
