@@ -1,0 +1,504 @@
+"""The catalogue: how implementations are known to deviate, each as a small change of a `Variant`.
+
+Most are another routing table; some put a row of `deviant_rows` in the place of the paper's; the
+last ones change the loss or Adam. A deviation maps a variant to its deviating versions, so that
+deviations can be combined.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npple.adam import Adam
+from npple.errors import InputError
+from npple.network import forward
+from npple.oracle.deviant_rows import (DeviantTower, PickedExperts, Stay, deviant_gate,
+                                        with_rows)
+from npple.oracle.variant import Variant, compute
+from npple.ops import ACTIVATIONS
+from npple.routing import Experts, Gate, Level, Source, Table, Tower
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A known way to be something else than the paper's model.
+
+    Attributes
+    ----------
+    name : str
+        Short and stable.
+    description : str
+        One sentence, to be read after "PLE in which".
+    consequence : str
+        What it does to learning and to the separation of the tasks.
+    seen : tuple of str
+        Where public code does this: repository, file, thread. Empty where none is known to us.
+    variants : callable
+        (Variant, the candidate's arrays) -> the deviating variants, each with a detail in words.
+    convention : bool
+        Whether it is a choice that leaves the model what it is, and may be declared.
+    """
+
+    name: str
+    description: str
+    consequence: str
+    seen: tuple[str, ...]
+    variants: Callable
+    convention: bool = False
+
+
+# How the tables are changed ---------------------------------------------------------------------
+
+def _gates(change):
+    """The deviation that changes each gate of a table: change(table, gate) -> gate."""
+    def variants(variant, given):
+        table = variant.table
+        changed = with_rows(table, lambda row: change(table, row) if isinstance(row, Gate) else row)
+        return [(replace(variant, table=changed), "")]
+    return variants
+
+
+def _all_deviant(**changes):
+    return _gates(lambda table, gate: deviant_gate(gate, **changes))
+
+
+def _place(row):
+    """The level and the stream of a row called `level2/income...`."""
+    level, _, rest = row.name.partition("/")
+    return level, rest.split("/")[0]
+
+
+def _groups(table, level, streams):
+    """The expert groups of these streams on a level, those that there are."""
+    names = [f"{level}/{stream}/experts" for stream in streams]
+    return [table.row[name] for name in names if name in table.row]
+
+
+def _bank(table, level):
+    """All experts of a level in a list, tasks first: pairs of a group and an index."""
+    return [(group, i) for group in _groups(table, level, (*table.tasks, "shared"))
+            for i in range(group.count)]
+
+
+def _strided(table, level, stream):
+    """The experts a task takes from the list if it steps by tasks, not by experts a task."""
+    tasks, bank = list(table.tasks), _bank(table, level)
+    own = [group.count for group in _groups(table, level, [stream])] if stream in tasks else []
+    start = tasks.index(stream) * len(tasks) if own else 0
+    taken = bank[start:start + sum(own)]
+    return taken if own and len(taken) == sum(own) else None
+
+
+# Who reads whom ---------------------------------------------------------------------------------
+
+def _selector_input(table, gate):
+    return replace(gate, selector="input")
+
+
+def _shared_reads_tasks(variant, given):
+    """Above level one, each task has the shared experts run on its own representation."""
+    table, levels = variant.table, []
+    for below, level in zip((None, *table.levels), table.levels):
+        groups, fusions = list(level.groups), list(level.fusions)
+        made = {fusion.name for fusion in below.fusions} if below else set()
+        shared = [group for group in groups if below and _place(group)[1] == "shared"]
+        for group in shared:
+            for i, fusion in enumerate(fusions):
+                own = f"{_place(below.fusions[0])[0]}/{_place(fusion)[1]}"
+                mixed = group.name in (source.name for source in fusion.sources)
+                if own not in made or _place(fusion)[1] == "shared" or not mixed:
+                    continue
+                copy = replace(group, name=f"{group.name} of {_place(fusion)[1]}", reads=own,
+                               parameters=group.parameters)
+                groups.append(copy)
+                fusions[i] = replace(fusion, sources=tuple(
+                    replace(source, name=copy.name) if source.name == group.name else source
+                    for source in fusion.sources))
+        levels.append(Level(tuple(groups), tuple(fusions)))
+    return [(replace(variant, table=Table(table.inputs, tuple(levels), table.towers)), "")]
+
+
+def _shared_gate_shared_only(table, gate):
+    level, stream = _place(gate)
+    start = 0
+    for source in gate.sources:
+        count = source.count(table)
+        if stream == "shared" and source.name == f"{level}/shared/experts":
+            return deviant_gate(gate, sources=(source,), columns=tuple(range(start, start + count)),
+                            outputs=gate.count(table))
+        start += count
+    return gate
+
+
+def _shared_mean(table, gate):
+    return deviant_gate(gate, squash="mean") if _place(gate)[1] == "shared" else gate
+
+
+def _shared_stays(table, gate):
+    return (Stay(gate.name, tuple(gate.shapes(table).items()))
+            if _place(gate)[1] == "shared" else gate)
+
+
+def _stride_outputs(table, gate):
+    level, stream = _place(gate)
+    taken, own = _strided(table, level, stream), f"{level}/{stream}/experts"
+    if taken is None:
+        return gate
+    sources = []
+    for source in gate.sources:
+        if source.name == own:
+            sources += [Source(group.name, (i,)) for group, i in taken]
+        else:
+            sources.append(source)
+    return deviant_gate(gate, sources=tuple(sources))
+
+
+def _stride_parameters(variant, given):
+    def change(row):
+        taken = isinstance(row, Experts) and _strided(variant.table, *_place(row))
+        if not taken:
+            return row
+        picks = tuple((group.parameters, i) for group, i in taken)
+        return PickedExperts(**vars(row), picks=picks)
+    return [(replace(variant, table=with_rows(variant.table, change)), "")]
+
+
+def _shared_first(table, gate):
+    shared = [source for source in gate.sources if _place(source)[1] == "shared"]
+    return replace(gate, sources=(*shared, *(s for s in gate.sources if s not in shared)))
+
+
+def _last_gate_all(table, gate):
+    if gate not in table.levels[-1].fusions:
+        return gate
+    groups = _groups(table, _place(gate)[0], (*table.tasks, "shared"))
+    return replace(gate, sources=tuple(Source(group.name) for group in groups))
+
+
+# Gates ------------------------------------------------------------------------------------------
+
+def _gate_bias(table, gate):
+    return replace(gate, bias=True)
+
+
+def _gate_hidden(variant, given):
+    """The widths are those of the candidate's own parameters, the activation is tried."""
+    def change(row, activation):
+        if not isinstance(row, Gate):
+            return row
+        units = []
+        while (weight := f"params/{row.parameters}/layer{len(units) + 1}/weight") in given:
+            units.append(given[weight].shape[-1])
+        hidden = tuple(units[:-1])
+        return replace(row, units=hidden, activations=(activation,) * len(hidden)) if units else row
+    return [(replace(variant, table=with_rows(variant.table, lambda row: change(row, activation))),
+             activation) for activation in ACTIVATIONS]
+
+
+def _batchnorm(variant, given):
+    return [(_all_deviant(normalise=kind)(variant, given)[0][0], detail) for kind, detail in (
+        ("batch", "with the statistics of the batch"),
+        ("fresh", "with running statistics that were never updated"))]
+
+
+def _others_detached(table, gate):
+    own = {_place(gate)[1], "shared"}
+    names = tuple(s.name for s in gate.sources if _place(s)[1] not in own)
+    return deviant_gate(gate, detached=names) if names else gate
+
+
+# Experts and towers -----------------------------------------------------------------------------
+
+def _linear_experts(variant, given):
+    changed = with_rows(variant.table, lambda row: replace(row, activations=(*row.activations[:-1],
+                    "identity")) if isinstance(row, Experts) else row)
+    return [(replace(variant, table=changed), "")]
+
+
+def _tower_output(variant, given):
+    def activated(activation, kinds):
+        def change(row):
+            if not isinstance(row, Tower) or row.kind.split(":")[0] not in kinds:
+                return row
+            return DeviantTower(**vars(row), output=activation)
+        return replace(variant, table=with_rows(variant.table, change)), activation
+
+    every = ("binary", "regression", "multiclass")
+    return [activated("sigmoid", ("binary",)), *(activated(name, every) for name in ACTIVATIONS
+                                                 if name != "identity")]
+
+
+# Losses and Adam --------------------------------------------------------------------------------
+
+def _changed(**changes):
+    return lambda variant, given: [(replace(variant, **changes), "")]
+
+
+def _mean_over_tasks(variant, given):
+    return [(replace(variant, shrink=len(variant.table.tasks)), "")]
+
+
+@dataclass(frozen=True)
+class DeviantAdam(Adam):
+    """Adam in another form, and with `l2` times the parameters added to the gradients."""
+
+    form: str = "paper"
+    l2: float | None = 0.0
+
+    def __post_init__(self):
+        """The settings are those of an `Adam` that was checked."""
+
+    def step(self, params, grads, state, only=None):
+        params, state = dict(params), dict(state)
+        for name, p in params.items():
+            g = grads[name] + self.l2 * p
+            t = int(state[f"t/{name}"]) + 1
+            m = self.beta1 * state[f"m/{name}"] + (1 - self.beta1) * g
+            v = self.beta2 * state[f"v/{name}"] + (1 - self.beta2) * (g * g)
+            one, two = 1 - self.beta1**t, 1 - self.beta2**t
+            update = {"paper": lambda: m / one / (np.sqrt(v / two) + self.epsilon),
+                      "inside": lambda: m / one / np.sqrt(v / two + self.epsilon),
+                      "hat": lambda: m / one * two**0.5 / (np.sqrt(v) + self.epsilon),
+                      "uncorrected": lambda: m / (np.sqrt(v) + self.epsilon)}[self.form]()
+            params[name] = p * (1 - self.rate * self.weight_decay) - self.rate * update
+            state |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
+        return params, state
+
+
+def _adam(**changes):
+    def variants(variant, given):
+        adam = variant.adam
+        adam = adam if isinstance(adam, DeviantAdam) else DeviantAdam(**vars(adam))
+        return [(replace(variant, adam=replace(adam, **changes)), "")]
+    return variants
+
+
+def _adam_l2(variant, given):
+    decay = variant.adam.weight_decay
+    return _adam(l2=decay or None, weight_decay=0.0)(variant, given)
+
+
+DEVIATIONS = (
+    Deviation(
+        "selector-input", "the gate's selector is the raw input at every level",
+        "the routing above level one ignores what was extracted below, and no gradient reaches "
+        "lower levels through the gates",
+        ("facebookresearch/AdaTT, mtl_lib.py, MLMMoE.forward (multi-level MMoE)",),
+        _gates(_selector_input)),
+    Deviation(
+        "last-gate-all", "the last level's gates mix the experts of all tasks",
+        "every task's loss reaches every other task's experts on the last level, as in "
+        "multi-level MMoE: nothing is separated",
+        (), _gates(_last_gate_all)),
+    Deviation(
+        "stride-parameters", "a task's experts run with the parameters found by stepping through "
+        "the list of all experts by the number of tasks instead of by the experts a task has",
+        "tasks train and use one another's experts, or shared ones, and some experts are never "
+        "used",
+        ("PaddlePaddle/PaddleRec, models/multitask/ple/net.py, SinglePLELayer.forward; reported "
+         "in pull request 932",), _stride_parameters),
+    Deviation(
+        "stride-outputs", "a task's gate takes expert outputs found by stepping through the list "
+        "of all experts by the number of tasks instead of by the experts a task has",
+        "a task mixes other tasks' experts, so its loss reaches them, and leaves some of its own "
+        "out",
+        (), _gates(_stride_outputs)),
+    Deviation(
+        "shared-reads-tasks", "above level one the shared experts are run anew on each task's own "
+        "representation",
+        "what the shared gate extracted is not used, so tasks exchange nothing but the shared "
+        "experts' parameters: the layers are not progressive",
+        ("median-research-group/LibMTL, LibMTL/architecture/PLE.py; asked about in issue 88",
+         "easezyc/Multitask-Recommendation-Library, issue 4"), _shared_reads_tasks),
+    Deviation(
+        "shared-first", "a gate's weights have the shared experts before the specific ones",
+        "none for learning; parameters and gate weights of another program are in another order",
+        ("median-research-group/LibMTL, LibMTL/architecture/PLE.py",), _gates(_shared_first),
+        convention=True),
+    Deviation(
+        "shared-gate-shared-only", "the shared gate sees only the shared experts",
+        "no task's experts feed the shared representation, so knowledge of the tasks never "
+        "reaches the levels above through it, and separation is complete from level one",
+        (), _gates(_shared_gate_shared_only)),
+    Deviation(
+        "shared-mean", "there is no shared gate: the shared representation is the plain mean of "
+        "all experts",
+        "every expert counts the same for every sample, and nothing learns which to share",
+        (), _gates(_shared_mean)),
+    Deviation(
+        "shared-input", "there is no shared gate: the shared representation stays the input",
+        "the shared experts of every level start from the raw input, and no task's loss reaches "
+        "another task's experts",
+        (), _gates(_shared_stays)),
+    Deviation(
+        "gate-bias", "the gates have a bias",
+        "a gate can prefer an expert whatever the sample; with a bias of zero the model is the "
+        "paper's",
+        ("PaddlePaddle/PaddleRec, models/multitask/ple/net.py",
+         "median-research-group/LibMTL, LibMTL/architecture/PLE.py",
+         "datawhalechina/torch-rechub, torch_rechub/basic/layers.py, MLP as gate"),
+        _gates(_gate_bias), convention=True),
+    Deviation(
+        "gate-hidden", "the gates have hidden layers",
+        "gates can express more, at the price of parameters",
+        ("shenweichen/DeepCTR-Torch, deepctr_torch/models/multitask/ple.py: "
+         "gate_dnn_hidden_units=(64,) by default",), _gate_hidden, convention=True),
+    Deviation(
+        "gate-batchnorm", "the gates' logits are batch-normalised",
+        "a sample's weights depend on the other samples of its batch, and the gate's own scale is "
+        "lost: it cannot become as sharp as it would",
+        ("datawhalechina/torch-rechub, torch_rechub/basic/layers.py: MLP puts BatchNorm1d before "
+         "the softmax of the gates of torch_rechub/models/multi_task/ple.py",), _batchnorm),
+    Deviation(
+        "gate-softmax-batch", "the gates' softmax runs over the batch instead of the experts",
+        "the weights of a sample do not sum to one and depend on the batch; a batch of one gives "
+        "every expert the weight one",
+        (), _all_deviant(squash="batch")),
+    Deviation(
+        "gate-no-softmax", "the gates have no softmax: the logits are the weights",
+        "weights may be negative and of any size, so experts are no longer mixed but combined",
+        (), _all_deviant(squash="none")),
+    Deviation(
+        "gate-sigmoid", "the gates have a sigmoid instead of a softmax",
+        "the weights do not sum to one, so experts do not compete and specialise less",
+        (), _all_deviant(squash="sigmoid")),
+    Deviation(
+        "expert-linear-end", "an expert's last layer has no activation",
+        "an expert of one layer is linear, and a level of them adds nothing but the gates' "
+        "mixing",
+        (), _linear_experts),
+    Deviation(
+        "output-probability", "what is given as the tower's output is the probability after it",
+        "none for learning; the tensor's name is prediction/TASK",
+        (), _changed(probabilities=True)),
+    Deviation(
+        "tower-activation", "the tower's output goes through an activation before the loss",
+        "logits or values cannot take every value: with relu no probability falls below one half, "
+        "with sigmoid none leaves the range from 0.5 to 0.73",
+        (), _tower_output),
+    Deviation(
+        "stop-selector", "the gradient is stopped through the selector",
+        "lower levels and embeddings do not learn what the gates need to see",
+        (), _all_deviant(selects=False)),
+    Deviation(
+        "stop-others", "the gradient is stopped through other tasks' experts",
+        "the forward pass is the paper's, but no task learns from another: every task is isolated "
+        "on every level",
+        (), _gates(_others_detached)),
+    Deviation(
+        "stop-gate", "the gradient is stopped through the gate's weights",
+        "the gates never learn and stay as they were initialised",
+        (), _all_deviant(learns=False)),
+    Deviation(
+        "loss-sum", "a task's loss is summed over its rows instead of averaged",
+        "the step grows with the batch, and tasks with more rows weigh more",
+        ("shenweichen/DeepCTR-Torch, deepctr_torch/models/basemodel.py, fit: reduction='sum'",),
+        _changed(divisor="one")),
+    Deviation(
+        "loss-batch-mean", "a task's masked loss is divided by the batch size instead of its rows",
+        "tasks whose sample space is small are weighed down by just that share",
+        ("keras-team/keras, issue 12850, custom_mse",), _changed(divisor="batch")),
+    Deviation(
+        "loss-mean-over-tasks", "the joint loss is divided by the number of tasks",
+        "none but a smaller step; under Adam hardly any",
+        ("datawhalechina/torch-rechub, torch_rechub/trainers/mtl_trainer.py, train_one_epoch",),
+        _mean_over_tasks),
+    Deviation(
+        "weights-twice", "the task weights are applied twice",
+        "weights count as their squares: strong tasks dominate",
+        (), _changed(weight_power=2)),
+    Deviation(
+        "weights-ignored", "the task weights are not applied",
+        "all tasks weigh the same, whatever was asked for",
+        (), _changed(weight_power=0)),
+    Deviation(
+        "adam-epsilon-inside", "Adam adds epsilon inside the square root",
+        "small gradients get smaller steps: sqrt(epsilon) is far larger than epsilon",
+        ("hand-written optimizers in many small repositories: m_hat / np.sqrt(v_hat + epsilon)",),
+        _adam(form="inside")),
+    Deviation(
+        "adam-epsilon-hat", "Adam adds epsilon before the bias correction (epsilon hat)",
+        "early steps are smaller where gradients are small: epsilon counts up to 30 times",
+        ("tensorflow/tensorflow, tensorflow/python/training/adam.py; reported in issue 9047",),
+        _adam(form="hat")),
+    Deviation(
+        "adam-no-correction", "Adam has no bias correction",
+        "the first steps are about three times too large",
+        (), _adam(form="uncorrected")),
+    Deviation(
+        "adam-l2", "Adam adds the weight decay to the gradient",
+        "the decay is divided by the gradient's size: weights with large gradients hardly decay",
+        ("datawhalechina/torch-rechub, torch_rechub/trainers/mtl_trainer.py: torch.optim.Adam "
+         "with weight_decay=1e-5 by default",), _adam_l2),
+)
+BY_NAME = {deviation.name: deviation for deviation in DEVIATIONS}
+
+
+def deviate(deviation, variant, given):
+    """The variants of a deviation that differ from `variant` and can be built at all."""
+    try:
+        return [(changed, detail) for changed, detail in deviation.variants(variant, given)
+                if changed != variant]
+    except InputError:
+        return []
+
+
+# Numbers of the candidate's own -----------------------------------------------------------------
+
+def complete(variant, case, given):
+    """The variant and the case with all numbers the variant needs, or None.
+
+    A parameter is the candidate's own where it gives `params/NAME`, otherwise the bundle's. The
+    biases of gates are found from the candidate's logits, an unknown weight decay from its first
+    Adam step.
+    """
+    params, fitted = {}, []
+    for name, shape in variant.table.shapes.items():
+        value = given.get(f"params/{name}", case.params.get(name))
+        if value is not None and value.shape == shape:
+            params[name] = value.astype(np.float64)
+        elif "/gate/" in name and name.endswith("/bias") and f"params/{name}" not in given:
+            params[name] = np.zeros(shape)
+            fitted.append(name)
+        else:
+            return None
+    for name in fitted:
+        gate = name.rsplit("/", 2)[0]
+        logits = forward(variant.table, params, case.x, case.noise)[f"{gate}/logits"]
+        theirs = given.get(f"{gate}/logits")
+        wanted = (len(logits), *params[name].shape)
+        if len(logits) < 2 or theirs is None or not theirs.shape == logits.shape == wanted:
+            return None
+        params[name] = (theirs - logits).mean(axis=0)
+    case = replace(case, params=params)
+    if getattr(variant.adam, "l2", 0.0) is None:
+        return _with_decay(variant, case, given)
+    return variant, case
+
+
+def _with_decay(variant, case, given):
+    """The weight decay that explains the candidate's first Adam step best, by Gauss-Newton."""
+    theirs = {name: given[f"adam1/{name}"] for name, p in case.params.items()
+              if getattr(given.get(f"adam1/{name}"), "shape", None) == p.shape}
+    if not theirs:
+        return None
+    names = {f"grad/{name}" for name in theirs}
+    grads = {name[5:]: g for name, g in compute(replace(variant, adam=Adam()), case, names)
+             if name in names}
+    params = {name: case.params[name] for name in theirs}
+    state = variant.adam.init(params)
+
+    def step(decay):
+        made, _ = replace(variant.adam, l2=decay).step(params, grads, state)
+        return np.concatenate([made[name].ravel() for name in theirs])
+
+    decay, target = 0.0, np.concatenate([array.ravel() for array in theirs.values()])
+    for _ in range(20):
+        here = step(decay)
+        slope = (step(decay + 1e-6) - here) / 1e-6
+        change = float(slope @ (target - here) / (slope @ slope))
+        decay += change
+        if not abs(change) > 1e-12:  # what is left is about its square; also if nothing is finite
+            break
+    return replace(variant, adam=replace(variant.adam, l2=decay)), case

@@ -1,0 +1,137 @@
+"""A candidate's tensors: taken in from a dictionary, a file or a folder, and compared one by one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from npple.errors import FileError, require
+from npple.oracle.rounding import FLOOR, UNITS
+
+SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24,
+            "bfloat16": 2.0**-133}  # the smallest positive number: what underflow may cost
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor compared.
+
+    `error` is the largest difference relative to the largest expected entry, found at `index`;
+    `tolerance` is what rounding excuses. `fault` is what else is wrong: the shape, an entry that
+    is not finite.
+    """
+
+    name: str
+    error: float
+    tolerance: float
+    index: tuple[int, ...] = ()
+    got: float | None = None
+    expected: float | None = None
+    fault: str = ""
+
+    @property
+    def passed(self):
+        return not self.fault and self.error <= self.tolerance
+
+    @property
+    def excess(self):
+        """The error in units of the tolerance."""
+        if self.fault or self.error > 0 == self.tolerance:
+            return float("inf")
+        return self.error / self.tolerance if self.error else 0.0
+
+
+def compare(name, got, expected, tolerance, precision):
+    """One `Row`.
+
+    Parameters
+    ----------
+    name : str
+    got, expected : ndarray
+    tolerance : float
+        Relative to the largest expected entry.
+    precision : str
+        Of the candidate: underflow in it is forgiven.
+    """
+    if got.shape != expected.shape:
+        return Row(name, float("inf"), tolerance,
+                   fault=f"shape {got.shape}, expected {expected.shape}")
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    if not np.isfinite(got).all():
+        index = tuple(map(int, np.argwhere(~np.isfinite(got))[0]))
+        return Row(name, float("inf"), tolerance, index, None, float(expected[index]),
+                   f"{got[index]} at {index}")
+    error = np.abs(got - expected)
+    index = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))
+    largest = float(np.abs(expected).max())
+    if largest:
+        tolerance += FLOOR * SMALLEST[precision] / largest
+    return Row(name, float(error[index]) / (largest or 1.0), tolerance, index, float(got[index]),
+               float(expected[index]))
+
+
+def read_results(path):
+    """The named arrays of an `.npz` file, or of the `.npy` files in a folder and its subfolders.
+
+    Raises
+    ------
+    FileError
+        If there is nothing to read at `path`, or it cannot be read.
+    """
+    path, arrays, name = Path(path), {}, None
+    try:
+        if path.is_dir():
+            for file in sorted(path.rglob("*.npy")):
+                name = file.relative_to(path).with_suffix("").as_posix()
+                arrays[name] = np.load(file, allow_pickle=False)
+        else:
+            file = np.load(path, allow_pickle=False)
+            require(isinstance(file, np.lib.npyio.NpzFile), "a single array, which has no name")
+            with file:
+                for name in (n for n in file.files if n != "meta.json"):
+                    arrays[name] = file[name]
+    except Exception as error:  # zipfile and numpy document no complete list
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = f"{name}: " if name else ""
+        raise FileError(f"{path}: no results file (.npz) or folder of .npy: {where}{reason}") \
+            from error
+    if not arrays:
+        raise FileError(f"{path}: holds no arrays")
+    return arrays
+
+
+def as_arrays(results):
+    """A candidate's results as real arrays, and the coarsest precision among them.
+
+    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
+
+    Raises
+    ------
+    InputError
+        For anything that is no mapping from names to real numbers.
+    """
+    require(isinstance(results, Mapping),
+            f"candidate: a dict of arrays by name is needed, got {type(results).__name__}")
+    arrays, found = {}, {"float64"}
+    for name, value in results.items():
+        require(isinstance(name, str), f"candidate: names are text, got {name!r}")
+        arrays[name], precision = _real(name, value)
+        found.add(precision)
+    return arrays, max(found, key=UNITS.get)
+
+
+def _real(name, value):
+    """One array, and its precision; float64 for integers, in which small ones are exact."""
+    for step in ("detach", "cpu"):
+        value = getattr(value, step, lambda value=value: value)()
+    precision = str(getattr(value, "dtype", "")).rpartition(".")[2]
+    if precision == "bfloat16":  # NumPy has none of its own
+        value = value.float() if hasattr(value, "float") else value.astype(np.float32)
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        require(False, f"candidate: {name}: not an array: {error}")
+    require(array.dtype.kind in "biuf",
+            f"candidate: {name}: real numbers are needed, got dtype {array.dtype}")
+    return array, precision if precision in UNITS else "float64"

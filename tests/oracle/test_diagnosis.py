@@ -1,0 +1,112 @@
+"""The catalogue and the search in it, on candidates made by the catalogue itself.
+
+tests/peers/test_deviations.py makes them with PyTorch instead.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+
+import npple
+from npple import oracle
+from npple.isolation import isolation
+from npple.network import Network
+from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
+from npple.oracle.variant import cast, compute
+
+OWN = {"gate-hidden", "gate-bias", "adam-l2", "last-gate-all"}  # need numbers of the candidate
+
+
+@functools.cache
+def vectors():
+    return oracle.make_vectors(npple.ple(
+        3, {"a": "binary", "b": "regression"}, levels=2, task_experts=3, shared_experts=1,
+        expert_units=(3,), tower_units=()))
+
+
+def deviating(name, given=None, form=0):
+    """A candidate with a deviation, all tensors."""
+    variant, _ = deviate(BY_NAME[name], vectors().variant, given or {})[form]
+    completed = complete(variant, cast(vectors().case, np.float64), given or {})
+    return dict(compute(*completed))
+
+
+def names(given, **options):
+    return [diagnosis.names for diagnosis in
+            oracle.check(vectors(), given, **options).diagnosis]
+
+
+@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN])
+def test_a_candidate_made_from_the_catalogue_is_named(name):
+    assert names(deviating(name)) == [(name,)]
+
+
+def test_all_deviations_say_what_they_are_and_where_they_were_seen():
+    assert len(DEVIATIONS) == len(BY_NAME)
+    for deviation in DEVIATIONS:
+        assert deviation.description and deviation.consequence
+        assert isinstance(deviation.seen, tuple) and all(deviation.seen)
+        assert deviation.name == deviation.name.lower() and " " not in deviation.name
+    assert {d.name for d in DEVIATIONS if d.convention} == {"shared-first", "gate-bias",
+                                                            "gate-hidden"}
+
+
+def test_what_several_deviations_explain_is_told_with_the_tensor_that_decides():
+    outputs = {f"tower/{task}": vectors().expected[f"prediction/{task}"] for task in "ab"}
+    report = oracle.check(vectors(), outputs)
+    found = {diagnosis.names: diagnosis.decides for diagnosis in report.diagnosis}
+    assert found == {("output-probability",): "prediction/a", ("tower-activation",): "prediction/a"}
+    assert "prediction/a would tell" in str(report)
+    settled = outputs | {"prediction/a": vectors().expected["prediction/a"]}
+    assert names(settled) == [("output-probability",)]
+
+
+def test_outputs_alone_can_be_enough_for_a_name():
+    outputs = {f"tower/{task}": deviating("stride-outputs")[f"tower/{task}"] for task in "ab"}
+    assert names(outputs) == [("stride-outputs",)]
+
+
+def test_a_weight_decay_nobody_told_is_found():
+    variant, _ = deviate(BY_NAME["adam-l2"], vectors().variant, {})[0]
+    adam = variant.adam.__class__(**vars(variant.adam) | {"l2": 0.03})
+    given = dict(compute(variant.__class__(variant.table, adam), cast(vectors().case, np.float64)))
+    assert names(given) == [("adam-l2",)]
+
+
+def test_a_candidate_with_parameters_of_its_own_tells_them():
+    rng = np.random.default_rng(0)
+    own = {f"params/level2/{task}/gate/layer1/weight": rng.normal(size=(3, 7)) for task in "ab"}
+    given = deviating("last-gate-all", own)
+    assert names(given | own) == [("last-gate-all",)]
+    assert names(given) == []  # nobody can tell without them
+
+
+def test_a_deviation_that_changes_nothing_is_not_tried():
+    cgc = oracle.make_vectors(npple.cgc(3, {"a": "binary", "b": "binary"})).variant
+    single = oracle.make_vectors(npple.single_task(3, {"a": "binary", "b": "binary"})).variant
+    for name in ("selector-input", "shared-reads-tasks", "shared-mean", "stop-others"):
+        assert deviate(BY_NAME[name], cgc, {}) == []
+    for name in ("gate-sigmoid", "gate-batchnorm", "shared-first", "stop-gate"):
+        assert deviate(BY_NAME[name], single, {}) == []
+
+
+@pytest.mark.parametrize("name, task, group, reached", [
+    ("last-gate-all", "a", "level2/b/experts", True),
+    ("shared-gate-shared-only", "a", "level1/b/experts", False),
+    ("shared-input", "a", "level1/b/experts", False),
+    ("shared-reads-tasks", "a", "level1/b/experts", False)])
+def test_what_a_deviation_does_to_the_separation_of_tasks(name, task, group, reached):
+    # the consequence that the catalogue states, read off the deviating table
+    table = deviate(BY_NAME[name], vectors().variant, {})[0][0].table
+    assert (group in table.reached(task)) == reached
+    assert (group in vectors().model.table.reached(task)) != reached
+    assert isolation(Network(vectors().model.table)).matrix is not None
+
+
+def test_a_batch_of_one_row_does_not_pass_an_error_off_as_a_gate_bias():
+    bundle = oracle.make_vectors(vectors().model, batch=1)
+    given = dict(compute(bundle.variant, cast(bundle.case, np.float64)))
+    given = {name: array for name, array in given.items() if "/gate/logits" in name}
+    given["level2/b/gate/logits"] = given["level2/b/gate/logits"] + 0.5
+    assert oracle.check(bundle, given).diagnosis == []
