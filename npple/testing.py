@@ -1,0 +1,43 @@
+"""For the test suites of others: does my module, or my function, compute what npple computes?"""
+
+from npple.errors import require
+from npple.oracle.adapters import check_module
+from npple.oracle.comparison import check
+from npple.oracle.vectors import Vectors, make_vectors
+
+
+def assert_matches(candidate, model, mapping=None, *, seed=0, batch=8, conventions=()):
+    """Passes if a candidate computes what a model of npple computes, to rounding.
+
+    Parameters
+    ----------
+    candidate : torch.nn.Module or callable
+        A module, for which `mapping` says where it has what; or candidate(params, inputs) -> dict
+        of arrays, as for `npple.oracle.check`. A module is copied and runs in the mode it is in.
+    model : npple.network.Network or npple.oracle.Vectors
+        What it should be, or test vectors of that model.
+    mapping : npple.oracle.ModuleMapping, optional
+        Needed for a module.
+    seed, batch
+        Of the test vectors, as for `npple.oracle.make_vectors`.
+    conventions : sequence of str
+        As for `npple.oracle.check`.
+
+    Returns
+    -------
+    npple.oracle.Report
+
+    Raises
+    ------
+    CheckFailed
+        An AssertionError, with the report as message.
+    InputError
+        For a mapping that does not fit the module, and as `npple.oracle.check`.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line and the report
+    vectors = model if isinstance(model, Vectors) else make_vectors(model, seed, batch)
+    if mapping is not None:
+        return check_module(vectors, candidate, mapping, conventions=conventions).check()
+    require(not hasattr(candidate, "named_parameters"),
+            f"mapping: needed for a module ({type(candidate).__name__})")
+    return check(vectors, candidate, conventions=conventions).check()
