@@ -1,0 +1,207 @@
+"""The contenders: npple's PLE and the same model, with the same parameters, in PyTorch.
+
+Each has `predict()`, `loss()`, `gradients()` (forward and backward) and `step()` (with Adam) on a
+batch it was made for.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+import npple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests/peers
+
+RATE = 1e-6  # small: however many steps a contender gets, it computes with about the same numbers
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A PLE with experts of one layer, and a batch."""
+
+    batch: int
+    inputs: int | dict
+    units: int
+    tasks: int = 2
+    specific: int = 3
+    shared: int = 3
+    levels: int = 2
+    tower: int = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, its parameters and a batch, as `Network.loss_and_grads` takes them."""
+
+    model: npple.Network
+    params: dict
+    x: np.ndarray | dict
+    targets: dict
+
+    @classmethod
+    def random(cls, shape, dtype, seed=0):
+        """A random batch for a shape."""
+        tasks = {f"task{i + 1}": ("binary", "regression")[i % 2] for i in range(shape.tasks)}
+        model = npple.ple(shape.inputs, tasks, levels=shape.levels, task_experts=shape.specific,
+                          shared_experts=shape.shared, expert_units=(shape.units,),
+                          tower_units=(shape.tower,))
+        rng = np.random.default_rng(seed)
+        if isinstance(shape.inputs, int):
+            x = rng.normal(size=(shape.batch, shape.inputs)).astype(dtype)
+        else:
+            x = {name: rng.integers(0, kind[0], shape.batch)
+                 for name, kind in shape.inputs.items()}
+        targets = {task: rng.integers(0, 2, shape.batch).astype(dtype) for task in tasks}
+        return cls(model, model.init(seed, dtype), x, targets)
+
+
+class Npple:
+    def __init__(self, problem):
+        self.model, self.params = problem.model, problem.params
+        self.batch = problem.x, problem.targets
+        self.optimizer = npple.Adam(rate=RATE)
+        self.state = self.optimizer.init(self.params)
+
+    def predict(self):
+        return self.model.forward(self.params, self.batch[0]).predictions
+
+    def loss(self):
+        return sum(self.model.task_losses(self.params, *self.batch).values())
+
+    def gradients(self):
+        return self.model.loss_and_grads(self.params, *self.batch)
+
+    def step(self):
+        _, grads = self.gradients()
+        self.params, self.state = self.optimizer.step(self.params, grads, self.state)
+
+
+class Torch:
+    """What an expert would run: one fused Adam, gradients set to None, inference mode."""
+
+    def __init__(self, outputs, parameters, x, problem, probabilities=False, compiled=False):
+        import torch
+        from torch.nn import functional as F
+
+        tasks = problem.model.tasks
+        y = {task: torch.from_numpy(target) for task, target in problem.targets.items()}
+        binary = F.binary_cross_entropy if probabilities else F.binary_cross_entropy_with_logits
+
+        def loss():
+            return sum((binary if tasks[task] == "binary" else F.mse_loss)(z, y[task])
+                       for task, z in outputs(x).items())
+
+        def predict():
+            return {task: z.sigmoid() if tasks[task] == "binary" and not probabilities else z
+                    for task, z in outputs(x).items()}
+
+        self.inference_mode = torch.inference_mode
+        self.optimizer = torch.optim.Adam(parameters, lr=RATE, fused=True)
+        self.joint_loss = torch.compile(loss) if compiled else loss
+        self.outputs = torch.compile(predict) if compiled else predict
+
+    def predict(self):
+        with self.inference_mode():
+            return self.outputs()
+
+    def loss(self):
+        with self.inference_mode():
+            return self.joint_loss().item()
+
+    def gradients(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        self.joint_loss().backward()
+
+    def step(self):
+        self.gradients()
+        self.optimizer.step()
+
+
+def looped(problem):
+    """A list of `nn.Linear` for each group of experts, and a loop over them."""
+    import torch
+    from peers.torch_models import PLE, load
+    from npple.routing import Experts
+
+    table = problem.model.table
+    counts = [{group.name.split("/")[1]: group.count for group in level.groups}
+              for level in table.levels]
+    inputs = table.inputs if isinstance(table.inputs, int) else dict(table.inputs)
+    units = [row.units for row in table.rows if isinstance(row, Experts) and "shared" in row.name]
+    module = PLE(inputs, table.tasks, len(counts), counts, [each["shared"] for each in counts],
+                 units, table.towers[0].units, "relu", gate_units=(), gate_bias=False)
+    load(module.to(_dtype(problem)), problem.params)
+    x = ({name: torch.from_numpy(column) for name, column in problem.x.items()}
+         if isinstance(problem.x, dict) else torch.from_numpy(problem.x))
+    return Torch(module, module.parameters(), x, problem)
+
+
+def stacked(problem, wide, compiled=False):
+    """The experts that read one representation as one layer; see `stacked_ple`."""
+    from stacked_ple import StackedPLE, features
+
+    module = StackedPLE(problem.model.table, problem.params, wide, joined=compiled)
+    return Torch(module, module.parameters(), features(problem.model.table, problem.x), problem,
+                 compiled=compiled)
+
+
+def deepctr_torch(problem):
+    """`deepctr_torch.models.PLE`, which has as many shared experts as specific ones a task."""
+    import torch
+    from npple.oracle import frameworks
+    from npple.oracle.adapters import load_module
+    with mock.patch("threading.Thread.start"):  # at import it asks the network for a newer version
+        from deepctr_torch.inputs import DenseFeat, SparseFeat
+        from deepctr_torch.models import PLE
+
+    table, tasks = problem.model.table, problem.model.tasks
+    group = table.levels[0].groups[0]
+    columns = ([DenseFeat("x", table.inputs)] if isinstance(table.inputs, int) else
+               [SparseFeat(name, size, embedding_dim=width)
+                for name, (size, width) in table.inputs])
+    module = PLE(columns, group.count, group.count, len(table.levels), group.units, (),
+                 table.towers[0].units, task_types=list(tasks.values()), task_names=list(tasks))
+    load_module(module.to(_dtype(problem)), *frameworks.deepctr_torch(module), problem.params)
+    x = np.stack(list(problem.x.values()), 1) if isinstance(problem.x, dict) else problem.x
+    return Torch(lambda x: dict(zip(tasks, module(x).unbind(1))), module.parameters(),
+                 torch.from_numpy(x).to(_dtype(problem)), problem, probabilities=True)
+
+
+CONTENDERS = {
+    "npple": Npple,
+    "looped": looped,
+    "stacked": partial(stacked, wide=False),
+    "wide": partial(stacked, wide=True),
+    "compiled": partial(stacked, wide=True, compiled=True),
+    "deepctr": deepctr_torch,
+}
+
+
+def make(names, problem):
+    """Contenders by name, after a check that they compute the same: a loss, and three more after
+    steps of Adam. Those whose packages are not installed are left out."""
+    made = {}
+    for name in names:
+        try:
+            made[name] = CONTENDERS[name](problem)
+        except ImportError as error:
+            print(f"without {name}: {error}", file=sys.stderr)
+    rtol = {"float32": 1e-4, "float64": 1e-10}[str(next(iter(problem.params.values())).dtype)]
+    expected = None
+    for name, contender in made.items():
+        losses = []
+        for _ in range(4):
+            losses.append(contender.loss())
+            contender.step()
+        expected = losses if expected is None else expected
+        np.testing.assert_allclose(losses, expected, rtol=rtol, err_msg=name)
+    return made
+
+
+def _dtype(problem):
+    import torch
+    return getattr(torch, str(next(iter(problem.params.values())).dtype))

@@ -1,0 +1,107 @@
+"""Timing for the benchmarks: contenders take turns, medians, tables; one process for each count
+of threads."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def measure(runs, seconds=1.0, turns=5, warm=0.05):
+    """The median seconds of one call of each contender.
+
+    In each turn every contender runs untimed for `warm` seconds, which also lets the idle threads
+    of the one before fall asleep, then timed for its share of `seconds`; at least once each. The
+    order changes from turn to turn.
+
+    Parameters
+    ----------
+    runs : dict of callable
+        By name; called without arguments.
+
+    Returns
+    -------
+    dict of float
+    """
+    times, names = {name: [] for name in runs}, list(runs)
+    for turn in range(turns):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            _repeat(runs[name], warm)
+            times[name] += _repeat(runs[name], seconds / turns)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _repeat(run, seconds):
+    """The times of calls until `seconds` have passed."""
+    times, stop = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < stop:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def command(*arguments):
+    """A run of a fresh process, for `measure`; its output is thrown away."""
+    return lambda: subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+
+
+def table(columns, rows):
+    """Rows of texts and numbers as a Markdown table; numbers with three digits."""
+    lines = [[_cell(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * (width - 1) + ("-" if i == 0 else ":")
+                     for i, width in enumerate(widths)])
+    return "\n".join("| " + " | ".join(
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(line, widths))) + " |" for line in lines)
+
+
+def _cell(value):
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def with_threads(main, threads):
+    """Runs `main() -> list` with each number of threads, in a process of its own, pinned to as many
+    processors, where numpy and PyTorch see nothing else; the lists one after the other.
+
+    `main` runs once, with the command line it was called with, where the threads are already set.
+    """
+    if os.environ.get("NPPLE_BENCHMARK"):
+        Path(os.environ["NPPLE_BENCHMARK"]).write_text(json.dumps(main()))
+        return None
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in threads:
+            names = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")
+            environment = os.environ | {f"{name}_NUM_THREADS": str(count) for name in names}
+            environment["NPPLE_BENCHMARK"] = str(Path(folder, "results.json"))
+            subprocess.run([sys.executable, *sys.argv], check=True, env=environment,
+                           preexec_fn=lambda: _pin(count))
+            results += json.loads(Path(environment["NPPLE_BENCHMARK"]).read_text())
+    return results
+
+
+def threads_here():
+    """The number of threads that `with_threads` gave this process."""
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def _pin(count):
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def save(path, results):
+    """Writes results as JSON, if there is a path."""
+    if path:
+        Path(path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
