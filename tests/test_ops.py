@@ -113,16 +113,17 @@ def test_backward_is_the_complex_step_derivative(name):
     assert ulps(dz, dy * step, dy * bend) < 16
 
 
+@pytest.mark.parametrize("dtype", ["float64", "longdouble"])
 @pytest.mark.parametrize("name", ops.ACTIVATIONS)
-def test_backward_is_analytic_too(name):
+def test_backward_is_analytic_too(name, dtype):
     """A Hessian-vector product is the imaginary part of the backward pass."""
     forward, backward = ops.ACTIVATIONS[name]
-    h = 1e-100
-    z = POINTS + 1j * h
+    h = np.asarray(1e-100, dtype)
+    z = POINTS.astype(dtype) + 1j * h
     second = backward(np.ones_like(z), forward(z)[1]).imag / h
     bend = exact(name)[2]
     size = np.abs(bend) * (1 + POINTS ** 2) + (np.abs(POINTS) < 2)
-    assert (np.abs(second - bend) <= 16 * np.finfo(float).eps * size).all()
+    assert (np.abs(second - bend) <= 16 * np.finfo(dtype).eps * size).all()
 
 
 COMPLEX = {
@@ -313,3 +314,14 @@ def test_embedding_gradient_of_one_table_for_many_upstream_copies():
     dy = random(0, 4, 3, 2)
     dtable = ops.embedding_backward(dy, ops.embedding_forward(random(1, 3, 2), codes)[1])
     np.testing.assert_allclose(dtable[:, 1], dy[:, :2].sum(axis=1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_one_code_are_added_in_the_order_of_the_batch(dtype):
+    """To the last bit, wherever the rows of other codes stand."""
+    codes = np.random.default_rng(0).integers(3, size=400)
+    dy = random(1, 400, 2, dtype=dtype)
+    grouped = sorted(range(400), key=lambda b: codes[b])  # within a code as before
+    table = np.zeros((3, 2), dtype)
+    np.testing.assert_array_equal(ops.embedding_backward(dy[grouped], (table, codes[grouped])),
+                                  ops.embedding_backward(dy, (table, codes)))
