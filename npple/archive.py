@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from npple.checks import shown
 from npple.errors import FileError, InputError, require
 
 _META = "meta.json"
@@ -59,6 +60,8 @@ def save(path, arrays, meta, *, format, version):
     FileError
         If the file cannot be written.
     """
+    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
+    require(isinstance(arrays, dict), f"arrays: a dict is needed, got {shown(arrays)}")
     for name, array in arrays.items():
         _require_storable(name, array)
     arrays = {name: _without_padding(np.asarray(array)) for name, array in arrays.items()}
@@ -95,6 +98,7 @@ def load(path, *, format, versions):
         If the file is missing, damaged, not an archive, of another format or version, or holds
         anything that `save` does not write. The message names the member at fault.
     """
+    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
     path = Path(path)
     with _refusing(f"{path}: not a readable archive"):
         _refuse_unless(path.is_file(), f"{path}: no such file")
@@ -124,7 +128,7 @@ def _require_storable(name, array):
     """Raise `InputError` unless `array` can be stored under `name`."""
     require(
         isinstance(name, str) and _is_name(name),
-        f"array name {name!r:.80}: expected 1 to 1000 characters without control characters, "
+        f"array name {shown(name)}: expected 1 to 1000 characters without control characters, "
         f"not {_META} and not ending with .npy",
     )
     require(

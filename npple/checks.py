@@ -4,6 +4,8 @@ Messages name the argument, what came and what was expected. Nothing is cast unl
 stay exactly the same (targets of 0 and 1 given as integers, say).
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from npple.errors import require
@@ -42,6 +44,20 @@ def check_count(what, value, least=1):
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     require(whole and value >= least,
             f"{what}: an integer of at least {least} is needed, got {shown(value)}")
+
+
+def check_kind(what, value, kind, expected):
+    """Raise `InputError` unless `value` is an instance of `kind`, which is called `expected`."""
+    require(isinstance(value, kind), f"{what}: {expected} is needed, got {shown(value)}")
+
+
+def check_texts(what, values):
+    """A sequence, or any iterable, of texts as a list."""
+    texts = isinstance(values, Iterable) and not isinstance(values, (str, np.ndarray))
+    texts = list(values) if texts else [None]
+    require(all(isinstance(text, str) for text in texts),
+            f"{what}: {shown(values)}, expected a sequence of texts")
+    return texts
 
 
 def check_step(params, grads, state, names, moments=()):

@@ -6,13 +6,12 @@ import io
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from npple.checks import shown
+from npple.checks import check_texts, shown
 from npple.errors import FileError, InputError, require
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -50,6 +49,7 @@ def read_columns(path, names=None):
 
 def read_rows(path):
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
+    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
     text = io.StringIO(_text(path), newline="")
     reader = csv.reader(text, skipinitialspace=True, strict=True)
     try:
@@ -60,12 +60,9 @@ def read_rows(path):
 
 def as_columns(path, names, rows):
     """Turn rows of fields into columns of text without surrounding spaces."""
-    listed = isinstance(names, Iterable) and not isinstance(names, str)
-    names = list(names) if listed else [None]
-    require(all(isinstance(name, str) for name in names),
-            f"names: {shown(names)}, expected a sequence of texts")
-    names = [name.strip(" ") for name in names]
-    require(names and all(names), f"{_quoted(path)}: a column name is missing, expected one each")
+    names = [name.strip(" ") for name in check_texts("names", names)]
+    require(names and all(names),
+            f"{_quoted(path)}: names: a column name is missing, expected one each")
     for name, count in Counter(names).items():
         require(count == 1, f"{_quoted(path)}: column name {shown(name)} comes {count} times")
     stripped = _Stripped()
@@ -128,7 +125,7 @@ def _text(path):
         raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
     except FileError:
         raise
-    except (OSError, ValueError, TypeError) as error:  # ValueError: a path with a NUL in it
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"{_quoted(path)}: {reason}, expected a readable file") from error
     if not text.strip():
@@ -158,4 +155,4 @@ def _equally_long(path, rows, width):
 
 
 def _quoted(path):
-    return shown(os.fspath(path) if isinstance(path, os.PathLike) else path)
+    return shown(os.fspath(path))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npple.checks import shown
+from npple.checks import check_kind, check_texts, shown
 from npple.data.columns import converted
 from npple.data.dataset import Dataset, check_floating
 from npple.errors import InputError, require
@@ -93,9 +93,13 @@ class Schema:
             If a column is unknown, listed twice or both feature and label; if there are no
             rows, features or tasks; if a value cannot be used; or if a task has no label.
         """
+        numeric, categorical, log = (check_texts(name, columns) for name, columns in (
+            ("numeric", numeric), ("categorical", categorical), ("log", log)))
+        check_kind("tasks", tasks, dict, "a dict of column and kind")
         _check_names([*numeric, *categorical], tasks)
+        known, log = set(numeric), set(log)
         for column in log:
-            require(column in numeric, f"log of {column!r}, expected a numeric column")
+            require(column in known, f"log of {column!r}, expected a numeric column")
         _count_rows(columns, [*numeric, *categorical, *tasks])
         kinds, classes = dict(tasks), {}
         for task, kind in tasks.items():
@@ -283,10 +287,15 @@ def _check_names(features, tasks):
 
 def _count_rows(columns, names):
     """Refuse columns that are missing, empty or of different lengths."""
+    check_kind("columns", columns, dict, "a dict of column and texts")
     missing = [name for name in names if name not in columns]
-    require(not missing, f"no column {', '.join(map(repr, missing))}, expected all that are listed")
+    require(not missing, f"no column {', '.join(map(repr, missing[:5]))}, expected all that are "
+                         "listed")
+    for name in names:
+        listed = isinstance(columns[name], (list, tuple))
+        require(listed, f"column {name!r} is {shown(columns[name])}, expected a list of texts")
     rows = len(columns[names[0]])
-    require(rows, "no rows, expected at least one")
+    require(rows, "columns: no rows, expected at least one")
     for name in names:
         count = len(columns[name])
         require(count == rows, f"column {name!r} has {count} rows, expected {rows}")
