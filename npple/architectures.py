@@ -11,6 +11,8 @@ from npple.network import Network
 from npple.routing import (Concat, Experts, Gate, Level, Pass, Route, Source, Stitch, Table, Tower,
                            check_task)
 
+MANY = 1000  # levels, subspaces or sub-networks: each is a row of the table of its own
+
 
 def ple(inputs, tasks, *, levels=2, task_experts=2, shared_experts=2, expert_units=(64,),
         tower_units=(32,), activation="relu", gate_units=(), gate_bias=False):
@@ -93,11 +95,9 @@ def mmoe(inputs, tasks, *, experts=4, expert_units=(64,), tower_units=(32,), act
 
     Other parameters and returns as for `ple`.
     """
-    require(type(experts) is int and experts > 0,
-            f"experts: a positive integer is needed, got {experts!r}")
-    return cgc(inputs, tasks, task_experts=0, shared_experts=experts, expert_units=expert_units,
-               tower_units=tower_units, activation=activation, gate_units=gate_units,
-               gate_bias=gate_bias)
+    return cgc(inputs, tasks, task_experts=0, shared_experts=_count("experts", experts),
+               expert_units=expert_units, tower_units=tower_units, activation=activation,
+               gate_units=gate_units, gate_bias=gate_bias)
 
 
 def shared_bottom(inputs, tasks, *, expert_units=(64,), tower_units=(32,), activation="relu"):
@@ -133,9 +133,11 @@ def asymmetric_sharing(inputs, tasks, *, borrows=None, expert_units=(64,), tower
     names = list(_tasks(tasks))
     if borrows is None:
         borrows = {task: names[:i] for i, task in enumerate(names)}
+    require(isinstance(borrows, dict), f"borrows: a dict by task is needed, got {borrows!r}")
     for task, others in borrows.items():
-        require({task, *others} <= set(names) and task not in others,
-                f"borrows: {task!r}: {list(others)!r}, expected other tasks of {names}")
+        require(_is_list(others) and task in names and all(o in names for o in others)
+                and task not in others,
+                f"borrows: {task!r}: {others!r}, expected a list of other tasks of {names}")
     reads = {task: (task, *borrows.get(task, ())) for task in names}
     return _bottoms(inputs, tasks, names, reads, expert_units, tower_units, activation)
 
@@ -229,9 +231,11 @@ ARCHITECTURES = {builder.__name__: builder for builder in (
 def _extraction(cut, inputs, tasks, levels, task_experts, shared_experts, expert_units,
                 tower_units, activation, gate_units, gate_bias):
     """The table of PLE (`cut`) or of ML-MMoE, from the builders' arguments."""
-    counts = _counts(_tasks(tasks), _count("levels", levels), task_experts, shared_experts)
+    levels = _levels(levels)
+    counts = _counts(_tasks(tasks), levels, task_experts, shared_experts)
     units = _level_units(expert_units, levels)
     gate_units = _units("gate_units", gate_units)
+    require(type(gate_bias) is bool, f"gate_bias: True or False is needed, got {gate_bias!r}")
 
     def fuse(level, stream, mixed, selector):
         """The fusion that makes the representation `stream` from the groups `mixed`."""
@@ -271,8 +275,8 @@ def _stitched(inputs, tasks, levels, subspaces, expert_units, tower_units, activ
               over_levels):
     """Levels of one group a task, stitched; with a mixture `over_levels` before the towers."""
     names = list(_tasks(tasks))
-    units, subspaces = _level_units(expert_units, _count("levels", levels)), _count(
-        "subspaces", subspaces)
+    levels, subspaces = _levels(levels), _count("subspaces", subspaces, most=MANY)
+    units = _level_units(expert_units, levels)
     require(isinstance(own, (int, float)) and 0 <= own <= 1,
             f"own: a number from 0 to 1 is needed, got {own!r}")
     made, below, total = [], dict.fromkeys(names, "input"), len(names) * subspaces
@@ -300,8 +304,9 @@ def _stitched(inputs, tasks, levels, subspaces, expert_units, tower_units, activ
 
 def _routed(transform, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0):
     """Levels of sub-networks; each one, and each tower, routes over all those below."""
-    units = _level_units(expert_units, _count("levels", levels))
-    names = [f"sub{i + 1}" for i in range(_count("experts", experts))]
+    levels, experts = _levels(levels), _count("experts", experts, most=MANY)
+    units = _level_units(expert_units, levels)
+    names = [f"sub{i + 1}" for i in range(experts)]
     made, below = [], dict.fromkeys(names, "input")
     for level in range(1, levels + 1):
         groups = tuple(_group(level, name, below[name], 1, units, activation) for name in names)
@@ -325,16 +330,17 @@ def _network(inputs, tasks, levels, reads, tower_units, activation):
     towers = tuple(Tower(task, kind, reads[task], units, (activation,) * len(units))
                    for task, kind in tasks.items())
     if isinstance(inputs, dict):
-        inputs = tuple((name, tuple(map(_plain, kind)) if _is_list(kind) else kind)
-                       for name, kind in inputs.items())
+        inputs = tuple((name, _column(name, kind)) for name, kind in inputs.items())
     else:
         inputs = _count("inputs", inputs)
     return Network(Table(inputs, tuple(levels), towers))
 
 
-def _plain(size):
-    """NumPy's integers as plain ones; what is no integer is for the table to refuse."""
-    return int(size) if isinstance(size, Integral) else size
+def _column(name, kind):
+    """A column's kind with plain lists and integers; what is no kind is for the table to refuse."""
+    if _is_list(kind):
+        return tuple(int(size) if isinstance(size, Integral) else size for size in kind)
+    return kind
 
 
 def _tasks(tasks):
@@ -345,11 +351,15 @@ def _tasks(tasks):
     return tasks
 
 
-def _count(what, value, least=1):
+def _levels(value):
+    return _count("levels", value, most=MANY)
+
+
+def _count(what, value, least=1, most=1_000_000):
     """`value` as a plain int; NumPy's integers are welcome."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    require(whole and value >= least,
-            f"{what}: an integer of at least {least} is needed, got {value!r}")
+    require(whole and least <= value <= most,
+            f"{what}: an integer from {least} to {most} is needed, got {value!r}")
     return int(value)
 
 

@@ -14,14 +14,14 @@ from npple.routing import Route
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
-PLAIN = (np.ndarray, np.memmap)  # not masked arrays or matrices, whose operators mean other things
+ODD = (np.ma.MaskedArray, np.matrix)  # whose operators mean other things
 
 
 def check_dtype(what, dtype):
     """Raise `InputError` unless the network computes in this dtype."""
     try:
         known = np.dtype(dtype) in FLOATS and dtype is not None
-    except (TypeError, ValueError):
+    except Exception:  # NumPy parses texts as Python does
         known = False
     require(known, f"{what}: {shown(dtype)}, expected one of {KNOWN}")
 
@@ -51,6 +51,29 @@ def check_kind(what, value, kind, expected):
     require(isinstance(value, kind), f"{what}: {expected} is needed, got {shown(value)}")
 
 
+def first_not_finite(named):
+    """The name of the first array that is not all finite, or None.
+
+    A sum of squares settles it for all of them at once, unless it overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(sum(np.vdot(a, a).real for a in named.values())):
+            return None
+    return next((name for name, a in named.items() if not np.isfinite(a).all()), None)
+
+
+def check_choice(what, value, choices):
+    """Raise `InputError` unless `value` is one of the texts `choices`."""
+    require(isinstance(value, str) and value in choices,
+            f"{what}: {shown(value)}, expected one of {', '.join(choices)}")
+
+
+def check_dicts(**given):
+    """Raise `InputError` unless each argument is a dict."""
+    for what, value in given.items():
+        check_kind(what, value, dict, "a dict")
+
+
 def check_texts(what, values):
     """A sequence, or any iterable, of texts as a list."""
     texts = isinstance(values, Iterable) and not isinstance(values, (str, np.ndarray))
@@ -70,7 +93,7 @@ def check_step(params, grads, state, names, moments=()):
         require(isinstance(given, dict), f"{what}: a dict of arrays is needed, got {_kind(given)}")
     for name in names:
         p, g = params.get(name), grads.get(name)
-        if type(p) not in PLAIN or p.dtype not in FLOATS:
+        if not _is_plain(p) or p.dtype.kind not in "fc":
             require(False, f"params: {shown(name)}: an array of floats is needed, got {_shape(p)}")
         _check_like("grads", name, g, p)
         for moment in moments:
@@ -82,7 +105,8 @@ def check_step(params, grads, state, names, moments=()):
 
 
 def _check_like(what, name, array, p):
-    if type(array) not in PLAIN or array.shape != p.shape or array.dtype != p.dtype:
+    require(array is not None, f"{what}: missing {shown(name)}")
+    if not _is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:
         require(False, f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
 
 
@@ -95,7 +119,7 @@ def check_params(table, params):
     dtypes = {}
     for name, shape in table.shapes.items():
         array = params[name]
-        require(type(array) in PLAIN, f"params: {name}: an array is needed, got {_kind(array)}")
+        require(_is_plain(array), f"params: {name}: an array is needed, got {_kind(array)}")
         require(array.shape == shape, f"params: {name}: shape {array.shape}, expected {shape}")
         dtypes.setdefault(array.dtype, name)
     require(len(dtypes) == 1, f"params: one dtype is needed, got {_dtypes(dtypes)}")
@@ -108,7 +132,7 @@ def check_x(table, x, dtype):
     """The input as the network takes it and its number of rows; its floats match `dtype`."""
     real = np.zeros(0, dtype).real.dtype
     if isinstance(table.inputs, int):
-        x = _array("x", x)
+        x = check_array("x", x)
         require(x.ndim == 2 and x.shape[1] == table.inputs,
                 f"x: shape {x.shape}, expected (batch, {table.inputs})")
         _check_features("x", x, real)
@@ -118,7 +142,7 @@ def check_x(table, x, dtype):
     missing, extra = columns.keys() - x.keys(), x.keys() - columns.keys()
     require(not missing, f"x: missing columns {_list(missing)}")
     require(not extra, f"x: columns that the model does not read: {_list(extra)}")
-    x = {name: _array(f"x: {name!r}", x[name]) for name in columns}
+    x = {name: check_array(f"x: {name!r}", x[name]) for name in columns}
     rows = x[next(iter(columns))].size
     for name, kind in columns.items():
         require(x[name].shape == (rows,), f"x: {name!r}: shape {x[name].shape}, expected ({rows},)")
@@ -166,7 +190,7 @@ def check_noise(table, noise, dtype):
     require(noise.keys() == shapes.keys(),
             f"noise: a dict of arrays for {_list(shapes)} is needed, got {_list(noise)}")
     real = np.zeros(0, dtype).real.dtype
-    noise = {name: _array(f"noise: {name}", u) for name, u in noise.items()}
+    noise = {name: check_array(f"noise: {name}", u) for name, u in noise.items()}
     for name, u in noise.items():
         require(u.shape == shapes[name] and u.dtype == real,
                 f"noise: {name}: {u.dtype} {u.shape}, expected {real} {shapes[name]}")
@@ -196,7 +220,7 @@ def _check_codes(what, codes, size):
 def _check_mask(task, mask, rows):
     if mask is None:
         return None
-    mask = _array(f"masks: {task!r}", mask)
+    mask = check_array(f"masks: {task!r}", mask)
     require(mask.dtype == bool, f"masks: {task!r}: dtype {mask.dtype}, expected bool")
     require(mask.shape == (rows,), f"masks: {task!r}: shape {mask.shape}, expected ({rows},)")
     return mask
@@ -205,7 +229,7 @@ def _check_mask(task, mask, rows):
 def _check_target(task, kind, target, mask, rows, real):
     """The target in the dtype of the loss; rows outside the mask become 0, whatever they held."""
     what = f"targets: {task!r}"
-    target = _array(what, target)
+    target = check_array(what, target)
     require(target.shape == (rows,), f"{what}: shape {target.shape}, expected ({rows},)")
     require(target.dtype.kind in "biuf", f"{what}: dtype {target.dtype}, expected real numbers")
     if mask is not None:
@@ -227,13 +251,18 @@ def _check_target(task, kind, target, mask, rows, real):
     return target.astype(real if kind == "binary" else np.intp)
 
 
-def _array(what, value):
+def check_array(what, value):
+    """`value` as a plain array, if it can be one."""
     require(not isinstance(value, np.ma.MaskedArray),
             f"{what}: a masked array, expected a plain one: its mask would be lost")
     try:
         return np.asarray(value)
     except Exception as error:  # an object may turn itself into an array, and fail in any way
         require(False, f"{what}: not an array: {shown(str(error))}")
+
+
+def _is_plain(value):
+    return isinstance(value, np.ndarray) and not isinstance(value, ODD)
 
 
 def _first(wrong):
@@ -252,7 +281,7 @@ def shown(value):
 
 
 def _shape(value):
-    return f"{value.dtype} {value.shape}" if type(value) in PLAIN else _kind(value)
+    return f"{value.dtype} {value.shape}" if _is_plain(value) else _kind(value)
 
 
 def _kind(value):

@@ -1,8 +1,19 @@
 """The exceptions npple raises on purpose; a message says what came and what was expected."""
 
+LONGEST = 1000  # characters of a message
+
 
 class NppleError(Exception):
-    """The root of them all: catch this to catch everything npple refuses."""
+    """The root of them all: catch this to catch everything npple refuses.
+
+    A message is one line, whatever it quotes, and leaves out the middle of what is endless.
+    """
+
+    def __init__(self, message):
+        line = " ".join(str(message).splitlines())
+        if len(line) > LONGEST:
+            line = f"{line[:LONGEST // 2]} ... {line[5 - LONGEST // 2:]}"
+        super().__init__(line)
 
 
 class InputError(NppleError, ValueError):
@@ -14,7 +25,7 @@ class FileError(NppleError, OSError):
 
 
 class Diverged(NppleError, ArithmeticError):
-    """Something that training computed is not finite; the run still is as before that step."""
+    """Something that was computed is not finite; a run is still as before that step."""
 
 
 class Stopped(NppleError):
@@ -23,6 +34,9 @@ class Stopped(NppleError):
 
 class CheckFailed(NppleError, AssertionError):
     """A check that was asked to assert and did not pass; the message names the worst place."""
+
+    def __init__(self, report):
+        Exception.__init__(self, report)  # of as many lines as it takes
 
 
 def require(condition, message):

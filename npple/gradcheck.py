@@ -14,7 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import check_noise, check_params, check_targets, check_weights, check_x
+from npple.checks import (check_choice, check_count, check_dicts, check_noise, check_number,
+                          check_params, check_targets, check_weights, check_x, shown)
 from npple.errors import CheckFailed, require
 from npple.network import Network, backward, forward, joint_loss, penalty_forward
 from npple.random_case import random_case, random_model
@@ -184,10 +185,12 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
         For an unknown method, arrays that are not real floats, gradients of the wrong names or
         shapes, a result of `f` that is real where it must be complex.
     """
-    require(isinstance(x, dict) and x, f"x: a dict of arrays is needed, got {x!r:.60}")
+    for what, function in (("f", f), ("grad", grad)):
+        require(callable(function), f"{what}: a function is needed, got {shown(function)}")
+    require(isinstance(x, dict) and x, f"x: a dict of arrays is needed, got {shown(x)}")
     for name, value in x.items():
         require(isinstance(value, np.ndarray) and value.dtype.kind == "f",
-                f"x: {name}: an array of real floats is needed, got {value!r:.60}")
+                f"x: {name}: an array of real floats is needed, got {shown(value)}")
     loss = _FunctionLoss(dict(x), f, grad)
     return _check(loss, list(x), loss.gradient(), method, tolerance, executor, seed)
 
@@ -210,10 +213,12 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None, 
     dict of ndarray
         Names, shapes and dtype of `params`.
     """
-    for name, p in params.items():
-        require(name in vector and np.shape(vector[name]) == p.shape,
-                f"vector: {name}: an array of shape {p.shape} is needed")
     loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise).cast(np.float64)
+    check_dicts(vector=vector)
+    for name, p in params.items():
+        v = vector.get(name)
+        require(isinstance(v, np.ndarray) and v.shape == p.shape and v.dtype.kind in "iuf",
+                f"vector: {name}: an array of shape {p.shape} is needed, got {shown(v)}")
     along = {name: loss.values[name] + 1j * STEP * vector[name] for name in params}
     grads = replace(loss, values=loss.values | along).gradient()
     return {name: (grads[name].imag / STEP).astype(p.dtype) for name, p in params.items()}
@@ -458,7 +463,11 @@ def _row(loss, method, seed, name, analytic):
 
 def _check(loss, names, grads, method, tolerance, executor, seed):
     """Runs a method on every tensor."""
-    require(method in METHODS, f"method: {method!r}, expected one of {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
+    check_count("seed", seed, 0)
+    check_dicts(grads=grads)
+    if tolerance is not None:
+        tolerance = check_number("tolerance", tolerance)
     for name in names:
         shape, g = loss.values[name].shape, grads.get(name)
         require(isinstance(g, np.ndarray) and g.shape == shape and g.dtype.kind == "f",

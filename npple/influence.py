@@ -6,12 +6,13 @@ make an average, for instance over a training run:
     average(influence(model, params, *batch) for params, batch in run)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import combinations
 
 import numpy as np
 
-from npple.checks import check_weights
+from npple.checks import check_kind, check_weights, shown
 from npple.errors import require
 from npple.isolation import Isolation, grid
 from npple.measure import REACHED
@@ -156,8 +157,14 @@ def average(influences):
     InputError
         For none at all.
     """
+    require(isinstance(influences, Iterable),
+            f"influences: several are needed, got {shown(influences)}")
     influences = list(influences)
     require(influences, "influences: at least one is needed, got none")
+    for each in influences:
+        check_kind("influences", each, Influence, "an Influence")
+        require(_layout(vars(each)) == _layout(vars(influences[0])),
+                "influences: all must be of one model")
     return Influence(*(_mean([getattr(each, field.name) for each in influences])
                        for field in fields(Influence)))
 
@@ -176,6 +183,13 @@ def _mean(values):
         return {name: _mean([value[name] for value in values]) for name in values[0]}
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
+
+
+def _layout(value):
+    """The names in nested dictionaries, and the shapes of the arrays there."""
+    if isinstance(value, dict):
+        return {name: _layout(each) for name, each in value.items()}
+    return np.shape(value)
 
 
 def _by_expert(arrays, names):

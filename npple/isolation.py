@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from npple import measure
+from npple.checks import check_choice, check_count, check_dicts
 from npple.errors import require
 from npple.measure import ISOLATED, REACHED
 from npple.network import Network
@@ -120,9 +121,8 @@ class Isolation:
         InputError
             For a task or group that the model does not have.
         """
-        require(task in self.tasks, f"task: {task!r}, expected one of {', '.join(self.tasks)}")
-        require(group in self.groups,
-                f"group: {group!r}, expected one of {', '.join(self.groups)}")
+        check_choice("task", task, self.tasks)
+        check_choice("group", group, self.groups)
         path = self._path(task, group)
         if not path:
             return f"isolated: nothing that the {task} tower reads comes from {group}"
@@ -165,7 +165,7 @@ class Isolation:
         """
         given = [argument is not None for argument in (params, x, targets)]
         require(all(given) or not any(given), "params, x, targets: give all three or none")
-        require(type(steps) is int and steps > 0, f"steps: a positive integer, got {steps!r}")
+        check_count("steps", steps)
         if params is None:
             case = generic_case(self.model)
             params, x, targets, masks = case.params, case.x, case.targets, case.masks
@@ -198,6 +198,7 @@ class Isolation:
         """
         matrix = other.matrix if isinstance(other, Isolation) else other
         self._check_tasks("other", matrix)
+        check_dicts(**{f"other: {task!r}": row for task, row in matrix.items()})
 
         def evidence(task, group, found):
             if found == ISOLATED:
@@ -235,10 +236,10 @@ class Isolation:
             For other tasks than the model's, names without a group, groups without a name.
         """
         self._check_tasks("gradients", gradients)
+        check_dicts(groups=groups, **{f"gradients: {task!r}": g for task, g in gradients.items()})
         members = {group: tuple(n for n in groups if groups[n] == group) for group in self.groups}
         for name, group in groups.items():
-            require(group in members, f"groups: {name!r} is mapped to {group!r}, expected one of "
-                                      f"{', '.join(members)}")
+            check_choice(f"groups: {name!r} is mapped to a wrong group", group, members)
         for group, names in members.items():
             require(names, f"groups: no name is mapped to {group!r}")
         for task, named in gradients.items():
@@ -253,7 +254,7 @@ class Isolation:
 
     def _check_tasks(self, what, given):
         require(isinstance(given, dict) and given.keys() == set(self.tasks),
-                f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {list(given)}")
+                f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {given!r}")
 
     def _held(self, measured):
         """The measured cells (task, group, found, evidence) that the matrix has otherwise."""

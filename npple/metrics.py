@@ -5,6 +5,7 @@ Outputs are what a tower gives: logits for classification, values for regression
 
 import numpy as np
 
+from npple.checks import check_array, shown
 from npple.errors import InputError, require
 
 
@@ -173,17 +174,18 @@ def evaluate(kind, targets, outputs):
     InputError
         If the kind is unknown, or shapes or values are not as above.
     """
+    require(isinstance(kind, str), f"kind {shown(kind)}: expected a text")
     if kind == "binary":
         return {"auc": auc(targets, outputs), "logloss": log_loss(targets, outputs)}
     if kind == "regression":
         return {"mse": mse(targets, outputs)}
-    name, _, classes = str(kind).partition(":")
+    name, _, classes = kind.partition(":")
     if name != "multiclass" or not classes.isdecimal():
         raise InputError(f"kind {kind!r}: expected 'binary', 'regression' or 'multiclass:K'")
-    shape = np.shape(outputs)
+    shape = check_array("outputs", outputs).shape
     require(
-        len(shape) == 2 and shape[1] == int(classes),
-        f"outputs of shape {shape}: expected (n, {int(classes)}) for {kind}",
+        len(shape) == 2 and classes == str(shape[1]),
+        f"outputs of shape {shape}: expected (n, {classes}) for {kind}",
     )
     return {
         "logloss": multiclass_log_loss(targets, outputs),
@@ -193,13 +195,14 @@ def evaluate(kind, targets, outputs):
 
 def _finite(name, array, ndim):
     """`array` in float64, checked to have `ndim` axes and to be non-empty, real and finite."""
-    array = np.asarray(array)
+    array = check_array(name, array)
     require(array.dtype.kind in "biuf", f"{name} of dtype {array.dtype}: expected real numbers")
     require(
         array.ndim == ndim and array.size > 0,
         f"{name} of shape {array.shape}: expected {ndim} axes, none of them empty",
     )
-    array = array.astype(np.float64)
+    with np.errstate(over="ignore"):  # found below
+        array = array.astype(np.float64)
     require(np.isfinite(array).all(), f"{name} hold NaN or infinity: expected finite numbers")
     return array
 

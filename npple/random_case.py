@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice
 from npple.errors import require
 from npple.network import Network
 
@@ -51,7 +52,7 @@ def random_model(name, tasks=3, levels=2):
     -------
     npple.network.Network
     """
-    require(name in ARCHITECTURES, f"model: {name!r}, expected one of {', '.join(ARCHITECTURES)}")
+    check_choice("model", name, ARCHITECTURES)
     if not isinstance(tasks, dict):
         require(type(tasks) is int and tasks > 0,
                 f"tasks: a positive integer is needed, got {tasks!r}")

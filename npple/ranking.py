@@ -6,6 +6,7 @@ neither underflow nor lose their order. The weighted sum is the usual alternativ
 
 import numpy as np
 
+from npple.checks import check_array, check_dicts, check_number, shown
 from npple.errors import require
 
 
@@ -91,7 +92,7 @@ def top_k(scores, k):
     InputError
         If k is out of range or a score is NaN.
     """
-    scores = np.asarray(scores, np.float64)
+    scores = _reals("scores", scores)
     require(scores.ndim and not np.isnan(scores).any(),
             "scores: NaN or no axis, expected numbers in an array")
     require(isinstance(k, (int, np.integer)) and 1 <= k <= scores.shape[-1],
@@ -101,18 +102,28 @@ def top_k(scores, k):
 
 def _checked(predictions, weights, video_len, f):
     """Predictions and f(video_len) in float64, all of one shape."""
+    check_dicts(predictions=predictions, weights=weights)
     require(predictions.keys() == weights.keys(),
-            f"weights: for {sorted(weights)}, expected one for each of {sorted(predictions)}")
+            f"weights: for {[*weights]}, expected one for each of {[*predictions]}")
     for task, weight in weights.items():
-        require(np.isfinite(weight) and weight >= 0,
-                f"weights: {task!r} is {weight!r}, expected a finite number of at least 0")
-    shape = np.shape(video_len)
-    values = {task: _factor(f"predictions: {task!r}", p, shape) for task, p in predictions.items()}
-    return values, _factor("f(video_len)", f(np.asarray(video_len, np.float64)), shape)
+        check_number(f"weights: {shown(task)}", weight)
+    video_len = _reals("video_len", video_len)
+    values = {task: _factor(f"predictions: {shown(task)}", p, video_len.shape)
+              for task, p in predictions.items()}
+    require(callable(f), f"f: a function is needed, got {shown(f)}")
+    return values, _factor("f(video_len)", f(video_len), video_len.shape)
+
+
+def _reals(what, values):
+    """Values in float64, if they are real numbers."""
+    values = check_array(what, values)
+    require(values.dtype.kind in "biuf", f"{what}: dtype {values.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):  # a longdouble's infinity is not finite
+        return values.astype(np.float64)
 
 
 def _factor(what, values, shape):
-    values = np.asarray(values, np.float64)
+    values = _reals(what, values)
     require(values.shape == shape, f"{what}: shape {values.shape}, expected {shape} as video_len")
     good = np.isfinite(values) & (values >= 0)
     require(good.all(),

@@ -98,9 +98,9 @@ def test_top_k_ranks_each_row_by_itself():
 
 
 @pytest.mark.parametrize("message, arguments", [
-    ("weights: for .'vtr'., expected one for each of .'shr', 'vtr'.",
+    ("weights: for .'vtr'., expected one for each of .'vtr', 'shr'.",
      ({"vtr": [0.5], "shr": [0.5]}, {"vtr": 1.0}, [1.0])),
-    ("weights: 'vtr' is -1.0, expected a finite number of at least 0",
+    ("weights: 'vtr' must be a finite number of at least 0, got -1.0",
      ({"vtr": [0.5]}, {"vtr": -1.0}, [1.0])),
     ("predictions: 'vtr': shape .2,., expected .1,. as video_len",
      ({"vtr": [0.5, 0.5]}, {"vtr": 1.0}, [1.0])),

@@ -95,12 +95,11 @@ def converted(name, texts, convert, expected, dtype):
     InputError
         Naming the column, the row counted from 1, and the text.
     """
-    values = {}
-    for text in dict.fromkeys(texts):
-        values[text] = convert(text) if isinstance(text, str) else None
-        if values[text] is None:
-            row = texts.index(text) + 1
-            raise InputError(f"column {shown(name)}, row {row}: {shown(text)}, expected {expected}")
+    values = {text: convert(text) for text in {text for text in texts if isinstance(text, str)}}
+    if None in values.values() or not all(isinstance(text, str) for text in texts):
+        row, text = next((row, text) for row, text in enumerate(texts, start=1)
+                         if not isinstance(text, str) or values[text] is None)
+        raise InputError(f"column {shown(name)}, row {row}: {shown(text)}, expected {expected}")
     return np.fromiter(map(values.__getitem__, texts), dtype, len(texts))
 
 
@@ -155,4 +154,4 @@ def _equally_long(path, rows, width):
 
 
 def _quoted(path):
-    return shown(os.fspath(path))
+    return shown(os.fspath(path) if isinstance(path, (str, os.PathLike)) else path)

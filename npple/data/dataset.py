@@ -12,7 +12,7 @@ def check_floating(dtype):
     """`dtype` as a dtype, if it is one of real floats of this machine's byte order."""
     try:
         found = np.dtype(object if dtype is None else dtype)
-    except (TypeError, ValueError):
+    except Exception:  # NumPy parses texts as Python does
         found = np.dtype(object)
     fits = found.kind == "f" and found.isnative
     require(fits, f"dtype is {shown(dtype)}, expected a floating one")
@@ -71,7 +71,7 @@ class Dataset:
                         f"{what}: {len(values)} rows, expected {len(self)}")
         for task, mask in self.masks.items():
             require(task in self.targets,
-                    f"masks: {shown(task)}, expected one of {shown(list(self.targets))}")
+                    f"masks: {shown(task)}, expected one of the targets: {shown(list(self.targets))}")
             require(mask.dtype == bool, f"masks: {shown(task)}: {mask.dtype}, expected bool")
 
     def __len__(self):

@@ -103,13 +103,13 @@ class Schema:
         _count_rows(columns, [*numeric, *categorical, *tasks])
         kinds, classes = dict(tasks), {}
         for task, kind in tasks.items():
-            known = kind in ("binary", "regression", "multiclass")
+            known = isinstance(kind, str) and kind in ("binary", "regression", "multiclass")
             expected = "'binary', 'regression' or 'multiclass'"
             require(known, f"task {task!r} is {shown(kind)}, expected {expected}")
-            labels = set(columns[task]) - {""}
+            labels = {*_vocabulary(task, columns[task])} - {""}
             require(labels, f"task {task!r} has no labelled row, expected at least one")
             if kind == "multiclass":
-                classes[task] = _vocabulary(task, labels)
+                classes[task] = tuple(sorted(labels))
                 kinds[task] = f"multiclass:{len(labels)}"
         scales = {name: _scale(name, columns[name], name in log) for name in numeric}
         words = {name: _vocabulary(name, columns[name]) for name in categorical}
@@ -262,10 +262,11 @@ def _scale(name, texts, log):
 
 
 def _vocabulary(name, texts):
-    words = set(texts)
-    for word in words:
-        require(isinstance(word, str), f"column {name!r}: {shown(word)}, expected a text")
-    return tuple(sorted(words))
+    """The distinct texts of a column, sorted."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"column {name!r}: {shown(text)}, expected a text")
+    return tuple(sorted(set(texts)))
 
 
 def _check_names(features, tasks):

@@ -5,8 +5,10 @@ from bisect import bisect_left
 from math import prod
 
 from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice, check_count, check_kind
 from npple.errors import require
 
+LARGEST = 10 ** 9  # parameters
 TOLERANCE = 0.1  # a budget missed by more than this share is refused: no equal comparison
 
 
@@ -53,6 +55,10 @@ def networks(name, inputs, tasks, width, levels=2, options=None):
     -------
     list of npple.network.Network
     """
+    check_choice("model", name, ARCHITECTURES)
+    check_kind("tasks", tasks, dict, "a dict of task and kind")
+    check_kind("options", options, (dict, type(None)), "a dict")
+    check_count("levels", levels)
     builder = ARCHITECTURES[name]
     known = inspect.signature(builder).parameters
     given = {option: value for option, value in (options or {}).items() if option in known}
@@ -82,8 +88,8 @@ def sized(name, inputs, tasks, budget, levels=2, options=None):
     def count(width):
         return parameters(networks(name, inputs, tasks, width, levels, options))[0]
 
-    require(type(budget) is int and budget > 0,
-            f"budget: a positive integer is needed, got {budget!r}")
+    require(type(budget) is int and 0 < budget <= LARGEST,
+            f"budget: a positive integer up to {LARGEST} is needed, got {budget!r}")
     widths = range(1, budget + 1)  # more parameters than units, whatever the architecture
     at = bisect_left(widths, budget, key=count)
     width = min(widths[max(at - 1, 0):at + 1], key=lambda width: abs(count(width) - budget))

@@ -7,6 +7,7 @@ from os import PathLike
 
 import numpy as np
 
+from npple.checks import check_choice, check_texts
 from npple.errors import CheckFailed, require
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.diagnosis import diagnose
@@ -168,12 +169,12 @@ def check(vectors, candidate, *, precision=None, conventions=()):
     """
     require(isinstance(vectors, Vectors),
             f"vectors: from make_vectors or load, got {type(vectors).__name__}")
-    require(precision is None or precision in UNITS,
-            f"precision: {precision!r}, expected one of {', '.join(UNITS)}")
+    if precision is not None:
+        check_choice("precision", precision, UNITS)
     given, coarsest = as_arrays(_results(vectors, candidate))
     stored = vectors.notes["dtype"]  # no candidate is judged finer than the vectors are stored
     precision = max(precision or coarsest, stored, key=UNITS.get)
-    for name in conventions:
+    for name in check_texts("conventions", conventions):
         vectors = _declare(vectors, name, given)
     known = [name for name in vectors.expected if name in given]
     unknown = [name for name in given if name not in vectors.expected
