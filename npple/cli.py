@@ -559,11 +559,18 @@ def _compare(args):
         cases = [Case(Path(args.data).name, train, test, inputs, tasks)]
     options = _given(args)
     levels = options.pop("levels", 2)
-    with open_workers(args.workers, args.dask) as (executor, share):
-        comparison = compare(
-            cases, args.models, seeds=range(args.seed, args.seed + args.seeds), budget=args.budget,
-            levels=levels, options=options, executor=executor, share=share, out=args.out,
-            training=Training(args.epochs, args.batch_size, args.rate), watch=progress)
+    signals = []
+    try:
+        with on_signal(signals.append), open_workers(args.workers, args.dask) as (executor, share):
+            comparison = compare(
+                cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
+                budget=args.budget, levels=levels, options=options, executor=executor, share=share,
+                out=args.out, training=Training(args.epochs, args.batch_size, args.rate),
+                watch=progress, stop=lambda: signals)
+    except Stopped as stopped:
+        print(f"npple compare: {stopped}; " + ("repeat the command to go on" if args.out else
+              "--out DIR would have kept them"), file=sys.stderr)
+        return 128 + signals[0]
     if args.csv:
         with replacing(args.csv) as file:
             file.write(comparison.to_csv().encode())

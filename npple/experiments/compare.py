@@ -21,7 +21,7 @@ from npple.adam import Adam
 from npple.archive import replacing
 from npple.architectures import ARCHITECTURES
 from npple.data import Dataset, synthetic
-from npple.errors import Diverged, FileError, require
+from npple.errors import Diverged, FileError, Stopped, require
 from npple.experiments.budget import known_options, networks, parameters, sized
 from npple.experiments.gains import Comparison
 from npple.experiments.inspection import connections, utilization
@@ -89,7 +89,8 @@ def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128
 
 
 def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budget=None, levels=2,
-            options=None, training=Training(), executor=None, share=None, out=None, watch=None):
+            options=None, training=Training(), executor=None, share=None, out=None, watch=None,
+            stop=None):
     """Train the architectures on the cases with equal budgets, once for each seed.
 
     Parameters
@@ -119,6 +120,8 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
     watch : callable, optional
         Called with the number of all trials and of those found in `out`; returns what is to be
         called with each result. `progress` is one.
+    stop : callable, optional
+        Asked after each result whether to end here; then the trials that run are still finished.
 
     Returns
     -------
@@ -130,6 +133,8 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
         For arguments that make no comparison.
     FileError
         If a result cannot be written.
+    Stopped
+        When `stop` said so; `out` holds what was finished.
     """
     _check(cases, architectures, seeds, options)
     trials = {}
@@ -141,7 +146,8 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
             for seed in seeds:
                 trial = _Trial(case.name, name, models, training, int(seed))
                 trials[trial.key(data)] = trial
-    done = _run(trials, {case.name: case for case in cases}, executor, share, out, watch)
+    done = _run(trials, {case.name: case for case in cases}, executor, share, out, watch,
+                stop)
     kinds = {case.name: case.tasks for case in cases}
     correlations = {case.name: case.correlation for case in cases}
     return Comparison(kinds, correlations, [done[key] for key in trials])
@@ -247,11 +253,11 @@ def _only(data, model):
 
 # All of them ------------------------------------------------------------------------------------
 
-def _run(trials, cases, executor, share, out, watch):
+def _run(trials, cases, executor, share, out, watch, stop):
     """Key -> result of every trial, from the folder `out` or from the executor."""
     if executor is None:
         with ThreadPoolExecutor(1) as executor:
-            return _run(trials, cases, executor, share, out, watch)
+            return _run(trials, cases, executor, share, out, watch, stop)
     done = {}
     if out is not None:
         try:
@@ -266,16 +272,26 @@ def _run(trials, cases, executor, share, out, watch):
                for key, trial in trials.items() if key not in done}
     try:
         for future in as_completed(futures):
+            if future.cancelled():
+                continue
             key = futures[future]
             done[key] = future.result()
             if out is not None:
                 with replacing(_file(out, key)) as file:
                     file.write(json.dumps(done[key]).encode())
             show(done[key])
+            if stop and stop():
+                _cancel(futures)
     finally:
-        for future in futures:
-            future.cancel()
+        _cancel(futures)
+    if len(done) < len(trials):
+        raise Stopped(f"stopped with {len(done)} of {len(trials)} results")
     return done
+
+
+def _cancel(futures):
+    for future in futures:
+        future.cancel()
 
 
 def _file(out, key):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -63,7 +64,9 @@ class Processes(Executor):
 
 
 def _process():
-    return ProcessPoolExecutor(1, get_context("spawn"))
+    """One process. Ctrl-C is for the parent, which lets it finish its call."""
+    return ProcessPoolExecutor(1, get_context("spawn"), signal.signal,
+                               (signal.SIGINT, signal.SIG_IGN))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from scipy import stats
 
 import npple
 from npple.data import Dataset
-from npple.errors import FileError, InputError
+from npple.errors import FileError, InputError, Stopped
 from npple.experiments import compare as module
 from npple.experiments.budget import networks, parameters, sized
 from npple.experiments.compare import Case, Training, compare, progress, synthetic_cases
@@ -171,6 +171,13 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(expected, tmp_path, 
     assert untimed(found) == expected
     monkeypatch.setattr(module._Trial, "run", None)  # a third time, nothing is left to do
     assert untimed(compare(small_cases(), out=tmp_path, **SMALL)) == expected
+
+
+def test_a_comparison_that_is_asked_to_stop_keeps_what_runs_and_goes_on_later(expected, tmp_path):
+    with pytest.raises(Stopped, match="stopped with .* of 12 results"):
+        compare(small_cases(), out=tmp_path, stop=lambda: True, **SMALL)
+    assert 0 < len(list(tmp_path.iterdir())) < 12
+    assert untimed(compare(small_cases(), out=tmp_path, stop=lambda: False, **SMALL)) == expected
 
 
 def test_a_damaged_result_is_made_again(expected, tmp_path):
