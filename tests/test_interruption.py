@@ -1,6 +1,8 @@
 """Whatever ends a training, at whatever moment: the checkpoint is whole, and resuming gives the
 same bits as never having been interrupted."""
 
+import contextlib
+import io
 import random
 import signal
 import subprocess
@@ -27,7 +29,8 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(TRAIN) == 0
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main(TRAIN) == 0
     assert Run.load(checkpoint(folder)).step == STEPS
     return checkpoint(folder).read_bytes()
 
@@ -48,7 +51,8 @@ def interrupted(folder, number, delay):
 def resumed(folder, monkeypatch):
     """The checkpoint of the interrupted training, once it was continued to its end."""
     monkeypatch.chdir(folder)
-    assert main([*TRAIN, "--resume"]) == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*TRAIN, "--resume"]) == 0
     return checkpoint(folder).read_bytes()
 
 

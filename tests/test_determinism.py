@@ -1,0 +1,77 @@
+"""The same seed gives the same bits, wherever and however it runs; BLAS threads may round anew."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import locale
+locale.setlocale(locale.LC_ALL, "")
+import npple
+from npple.cli import main
+from npple.oracle import make_vectors
+
+assert main(["train", "--data", "census", "--epochs", "1", "--seed", "3", "--out", "run"]) == 0
+assert main(["predict", "--checkpoint", "run/checkpoint.npz", "--data", "census",
+             "--out", "predictions.csv"]) == 0
+assert main(["draw", "--model", "sluice", "--out", "drawing.svg"]) == 0
+model = npple.ple({"age": "numeric", "city": (4, 3)}, {"\\u00fc": "binary", "b": "regression"},
+                  expert_units=(4,), tower_units=(3,))
+make_vectors(model, batch=4).save("vectors.npz")
+"""
+LARGE = """
+import sys
+import npple
+from npple.data import synthetic
+from npple.training import Run
+
+data = synthetic(1024, inputs=300, seed=0, dtype="float64")  # products that BLAS splits
+model = npple.ple(300, dict.fromkeys(data.targets, "regression"), expert_units=(256,))
+run = Run(model, batch_size=512, dtype="float64")
+run.train(data, data, 1)
+run.save(sys.argv[1])
+"""
+FILES = ("run/checkpoint.npz", "predictions.csv", "drawing.svg", "vectors.npz")
+
+
+def made(folder, **environment):
+    """Runs the script with this environment; the digest of each file it makes."""
+    folder.mkdir(parents=True)
+    known = {name: value for name, value in os.environ.items()
+             if not name.startswith(("LC_", "LANG", "PYTHON")) and name != "TZ"}
+    subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, check=True,
+                   stdout=subprocess.DEVNULL,
+                   env=known | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | environment)
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """As somebody on another continent has it: ASCII, western time, their order of hashes."""
+    return made(tmp_path_factory.mktemp("plain") / "here", PYTHONHASHSEED="1", LC_ALL="C",
+                PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", TZ="America/Los_Angeles")
+
+
+def test_hash_seed_locale_time_zone_and_folder_change_no_bit(plain, tmp_path):
+    other = made(tmp_path / "ü ☃" / "deep" / "down", PYTHONHASHSEED="4242", LC_ALL="C.UTF-8",
+                 TZ="Pacific/Kiritimati")
+    assert other == plain
+
+
+def trained(path, threads):
+    """The arrays after a training whose matrix products are large enough to be split."""
+    subprocess.run([sys.executable, "-c", LARGE, path], check=True, env=os.environ | {
+        "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads})
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files if name != "meta.json"}
+
+
+def test_two_blas_threads_give_the_same_bits_each_time_and_those_of_one_but_for_rounding(tmp_path):
+    one, two, again = (trained(tmp_path / f"{i}.npz", threads) for i, threads in enumerate("122"))
+    for name in one:
+        assert np.array_equal(two[name], again[name]), name
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-9, atol=1e-12, err_msg=name)
