@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import (check_choice, check_count, check_dicts, check_noise, check_number,
+from npple.checks import (check_array, check_choice, check_count, check_dicts, check_noise, check_number,
                           check_params, check_targets, check_weights, check_x, shown)
 from npple.errors import CheckFailed, require
 from npple.network import Network, backward, forward, joint_loss, penalty_forward
@@ -215,11 +215,12 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None, 
     """
     loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise).cast(np.float64)
     check_dicts(vector=vector)
+    along = {}
     for name, p in params.items():
-        v = vector.get(name)
-        require(isinstance(v, np.ndarray) and v.shape == p.shape and v.dtype.kind in "iuf",
+        v = check_array(f"vector: {name}", vector.get(name))
+        require(v.shape == p.shape and v.dtype.kind in "iuf",
                 f"vector: {name}: an array of shape {p.shape} is needed, got {shown(v)}")
-    along = {name: loss.values[name] + 1j * STEP * vector[name] for name in params}
+        along[name] = loss.values[name] + 1j * STEP * v
     grads = replace(loss, values=loss.values | along).gradient()
     return {name: (grads[name].imag / STEP).astype(p.dtype) for name, p in params.items()}
 
@@ -466,6 +467,7 @@ def _check(loss, names, grads, method, tolerance, executor, seed):
     check_choice("method", method, METHODS)
     check_count("seed", seed, 0)
     check_dicts(grads=grads)
+    grads = {name: np.asarray(g) if isinstance(g, np.generic) else g for name, g in grads.items()}
     if tolerance is not None:
         tolerance = check_number("tolerance", tolerance)
     for name in names:

@@ -157,7 +157,7 @@ def average(influences):
     InputError
         For none at all.
     """
-    require(isinstance(influences, Iterable),
+    require(isinstance(influences, Iterable) and not isinstance(influences, np.ndarray),
             f"influences: several are needed, got {shown(influences)}")
     influences = list(influences)
     require(influences, "influences: at least one is needed, got none")

@@ -15,6 +15,7 @@ from npple.checks import check_choice
 from npple.errors import require
 from npple.network import Network
 
+MOST = 1000  # tasks
 KINDS = ("binary", "regression", "multiclass:3")
 
 
@@ -54,8 +55,8 @@ def random_model(name, tasks=3, levels=2):
     """
     check_choice("model", name, ARCHITECTURES)
     if not isinstance(tasks, dict):
-        require(type(tasks) is int and tasks > 0,
-                f"tasks: a positive integer is needed, got {tasks!r}")
+        require(type(tasks) is int and 0 < tasks <= MOST,
+                f"tasks: a positive integer up to {MOST} is needed, got {tasks!r}")
         tasks = {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(tasks)}
     options = {"levels": levels, "shared_experts": 2, "experts": 4,
                "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},

@@ -345,3 +345,26 @@ def test_exactly_equal_values_of_another_type_are_accepted(matrix):
     assert matrix.loss_and_grads(masks=masks)[0] == loss
     weights = {task: np.float32(1) for task in TASKS}
     assert matrix.loss_and_grads(weights=weights)[0] == matrix.loss_and_grads(weights=None)[0]
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: npple.gradcheck_function(3, len, {"w": np.ones(2)}), "f: a function is needed, got 3"),
+    (lambda: npple.gradcheck_function(len, None, {"w": np.ones(2)}), "grad: a function is needed"),
+    (lambda: npple.ranking.score({"a": [0.5]}, {"a": 1.0}, [1.0], f="log"), "f: a function"),
+])
+def test_what_is_no_function_is_refused(call, message):
+    with pytest.raises(npple.InputError, match=message):
+        call()
+
+
+def test_a_gradient_may_be_a_number_where_the_array_has_no_axes():
+    x = {"w": np.array(2.0)}
+    report = npple.gradcheck_function(lambda p: p["w"] ** 2, lambda p: {"w": 2 * p["w"]}, x)
+    assert report.passed and report.checked == 1
+
+
+@pytest.mark.parametrize("kind", [npple.InputError, npple.FileError, npple.Diverged])
+def test_a_message_is_one_line_and_not_endless(kind):
+    error = kind("first\nlast " + "9" * 5000 + " end")
+    assert str(error).startswith("first last 9") and str(error).endswith("9 end")
+    assert len(str(error)) == 1000 and "9 ... 9" in str(error)

@@ -302,7 +302,7 @@ def test_a_vector_of_the_wrong_shape_is_refused(case):
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(InputError, match="model: 'pel', expected one of single_task"):
         demonstrate("pel")
-    with pytest.raises(InputError, match="tasks: a positive integer is needed, got 0"):
+    with pytest.raises(InputError, match="tasks: a positive integer up to 1000 is needed, got 0"):
         demonstrate("ple", tasks=0)
 
 

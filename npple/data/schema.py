@@ -170,6 +170,7 @@ class Schema:
             If a column is missing, there are no rows, or a value cannot be used.
         """
         dtype = check_floating(dtype)
+        require(type(labels) is bool, f"labels: True or False is needed, got {shown(labels)}")
         features = [*self.numeric, *self.categorical]
         _count_rows(columns, [*features, *self.tasks] if labels else features)
         x = {name: self._standardised(columns, name, dtype) for name in self.numeric}

@@ -60,7 +60,7 @@ def _mapped(r, a):
     return np.memmap(path, a.dtype, "r", shape=a.shape)
 
 
-LAYOUTS = (_strided, _read_only, _reversed_twice, _mapped, lambda r, a: np.asfortranarray(a),
+LAYOUTS = (_strided, _read_only, _reversed_twice, _mapped, lambda r, a: np.array(a, order="F"),
            lambda r, a: np.array(a))
 
 

@@ -80,7 +80,7 @@ def judge(call, arguments, chosen, kept):
         except (npple.Diverged, Stopped) as error:
             return f"refused: {type(error).__name__}", None
         except npple.NppleError as error:
-            return f"refused: {type(error).__name__}", _bad_refusal(call, error, chosen, kept)
+            return f"refused: {type(error).__name__}", _bad_refusal(call, error, chosen, arguments, kept)
         except Hang:
             raise
         except BaseException:
@@ -91,7 +91,7 @@ def judge(call, arguments, chosen, kept):
     if not finite(result):
         if caught:
             return "answered: beyond the floats, with NumPy's warning", None
-        if not finite(arguments.get("params")):
+        if not finite([arguments.get(name) for name in ("params", "grads", "state")]):
             return "answered: not finite, as the parameters", None
         return "failed", "silently not finite"
     if kept and not call.loose and not alike(result, call.answer(call.function(**call.arguments))):
@@ -99,13 +99,15 @@ def judge(call, arguments, chosen, kept):
     return "answered", None
 
 
-def _bad_refusal(call, error, chosen, kept):
+def _bad_refusal(call, error, chosen, arguments, kept):
     message = str(error)
     if kept:
         return f"refused what is good: {message}"
     if len(message.splitlines()) != 1 or len(message) > 1000:
         return f"not one line: {message!r}"
     words = [word for name in chosen for word in (name, *(call.names or {}).get(name, ()))]
+    words += [" ".join(text.splitlines())[:20] for text in map(arguments.get, chosen)
+              if isinstance(text, str) and text.strip()]  # a path is named by itself
     if not any(word in message for word in words):
         return f"names none of {words}: {message}"
     return None

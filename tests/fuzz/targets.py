@@ -150,8 +150,8 @@ def gradcheck(r):
 def gradcheck_function(r):
     x = {"w": np.array([0.5, -1.5]), "b": np.array(2.0)}
     return Call(npple.gradcheck_function,
-                {"f": lambda p: (p["w"] ** 2).sum() * p["b"],
-                 "grad": lambda p: {"w": 2 * p["w"] * p["b"], "b": np.asarray((p["w"] ** 2).sum())},
+                {"f": lambda p: sum((array ** 2).sum() for array in p.values()),
+                 "grad": lambda p: {name: 2 * array for name, array in p.items()},
                  "x": x, "method": "complex-step", "tolerance": 1e-9, "seed": 0},
                 lambda report: (str(report), report.checked), {"x": ("f:", "grad")}, fixed=("f", "grad"))
 
@@ -333,7 +333,8 @@ def taken(r):
 def synthetic(r):
     return Call(data.synthetic, {"rows": 3, "inputs": 4, "correlation": 0.5, "tasks": 2,
                                  "sines": 2, "noise": 0.1, "scale": 1.0, "seed": 0,
-                                 "dtype": np.float32}, lambda d: (d.x, d.targets))
+                                 "dtype": np.float32}, lambda d: (d.x, d.targets),
+                {"tasks": ("inputs",)})
 
 
 CSV = ("age,city,clicked\n1,A,0\n2.5,\"B, b\",1\n-3,\"ü\n\",0\n" * 1).encode()
