@@ -20,6 +20,13 @@ class InputError(NppleError, ValueError):
     """An argument, a column or a value that cannot be used as it is."""
 
 
+class MappingError(InputError):
+    """Parameters of another library's module that do not fit the model's: a line for each."""
+
+    def __init__(self, faults):
+        Exception.__init__(self, faults)
+
+
 class FileError(NppleError, OSError):
     """A file that cannot be read, trusted or written."""
 

@@ -19,7 +19,7 @@ from math import prod
 import numpy as np
 
 from npple.checks import check_params, check_targets
-from npple.errors import InputError, require
+from npple.errors import InputError, MappingError, require
 from npple.network import Network, Trace, joint_loss
 from npple.oracle.comparison import check
 from npple.oracle.results import as_arrays
@@ -177,7 +177,7 @@ def from_module(module, model, mapping):
 
     Raises
     ------
-    InputError
+    MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
     return _read(model, mapping, _parameters(module, mapping))
@@ -269,7 +269,7 @@ def _shapes(arrays):
 
 
 def _check_mapping(model, mapping, arrays, own=()):
-    """Raises `InputError` with every fault of the mapping but those of the names in `own`."""
+    """Raises `MappingError` with every fault of the mapping but those of the names in `own`."""
     require(isinstance(model, Network), f"model: a Network is needed, got {type(model).__name__}")
     require(isinstance(mapping, ModuleMapping),
             f"mapping: a ModuleMapping is needed, got {type(mapping).__name__}")
@@ -290,7 +290,8 @@ def _check_mapping(model, mapping, arrays, own=()):
             faults.append(f"{name} {shapes[name]} of the module: {part} not mapped")
         if (count > 1).any():
             faults.append(f"{name} {shapes[name]} of the module: mapped more than once")
-    require(not faults, f"mapping: {len(faults)} parameters do not fit\n  " + "\n  ".join(faults))
+    if faults:
+        raise MappingError("\n  ".join([f"mapping: {len(faults)} parameters do not fit", *faults]))
 
 
 def _unreadable(move, shapes):
