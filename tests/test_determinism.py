@@ -42,7 +42,7 @@ def made(folder, **environment):
     """Runs the script with this environment; the digest of each file it makes."""
     folder.mkdir(parents=True)
     known = {name: value for name, value in os.environ.items()
-             if not name.startswith(("LC_", "LANG", "PYTHON")) and name != "TZ"}
+             if not name.startswith(("LC_", "LANG"))}
     subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL,
                    env=known | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | environment)
