@@ -91,30 +91,32 @@ class Torch:
         y = {task: torch.from_numpy(target) for task, target in problem.targets.items()}
         binary = F.binary_cross_entropy if probabilities else F.binary_cross_entropy_with_logits
 
-        def loss():
+        def joint_loss(x, y):
             return sum((binary if tasks[task] == "binary" else F.mse_loss)(z, y[task])
                        for task, z in outputs(x).items())
 
-        def predict():
+        def predictions(x):
             return {task: z.sigmoid() if tasks[task] == "binary" and not probabilities else z
                     for task, z in outputs(x).items()}
 
+        self.batch = x, y
+        self.parameters = list(parameters)
         self.inference_mode = torch.inference_mode
-        self.optimizer = torch.optim.Adam(parameters, lr=RATE, fused=True)
-        self.joint_loss = torch.compile(loss) if compiled else loss
-        self.outputs = torch.compile(predict) if compiled else predict
+        self.optimizer = torch.optim.Adam(self.parameters, lr=RATE, fused=True)
+        self.joint_loss = torch.compile(joint_loss) if compiled else joint_loss
+        self.predictions = torch.compile(predictions) if compiled else predictions
 
     def predict(self):
         with self.inference_mode():
-            return self.outputs()
+            return self.predictions(self.batch[0])
 
     def loss(self):
         with self.inference_mode():
-            return self.joint_loss().item()
+            return self.joint_loss(*self.batch).item()
 
     def gradients(self):
         self.optimizer.zero_grad(set_to_none=True)
-        self.joint_loss().backward()
+        self.joint_loss(*self.batch).backward()
 
     def step(self):
         self.gradients()

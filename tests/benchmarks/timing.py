@@ -15,8 +15,8 @@ def measure(runs, seconds=1.0, turns=5, warm=0.05):
     """The median seconds of one call of each contender.
 
     In each turn every contender runs untimed for `warm` seconds, which also lets the idle threads
-    of the one before fall asleep, then timed for its share of `seconds`; at least once each. The
-    order changes from turn to turn.
+    of the one before fall asleep (not at all if `warm` is 0), then timed for its share of
+    `seconds`; at least once each. The order changes from turn to turn.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ def measure(runs, seconds=1.0, turns=5, warm=0.05):
     for turn in range(turns):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            _repeat(runs[name], warm)
+            if warm:
+                _repeat(runs[name], warm)
             times[name] += _repeat(runs[name], seconds / turns)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
@@ -44,11 +45,6 @@ def _repeat(run, seconds):
         run()
         times.append(time.perf_counter() - start)
     return times
-
-
-def command(*arguments):
-    """A run of a fresh process, for `measure`; its output is thrown away."""
-    return lambda: subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
 
 
 def table(columns, rows):
