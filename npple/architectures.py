@@ -6,6 +6,7 @@ embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multicl
 
 from numbers import Integral
 
+from npple.checks import check_count
 from npple.errors import require
 from npple.network import Network
 from npple.routing import (Concat, Experts, Gate, Level, Pass, Route, Source, Stitch, Table, Tower,
@@ -357,9 +358,7 @@ def _levels(value):
 
 def _count(what, value, least=1, most=1_000_000):
     """`value` as a plain int; NumPy's integers are welcome."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    require(whole and least <= value <= most,
-            f"{what}: an integer from {least} to {most} is needed, got {value!r}")
+    check_count(what, value, least, most)
     return int(value)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from npple.checks import shown
+from npple.checks import check_path, shown
 from npple.errors import FileError, InputError, require
 
 _META = "meta.json"
@@ -60,7 +60,7 @@ def save(path, arrays, meta, *, format, version):
     FileError
         If the file cannot be written.
     """
-    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
+    check_path("path", path)
     require(isinstance(arrays, dict), f"arrays: a dict is needed, got {shown(arrays)}")
     for name, array in arrays.items():
         _require_storable(name, array)
@@ -98,7 +98,7 @@ def load(path, *, format, versions):
         If the file is missing, damaged, not an archive, of another format or version, or holds
         anything that `save` does not write. The message names the member at fault.
     """
-    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
+    check_path("path", path)
     path = Path(path)
     with _refusing(f"{path}: not a readable archive"):
         _refuse_unless(path.is_file(), f"{path}: no such file")

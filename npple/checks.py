@@ -5,6 +5,7 @@ stay exactly the same (targets of 0 and 1 given as integers, say).
 """
 
 from collections.abc import Iterable
+from os import PathLike
 
 import numpy as np
 
@@ -39,11 +40,12 @@ def check_number(what, value, low=0.0, high=float("inf")):
     return float(value)
 
 
-def check_count(what, value, least=1):
-    """Raise `InputError` unless `value` is an integer of at least `least`."""
+def check_count(what, value, least=1, most=None):
+    """Raise `InputError` unless `value` is an integer of at least `least`, and at most `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    require(whole and value >= least,
-            f"{what}: an integer of at least {least} is needed, got {shown(value)}")
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    require(whole and value >= least and (most is None or value <= most),
+            f"{what}: an integer {bounds} is needed, got {shown(value)}")
 
 
 def check_kind(what, value, kind, expected):
@@ -72,6 +74,11 @@ def check_dicts(**given):
     """Raise `InputError` unless each argument is a dict."""
     for what, value in given.items():
         check_kind(what, value, dict, "a dict")
+
+
+def check_path(what, value):
+    """Raise `InputError` unless `value` can name a file or folder."""
+    check_kind(what, value, (str, PathLike), "a path")
 
 
 def check_texts(what, values):
@@ -105,7 +112,8 @@ def check_step(params, grads, state, names, moments=()):
 
 
 def _check_like(what, name, array, p):
-    require(array is not None, f"{what}: missing {shown(name)}")
+    if array is None:
+        require(False, f"{what}: missing {shown(name)}")
     if not _is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:
         require(False, f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
 

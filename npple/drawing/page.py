@@ -11,12 +11,13 @@ import json
 from importlib import resources
 
 from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice, check_count
 from npple.drawing.diagram import diagram
 from npple.drawing.svg import COLORS, LIGHT, PAPER, SHARED, body, style
-from npple.errors import require
 
 CHOICES = {"levels": (1, 2, 3), "experts": (1, 2, 3, 4), "task_experts": (1, 2, 3, 4),
            "shared_experts": (1, 2, 3, 4), "subspaces": (1, 2, 3, 4)}
+DRAWN = 100  # levels, experts
 DARK = {"ink": "#e8edf4", "muted": "#9aa8ba", "band": "#1c242f", "neutral": "#141a22"}
 DARK_PAPER = "#11161d"
 DARK_COLORS = [("#7fb0ff", "#17325f"), ("#ff8fb8", "#571b37"), ("#5fd8a8", "#0e3f2e"),
@@ -47,10 +48,13 @@ def page(inputs, tasks, model="ple", **options):
     InputError
         For arguments that make no model.
     """
+    for name in CHOICES.keys() & options.keys():
+        check_count(name, options[name], 0, DRAWN)
+        options[name] = int(options[name])
     lines, models = {}, {}
     for name, builder in ARCHITECTURES.items():
         models[name] = _drawings(builder, inputs, tasks, options, lines)
-    require(model in models, f"model: {model!r}, expected one of {', '.join(models)}")
+    check_choice("model", model, models)
     content = {"tasks": list(tasks), "colors": len(COLORS), "model": model, "models": models,
                "lines": list(lines)}
     content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))

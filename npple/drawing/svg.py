@@ -3,6 +3,7 @@
 from html import escape
 from string import Template
 
+from npple.checks import check_kind
 from npple.drawing.layout import CARD, layout
 from npple.drawing.text import check_task
 
@@ -58,6 +59,7 @@ def svg(diagram, title="", task=None):
         For a task that the model does not have.
     """
     check_task(diagram, task)
+    check_kind("title", title, str, "a text")
     lines, (left, top, width, _) = body(diagram, task)
     captions = ["B: rows of a batch"]
     if any(edge.role == "selects" for edge in diagram.edges):

@@ -3,7 +3,8 @@
 from itertools import chain, groupby
 from math import prod
 
-from npple.errors import require
+from npple.checks import check_choice, check_kind
+from npple.drawing.diagram import Diagram
 
 
 def text(diagram, task=None):
@@ -44,9 +45,10 @@ def text(diagram, task=None):
 
 
 def check_task(diagram, task):
-    """Refuse a task that the model does not have; None is fine."""
-    require(task is None or task in diagram.model.tasks,
-            f"task: {task!r}, expected one of {', '.join(diagram.model.tasks)}")
+    """Refuse what is no diagram, and a task that the model does not have; None is fine."""
+    check_kind("diagram", diagram, Diagram, "a Diagram")
+    if task is not None:
+        check_choice("task", task, diagram.model.tasks)
 
 
 def _reads(diagram, node):

@@ -14,6 +14,7 @@ import numpy as np
 
 from npple import ARCHITECTURES, ranking
 from npple.adam import Adam
+from npple.checks import check_count, check_kind, check_number, shown
 from npple.data import Dataset, weights
 from npple.data.dataset import streams
 from npple.errors import require
@@ -23,6 +24,7 @@ TASKS = {"vtr": "binary", "vcr": "regression", "shr": "binary", "cmr": "binary"}
 RATES = {"vtr": 0.4, "vcr": 0.5, "shr": 0.03, "cmr": 0.05}  # mean responses to a random video
 EXPONENTS = {"vtr": 1.0, "vcr": 1.0, "shr": 0.1, "cmr": 0.1}  # of the ranking score
 MODELS = {name: ARCHITECTURES[name] for name in ("single_task", "mmoe", "cgc", "ple")}
+MANY = 10 ** 9  # users, videos, impressions
 CANDIDATES, SHOWN = 20, 5  # videos to choose from on a visit, and of these how many are shown
 LEVEL = 0.95  # of the intervals
 
@@ -115,8 +117,8 @@ def draw_world(users=20_000, videos=2_000, width=16, correlation=0.5, noise=1.0,
     """
     from scipy.special import ndtri
     for name, value, least in (("users", users, 2), ("videos", videos, 1), ("width", width, 2)):
-        _check_count(name, value, least)
-    require(np.isfinite(noise) and noise >= 0, f"noise: {noise!r}, expected a number from 0")
+        check_count(name, value, least, MANY)
+    noise = check_number("noise", noise)
     taste = weights(3 * width, correlation, len(TASKS), seed=seed)
     random = streams(seed, 4)[1]  # the first is that of `weights`
     base = ndtri(list(RATES.values())) * np.sqrt(2 + noise**2)  # z has variance 1, noise, Phi 1
@@ -240,9 +242,9 @@ def _visits(world, impressions, candidates, shown, random):
     Users come equally often, give or take a visit. The j-th candidate is drawn from the videos
     numbered j modulo `candidates`: all differ.
     """
-    _check_count("shown", shown, 1)
-    _check_count("candidates", candidates, shown)
-    _check_count("impressions", impressions, shown)
+    check_count("shown", shown, 1)
+    check_count("candidates", candidates, shown)
+    check_count("impressions", impressions, shown, MANY)
     strata = len(world.videos) // candidates
     require(strata, f"candidates: {candidates}, expected at most the {len(world.videos)} videos")
     visits = impressions // shown
@@ -401,9 +403,13 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
     InputError
         For arguments that make no test.
     """
+    check_kind("models", models, dict, "a dict of name and builder")
+    for name, builder in models.items():
+        require(callable(builder), f"models: {name!r}: a builder is needed, got {shown(builder)}")
+    check_number("exploration", exploration)
     require(models and not {"A/A", "oracle"} & models.keys(),
-            f"models: {sorted(models)}, expected at least one, and none called 'A/A' or 'oracle'")
-    _check_count("impressions", impressions, SHOWN)  # now rather than after the training
+            f"models: {list(models)}, expected at least one, and none called 'A/A' or 'oracle'")
+    check_count("impressions", impressions, SHOWN, MANY)  # now rather than after the training
     where = draw_world(**world, seed=seed)
     log = draw_log(where, log_impressions, exploration=exploration, seed=seed)
     train, held_out = log.split(0.8, seed)
@@ -423,8 +429,3 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
                 "rate": rate, "batch_size": batch_size, "exploration": exploration, "seed": seed,
                 **world}
     return Report(settings, offline, buckets)
-
-
-def _check_count(name, value, least):
-    require(isinstance(value, (int, np.integer)) and value >= least,
-            f"{name}: {value!r}, expected an integer of at least {least}")

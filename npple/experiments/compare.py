@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from numbers import Integral
@@ -20,6 +21,7 @@ import npple
 from npple.adam import Adam
 from npple.archive import replacing
 from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice, check_count, check_kind, check_number, check_path
 from npple.data import Dataset, synthetic
 from npple.errors import Diverged, FileError, Stopped, require
 from npple.experiments.budget import known_options, networks, parameters, sized
@@ -65,6 +67,8 @@ class Training:
     def __post_init__(self):
         require(type(self.epochs) is int and self.epochs > 0,
                 f"epochs: a positive integer is needed, got {self.epochs!r}")
+        check_count("batch_size", self.batch_size)
+        check_number("rate", self.rate)
 
 
 def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128, tasks=2, seed=0):
@@ -136,7 +140,7 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
     Stopped
         When `stop` said so; `out` holds what was finished.
     """
-    _check(cases, architectures, seeds, options)
+    _check(cases, architectures, seeds, options, training, out)
     trials = {}
     for case in cases:
         data = [_fingerprint(case.train), _fingerprint(case.test)]
@@ -310,18 +314,25 @@ def _reference_size(case, levels, options):
     return parameters(networks("ple", case.inputs, case.tasks, REFERENCE_WIDTH, levels, options))[0]
 
 
-def _check(cases, architectures, seeds, options):
+def _check(cases, architectures, seeds, options, training, out):
     """Refuse names and seeds that come twice, are none, or options that nobody has."""
+    for what, values in (("cases", cases), ("architectures", architectures), ("seeds", seeds)):
+        check_kind(what, values, Sequence, "a sequence")
+    for case in cases:
+        check_kind("cases", case, Case, "a Case")
+    for name in architectures:
+        check_choice("architectures", name, ARCHITECTURES)
+    for seed in seeds:
+        require(isinstance(seed, Integral) and seed >= 0,
+                f"seeds: integers of at least 0 are needed, got {seed!r}")
     for what, values in (("cases", [case.name for case in cases]),
                          ("architectures", architectures), ("seeds", seeds)):
         require(values and len(set(values)) == len(values),
                 f"{what}: different ones are needed, got {list(values)}")
-    for name in architectures:
-        require(name in ARCHITECTURES,
-                f"architectures: {name!r}, expected some of {', '.join(ARCHITECTURES)}")
-    for seed in seeds:
-        require(isinstance(seed, Integral) and seed >= 0,
-                f"seeds: integers of at least 0 are needed, got {seed!r}")
+    check_kind("training", training, Training, "a Training")
+    check_kind("options", options, (dict, type(None)), "a dict")
+    if out is not None:
+        check_path("out", out)
     unknown = set(options or ()) - known_options(architectures)
     require(not unknown, f"options: {sorted(unknown)}, expected some of "
                          f"{sorted(known_options(architectures))}")

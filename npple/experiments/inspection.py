@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from npple.checks import check_params
 from npple.ops import hard_concrete_forward
 from npple.routing import Gate, Route
+from npple.training import _traces
 
 
 def utilization(model, params, data, rows=8192):
@@ -26,8 +28,7 @@ def utilization(model, params, data, rows=8192):
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
     parts = {gate.name: [] for gate in gates}
-    for start in range(0, len(data), rows):
-        trace = model.forward(params, data.take(slice(start, start + rows)).x)
+    for trace in _traces(model, params, data, rows):
         for gate in gates:
             parts[gate.name].append(trace[f"{gate.parameters}/weights"])  # (batch, n)
     entries = []
@@ -66,6 +67,7 @@ def connections(model, params):
     ------
     Ma et al., "SNR", AAAI 2019.
     """
+    check_params(model.table, params)
     entries = []
     for row in model.table.rows:
         if isinstance(row, Route):

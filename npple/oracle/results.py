@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from npple.checks import check_path
 from npple.errors import FileError, require
 from npple.oracle.rounding import FLOOR, UNITS
 
@@ -79,6 +80,7 @@ def read_results(path):
     FileError
         If there is nothing to read at `path`, or it cannot be read.
     """
+    check_path("path", path)
     path, arrays, name = Path(path), {}, None
     try:
         if path.is_dir():
@@ -97,7 +99,7 @@ def read_results(path):
         raise FileError(f"{path}: no results file (.npz) or folder of .npy: {where}{reason}") \
             from error
     if not arrays:
-        raise FileError(f"{path}: holds no arrays")
+        raise FileError(f"{path}: no results: holds no arrays")
     return arrays
 
 

@@ -133,11 +133,11 @@ def test_a_visit_never_offers_a_video_twice():
 
 
 @pytest.mark.parametrize("message, change", [
-    ("impressions: 4, expected an integer of at least 5", {"impressions": 4}),
+    ("impressions: an integer .* 5 .*needed, got 4", {"impressions": 4}),
     ("impressions: 5, too few: no visit in bucket", {"impressions": 5}),
-    ("candidates: 4, expected an integer of at least 5", {"candidates": 4}),
+    ("candidates: an integer .* 5 .*needed, got 4", {"candidates": 4}),
     ("candidates: 500, expected at most the 400 videos", {"candidates": 500}),
-    ("shown: 2.5, expected an integer", {"shown": 2.5}),
+    ("shown: an integer of at least 1 is needed, got 2.5", {"shown": 2.5}),
 ])
 def test_what_cannot_be_served_is_refused(message, change):
     with pytest.raises(InputError, match=message):
@@ -145,11 +145,11 @@ def test_what_cannot_be_served_is_refused(message, change):
 
 
 @pytest.mark.parametrize("message, change", [
-    ("users: 2, too few for 3 buckets", {"users": 2}), ("videos: 0", {"videos": 0}),
-    ("width: 1, expected an integer of at least 2", {"width": 1}),
-    ("noise: -1", {"noise": -1}), ("correlation is -0.5", {"correlation": -0.5}),
+    ("users: 2, too few for 3 buckets", {"users": 2}), ("videos: an integer .* got 0", {"videos": 0}),
+    ("width: an integer .* 2 .*needed, got 1", {"width": 1}),
+    ("noise must be a finite number of at least 0, got -1", {"noise": -1}), ("correlation is -0.5", {"correlation": -0.5}),
     ("seed is -1", {"seed": -1}),
-    ("impressions: 4, expected an integer of at least 5", {"impressions": 4}),
+    ("impressions: an integer .* 5 .*needed, got 4", {"impressions": 4}),
     ("models: .'oracle'., expected at least one", {"models": {"oracle": npple.ple}}),
     ("models: .., expected at least one", {"models": {}}),
 ])

@@ -13,12 +13,15 @@ import numpy as np
 
 import npple
 from hostile import FOLDER, NAMES, cut, flip, inf, overwrite
-from npple import archive, data, metrics, ranking
+from npple import archive, data, drawing, metrics, ranking
 from npple.cli import main
 from npple.data import Dataset, Schema
+from npple.experiments.abtest import abtest, draw_world
 from npple.experiments.budget import sized
+from npple.experiments.compare import Case, Training, compare
+from npple.experiments.inspection import connections, utilization
 from npple.influence import average
-from npple.oracle import check, load, make_vectors
+from npple.oracle import check, load, make_vectors, read_results
 from npple.random_case import random_case, random_model
 from npple.training import Run, evaluate_model, gate_weights, predict
 from runner import Call
@@ -207,6 +210,60 @@ def sizes(r):
                  "name": ("model",), "inputs": ("budget",), "tasks": ("budget",)})
 
 
+def compared(r):
+    cases = [Case("small", rows(), rows(), 2, dict.fromkeys(rows().targets, "regression"))]
+    return Call(compare, {"cases": cases, "architectures": ("cgc", "single_task"), "seeds": (0, 1),
+                          "budget": 60, "levels": 1, "options": {"tower_units": ()},
+                          "training": Training(1, 4), "out": None},
+                lambda found: found.to_csv(), {"options": ("tower_units", "budget"), "levels": (
+                    "level", "budget"), "out": ("expected a folder",)})
+
+
+def training(r):
+    return Call(Training, {"epochs": 1, "batch_size": 4, "rate": 0.1})
+
+
+def tested(r):
+    return Call(abtest, {"models": {"a": npple.cgc, "b": npple.single_task}, "impressions": 200,
+                         "log_impressions": 100, "epochs": 1, "rate": 0.1, "batch_size": 16,
+                         "exploration": 1.0, "seed": 0, "users": 40, "videos": 30, "width": 2,
+                         "correlation": 0.5, "noise": 1.0},
+                lambda report: str(report), {
+                    name: ("impressions",) for name in ("log_impressions", "users", "seed")} | {
+                    "width": ("inputs",)})
+
+
+def world(r):
+    return Call(draw_world, {"users": 20, "videos": 30, "width": 2, "correlation": 0.5,
+                             "noise": 1.0, "seed": 0}, lambda world: world.lengths, {
+        "width": ("inputs",)})
+
+
+def inspected(r):
+    model, given = batch(r, "params", cases=small())
+    function = r.choice([utilization, connections])
+    if function is connections:
+        return Call(lambda params: function(model, params), given, str)
+    model, params = routed(), routed().init(0, np.float32)
+    return Call(lambda **given: function(model, **given), {"params": params, "data": rows()}, str)
+
+
+# Drawing ----------------------------------------------------------------------------------------
+
+def drawn(r):
+    case = r.choice(pool())
+    function = r.choice([drawing.svg, drawing.text])
+    given = {"title": "a title"} if function is drawing.svg else {}
+    return Call(function, given | {"diagram": drawing.diagram(case.model),
+                                   "task": r.choice([None, *case.model.tasks])}, len)
+
+
+def page_of(r):
+    return Call(drawing.page, {"inputs": 3, "tasks": {"a": "binary"}, "model": "cgc",
+                               "task_experts": 1}, len, {"task_experts": ("expert",),
+                                                         "tasks": ("task",)})
+
+
 # The oracle -------------------------------------------------------------------------------------
 
 @cache
@@ -231,6 +288,14 @@ def held_against(r):
     return Call(lambda **given: check(vectors(), **given),
                 {"candidate": candidate, "precision": "float64", "conventions": ()},
                 lambda report: report.passed, {"candidate": ("results",)})
+
+
+def results(r):
+    path = TEMPORARY / "results.npz"
+    np.savez(path, outputs=np.ones(3), **{"tower/a": np.zeros(2)})
+    content = r.choice([flip, cut, overwrite, lambda r, content: content])(r, path.read_bytes())
+    path.write_bytes(content)
+    return Call(read_results, {"path": path}, len, FILE, ("path",), r.choice([("path",), ()]), True)
 
 
 def corrupted(r, content):
@@ -371,7 +436,7 @@ def hostile_text(r, content):
     ])()
 
 
-FILE = {"path": ("damaged", "hostile", "row", "column", "member", "file", "99999")}
+FILE = {"path": ("results", "damaged", "hostile", "row", "column", "member", "file", "99999")}
 
 
 def read_csv(r):
@@ -399,6 +464,11 @@ def rows():
 def model():
     return npple.cgc(2, {"task1": "regression", "task2": "regression"}, task_experts=1,
                      shared_experts=1, expert_units=(2,), tower_units=())
+
+
+@cache
+def routed():
+    return npple.ple(2, dict.fromkeys(rows().targets, "regression"), expert_units=(2,))
 
 
 @cache
@@ -491,6 +561,10 @@ COMMANDS = (
     ["isolation", "--checkpoint", "kept/checkpoint.npz", "--data", "good.csv", "--rows", "4"],
     ["isolation", "--model", "cgc", "--tasks", "1", "--levels", "1", "--seed", "1"],
     ["gradcheck", "--model", "cgc", "--tasks", "1", "--method", "directional", "--seed", "1"],
+    ["compare", "--data", "synthetic", "--rows", "40", "--inputs", "2", "--correlation", "0.5",
+     "--models", "cgc", "single_task", "--seeds", "1", "--budget", "200", "--epochs", "1"],
+    ["abtest", "--models", "cgc", "mmoe", "--impressions", "200", "--log-impressions", "100",
+     "--epochs", "1", "--users", "60", "--correlation", "0.5", "--noise", "1"],
     ["draw", "--model", "cgc", "--inputs", "3", "--tasks", "a", "b=regression", "--task", "a"],
 )
 
@@ -560,7 +634,9 @@ TARGETS = {  # name -> how often, relative to the others, and the maker of the c
     "hessian_vector": (3, hessian_vector), "isolation.verify": (1, isolation),
     "isolation.explain": (1, explain), "compare_gradients": (1, compare_gradients),
     "influence": (2, influence), "influence.average": (1, averaged),
-    "random_model": (1, random_models), "sized": (1, sizes),
+    "random_model": (1, random_models), "compare": (0.3, compared), "Training": (0.3, training),
+    "abtest": (0.3, tested), "draw_world": (0.5, world), "inspection": (1, inspected),
+    "drawing": (1, drawn), "drawing.page": (0.1, page_of), "read_results": (2, results), "sized": (1, sizes),
     "oracle.make_vectors": (0.05, make), "oracle.check": (2, held_against),
     "oracle.load": (3, load_vectors), "metrics": (4, metric), "metrics.evaluate": (3, evaluate),
     "ranking": (3, ranked), "ranking.top_k": (1, top), "Schema.learn": (3, learn),
