@@ -3,7 +3,7 @@
 from importlib.resources import as_file, files
 from itertools import chain
 
-from npple.data.columns import as_columns, converted, read_rows
+from npple.data.columns import Texts, as_columns, converted, read_rows
 from npple.errors import require
 
 FIELDS = (
@@ -57,7 +57,7 @@ def read_census(path):
 
     Returns
     -------
-    dict column -> list of str
+    dict column -> Texts
         The features, NUMERIC and CATEGORICAL, and the labels of TASKS: `income` is "1" above
         50,000 and `marital` is "1" for "Never married", otherwise "0".
 
@@ -83,7 +83,8 @@ def read_census(path):
         if field in columns:
             expected = f"one of {list(labels)}"
             texts = columns.pop(field)
-            columns[task] = converted(field, texts, labels.get, expected, object).tolist()
+            found = converted(field, texts, labels.get, expected, object)
+            columns[task] = Texts.of(task, found.tolist())
     return columns
 
 
@@ -92,7 +93,7 @@ def bundled():
 
     Returns
     -------
-    dict column -> list of str
+    dict column -> Texts
         As from `read_census`.
     """
     with as_file(files("npple.data") / "census-sample.csv.gz") as path:

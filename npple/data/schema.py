@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npple.checks import check_kind, check_texts, shown
-from npple.data.columns import converted
+from npple.data.columns import Texts, converted
 from npple.data.dataset import Dataset, check_floating
 from npple.errors import InputError, require
 
@@ -74,7 +74,7 @@ class Schema:
 
         Parameters
         ----------
-        columns : dict column -> list of str
+        columns : dict column -> Texts or list of str
             As from `read_columns`.
         numeric, categorical : sequences of str
             The feature columns.
@@ -100,19 +100,19 @@ class Schema:
         known, log = set(numeric), set(log)
         for column in log:
             require(column in known, f"log of {column!r}, expected a numeric column")
-        _count_rows(columns, [*numeric, *categorical, *tasks])
+        columns = _texts(columns, [*numeric, *categorical, *tasks])
         kinds, classes = dict(tasks), {}
         for task, kind in tasks.items():
             known = isinstance(kind, str) and kind in ("binary", "regression", "multiclass")
             expected = "'binary', 'regression' or 'multiclass'"
             require(known, f"task {task!r} is {shown(kind)}, expected {expected}")
-            labels = {*_vocabulary(task, columns[task])} - {""}
+            labels = {*columns[task].distinct[0]} - {""}
             require(labels, f"task {task!r} has no labelled row, expected at least one")
             if kind == "multiclass":
                 classes[task] = tuple(sorted(labels))
                 kinds[task] = f"multiclass:{len(labels)}"
         scales = {name: _scale(name, columns[name], name in log) for name in numeric}
-        words = {name: _vocabulary(name, columns[name]) for name in categorical}
+        words = {name: tuple(sorted(columns[name].distinct[0])) for name in categorical}
         schema = cls(scales, words, kinds, classes)
         for task in tasks:
             schema._targets(columns, task, np.float64)  # so that a bad label is refused now
@@ -151,7 +151,7 @@ class Schema:
 
         Parameters
         ----------
-        columns : dict column -> list of str
+        columns : dict column -> Texts or list of str
             As from `read_columns`.
         dtype : floating dtype, optional
             Of the numeric features and of the binary and regression targets; category codes
@@ -172,12 +172,12 @@ class Schema:
         dtype = check_floating(dtype)
         require(type(labels) is bool, f"labels: True or False is needed, got {shown(labels)}")
         features = [*self.numeric, *self.categorical]
-        _count_rows(columns, [*features, *self.tasks] if labels else features)
+        columns = _texts(columns, [*features, *self.tasks] if labels else features)
         x = {name: self._standardised(columns, name, dtype) for name in self.numeric}
         x |= {name: self._codes(columns, name) for name in self.categorical}
         tasks = self.tasks if labels else {}
         targets = {task: self._targets(columns, task, dtype) for task in tasks}
-        masks = {task: np.array([text != "" for text in columns[task]]) for task in tasks}
+        masks = {task: converted(task, columns[task], bool, "a text", bool) for task in tasks}
         return Dataset(x, targets, {task: m for task, m in masks.items() if not m.all()})
 
     def inputs(self, embedding_width=4):
@@ -227,15 +227,15 @@ class Schema:
             return converted(
                 task, columns[task], lambda text: values.get(text.lower()), expected, dtype
             )
-        values = _numbers(task, ["0" if text == "" else text for text in columns[task]], False)
+        values = _numbers(task, columns[task], False, empty=0.0)
         return _fitting(task, columns[task], values, dtype)
 
 
-def _numbers(name, texts, log):
-    """Texts -> float64 (n,), or log(1 + v) of them."""
+def _numbers(name, texts, log, empty=math.inf):
+    """Texts -> float64 (n,), or log(1 + v) of them; an empty text counts as `empty`."""
 
     def number(text):
-        value = float(text) if NUMBER.fullmatch(text) else math.inf
+        value = float(text) if NUMBER.fullmatch(text) else math.inf if text else empty
         if not math.isfinite(value) or (log and value <= -1):
             return None
         return math.log1p(value) if log else value
@@ -262,14 +262,6 @@ def _scale(name, texts, log):
         return Scale(float(values.mean()), float(values.std()), log)
 
 
-def _vocabulary(name, texts):
-    """The distinct texts of a column, sorted."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise InputError(f"column {name!r}: {shown(text)}, expected a text")
-    return tuple(sorted(set(texts)))
-
-
 def _check_names(features, tasks):
     """Refuse feature and task names that no schema may have."""
     require(features, "no feature columns, expected at least one")
@@ -287,20 +279,21 @@ def _check_names(features, tasks):
         require(task not in seen, f"column {task!r} is a label, expected not as a feature too")
 
 
-def _count_rows(columns, names):
-    """Refuse columns that are missing, empty or of different lengths."""
+def _texts(columns, names):
+    """These columns as `Texts`, unless some are missing, empty or of different lengths."""
     check_kind("columns", columns, dict, "a dict of column and texts")
     missing = [name for name in names if name not in columns]
     require(not missing, f"no column {', '.join(map(repr, missing[:5]))}, expected all that are "
                          "listed")
     for name in names:
-        listed = isinstance(columns[name], (list, tuple))
+        listed = isinstance(columns[name], (list, tuple, Texts))
         require(listed, f"column {name!r} is {shown(columns[name])}, expected a list of texts")
     rows = len(columns[names[0]])
     require(rows, "columns: no rows, expected at least one")
     for name in names:
         count = len(columns[name])
         require(count == rows, f"column {name!r} has {count} rows, expected {rows}")
+    return {name: Texts.of(name, columns[name]) for name in names}
 
 
 def _entries(what, content, keys):

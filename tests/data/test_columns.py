@@ -72,6 +72,15 @@ def test_one_quoted_field_changes_no_other_field(folder, rows):
     assert read_columns(path, by_number(rows)) == by_number(rows)
 
 
+@given(text=st.text("ab1, \r\n\x0b\u2028é", min_size=1))
+def test_a_file_without_quotes_is_read_as_the_csv_module_reads_it(folder, text):
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    expected = [[field.strip(" ") for field in row] for row in reader]
+    if text.strip():
+        found = columns.read_rows(written(folder, text))
+        assert [[field.strip(" ") for field in row] for row in found] == expected
+
+
 def test_the_header_is_the_first_row(tmp_path):
     path = written(tmp_path, "a, b \n1,2\n3,\n")
     assert read_columns(path) == {"a": ["1", "3"], "b": ["2", ""]}

@@ -203,8 +203,8 @@ def test_another_binary_label_is_refused_when_learning(text):
         ({"columns": small(t=["", "", ""])}, "task 't' has no labelled row"),
         ({"columns": small(n=[], c=[], t=[])}, "no rows"),
         ({"columns": small(c=["a"])}, "column 'c' has 1 rows, expected 3"),
-        ({"columns": small(c=["a", "b", 3])}, "column 'c': 3, expected a text"),
-        ({"columns": small(n=["1", "2", 3.5])}, "column 'n', row 3: 3.5, expected a finite"),
+        ({"columns": small(c=["a", "b", 3])}, "column 'c', row 3: 3, expected a text"),
+        ({"columns": small(n=["1", "2", 3.5])}, "column 'n', row 3: 3.5, expected a text"),
         ({"columns": small(t=["a", "a", "a"]), "tasks": {"t": "multiclass"}}, "has one class"),
     ],
 )
