@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npple.checks import check_number, check_step, check_texts, shown
 from npple.errors import require
 
 
@@ -47,7 +48,7 @@ class Adam:
     def __post_init__(self):
         _check_settings(self)
         for name in ("beta1", "beta2"):
-            require(getattr(self, name) < 1, f"{name}: must be below 1, got {getattr(self, name)}")
+            require(getattr(self, name) < 1, f"{name} must be below 1, got {getattr(self, name)}")
 
     def init(self, params):
         """The state before the first step: `m/name`, `v/name` (zeros), `t/name` (0) for each."""
@@ -72,12 +73,16 @@ class Adam:
         -------
         params, state : dict of ndarray
             New dictionaries; what came in is left as it was.
+
+        Raises
+        ------
+        InputError
+            For names, shapes or dtypes that do not belong together.
         """
-        only = _names(params, grads, only)
-        params, state = dict(params), dict(state)
-        scale = _clip_scale(grads, self.clip)
-        for name in only:
-            p, g = params[name], grads[name] * scale if scale < 1 else grads[name]
+        names = _names(params, grads, state, only, moments=("m", "v"))
+        params, state, grads = dict(params), dict(state), _clipped(grads, self.clip)
+        for name in names:
+            p, g = params[name], grads[name]
             t = state[f"t/{name}"] + 1
             m = self.beta1 * state[f"m/{name}"] + (1 - self.beta1) * g
             v = self.beta2 * state[f"v/{name}"] + (1 - self.beta2) * (g * g)
@@ -107,38 +112,38 @@ class SGD:
 
     def step(self, params, grads, state, only=None):
         """One update; parameters and returns as for `Adam.step`."""
-        only = _names(params, grads, only)
-        scale, params = _clip_scale(grads, self.clip), dict(params)
-        for name in only:
+        names = _names(params, grads, state, only)
+        params, grads = dict(params), _clipped(grads, self.clip)
+        for name in names:
             p = params[name] * (1 - self.rate * self.weight_decay)
-            params[name] = p - self.rate * scale * grads[name]
+            params[name] = p - self.rate * grads[name]
         return params, state
 
 
-def _names(params, grads, only):
-    """The parameters to update: `only` these, or all."""
-    names = list(params if only is None else only)
+def _names(params, grads, state, only, moments=()):
+    """The parameters to update, `only` these or all, if everything is there for them."""
+    names = list(params) if only is None else check_texts("only", only)
     for name in names:
-        require(name in params, f"only: {name!r} is no parameter")
-        require(name in grads, f"grads: missing {name!r}")
+        require(name in params, f"only: {shown(name)} is no parameter")
+    check_step(params, grads, state, names, moments)
     return names
 
 
-def _clip_scale(grads, clip):
-    """What to multiply all gradients with so that their global norm is at most `clip`."""
+def _clipped(grads, clip):
+    """The gradients, scaled down together where their global norm is above `clip`."""
     if clip is None:
-        return 1.0
-    norm = float(np.sqrt(sum(np.vdot(g, g) for g in grads.values())))
-    return clip / norm if norm > clip else 1.0
+        return grads
+    largest = max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
+    squares = sum(np.vdot(g / largest, g / largest).real for g in grads.values())
+    norm = largest * float(np.sqrt(squares))  # overflows no sooner than the entries do
+    scale = clip / max(clip, norm)  # 1 for a norm that is not a number
+    return {name: g * scale for name, g in grads.items()}
 
 
 def _check_settings(optimizer):
     """Settings in their ranges become plain floats: a NumPy scalar would cast the parameters."""
     for name, value in list(vars(optimizer).items()):
-        if name == "clip" and value is None:
-            continue
-        number = isinstance(value, (int, float, np.integer, np.floating))
-        require(number and np.isfinite(value) and value >= 0,
-                f"{name}: a finite number of at least 0 is needed, got {value!r}")
-        require(value > 0 or name not in ("rate", "clip", "epsilon"), f"{name}: must be above 0")
-        object.__setattr__(optimizer, name, float(value))
+        if value is not None or name != "clip":
+            value = check_number(name, value)
+            require(value > 0 or name not in ("rate", "clip", "epsilon"), f"{name} must be above 0")
+            object.__setattr__(optimizer, name, value)

@@ -6,6 +6,7 @@ A kind's row loss is a pair over (output z, target y). z is the tower's raw outp
 
 import numpy as np
 
+from npple.checks import check_count, check_dicts, check_number
 from npple.errors import require
 from npple.ops import sigmoid_forward, softmax_forward, softplus_forward
 
@@ -112,7 +113,11 @@ def task_weights(initial, decay, step):
     InputError
         For a decay of a task without a weight, or one that is not in (0, 1].
     """
+    check_dicts(initial=initial, decay=decay)
+    check_count("step", step, 0)
     for task, gamma in decay.items():
         require(task in initial, f"decay: {task!r} is no task, expected {list(initial)}")
-        require(0 < gamma <= 1, f"decay: {task!r} must be in (0, 1], got {gamma!r}")
-    return {task: weight * decay.get(task, 1.0) ** step for task, weight in initial.items()}
+        gamma = check_number(f"decay: {task!r}", gamma, 0, 1)
+        require(gamma > 0, f"decay: {task!r} must be above 0")
+    return {task: check_number(f"initial: {task!r}", weight) * decay.get(task, 1.0) ** step
+            for task, weight in initial.items()}

@@ -5,7 +5,8 @@
                of what it read                                  -> a gradient by name, for tensors
                and parameters alike
 
-A row whose tensor no loss depends on is never visited, so its gradients are exactly 0.
+A row whose tensor no loss depends on is never visited, so its gradients are exactly 0. A loss and
+its gradients are added up over blocks of rows, whose tensors stay in the processor's cache.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,9 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import (check_dtype, check_noise, check_params, check_targets, check_weights,
-                          check_x)
-from npple.errors import require
+from npple.checks import (check_dtype, check_kind, check_noise, check_params, check_targets,
+                          check_weights, check_x, first_not_finite)
+from npple.errors import Diverged, require
 from npple.experts import (experts_backward, experts_forward, experts_penalty_backward,
                            experts_penalty_forward, mlp_backward, mlp_forward)
 from npple.fusions import (concat_backward, concat_forward, gate_backward, gate_forward,
@@ -27,6 +28,12 @@ from npple.losses import loss_backward, loss_forward
 from npple.ops import (embedding_backward, embedding_forward, side_by_side, sigmoid_forward,
                        softmax_forward)
 from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Table, Tower, classes
+
+BLOCK = 512  # rows
+
+# Made, freed and never touched: from now on glibc keeps what is freed for the arrays to come. Else
+# it hands each large array back to the system, and a third of a step goes by in getting it again.
+np.empty(2**25 - 2**13, np.uint8)
 
 
 class Trace(Mapping):
@@ -154,6 +161,38 @@ def forward(table, params, x, noise=None):
     return Trace(table, tensors, caches)
 
 
+def blocks(table, params, x, targets, masks, noise=None):
+    """Runs a batch forward, `BLOCK` rows at a time; nothing is checked.
+
+    Yields
+    ------
+    trace, targets, masks
+        Of the block.
+    shares : dict of float
+        Task -> the part of its rows that are in the block. The mean over a task's rows in the
+        batch is the sum of the blocks' means times these.
+    """
+    whole = slice(0, len(next(iter(targets.values()))))
+    for start in range(0, whole.stop, BLOCK):
+        at = slice(start, min(start + BLOCK, whole.stop))
+        shares = {task: _count(mask, at) / max(_count(mask, whole), 1)
+                  for task, mask in masks.items()}
+        yield (forward(table, params, _rows(x, at), noise), _rows(targets, at),
+               {task: None if mask is None else mask[at] for task, mask in masks.items()}, shares)
+
+
+def _count(mask, at):
+    """How many rows of a slice are in a task's sample space."""
+    return at.stop - at.start if mask is None else int(np.count_nonzero(mask[at]))
+
+
+def _rows(columns, at):
+    """Some rows of a matrix, or of each column."""
+    if isinstance(columns, dict):
+        return {name: column[at] for name, column in columns.items()}
+    return columns[at]
+
+
 def losses(trace, targets, masks):
     """Task -> (its loss (...), the cache of its backward)."""
     return {task: loss_forward(kind, trace[f"tower/{task}"], targets[task], masks[task])
@@ -196,12 +235,6 @@ def penalty_backward(caches):
         yield from PENALTIES[type(row)][1](row, cache)
 
 
-def objective(table, params, x, targets, masks, weights, noise=None):
-    """What training minimises: the joint loss plus the penalties; nothing is checked. -> (...)"""
-    trace = forward(table, params, x, noise)
-    return joint_loss(trace, targets, masks, weights)[0] + penalty_forward(table, params)[0]
-
-
 def backward(trace, starts, unread=frozenset()):
     """Carries gradients back through the rows, from last to first.
 
@@ -218,19 +251,20 @@ def backward(trace, starts, unread=frozenset()):
     dict of ndarray
         dL/d(tensor) and dL/d(parameter) by name, for whatever the losses depend on.
     """
-    def add(name, value):
-        gradients[name] = gradients[name] + value if name in gradients else value
-
     gradients = dict(starts)
     for row in reversed(trace.table.rows):
         if row.name in gradients:
             cache = trace.caches[row.name]
-            for name, value in OPERATIONS[type(row)][1](row, gradients[row.name], cache, unread):
-                add(name, value)
+            _add_up(gradients, OPERATIONS[type(row)][1](row, gradients[row.name], cache, unread))
     if "input" in gradients:
-        for name, value in input_backward(gradients["input"], trace.caches["input"]):
-            add(name, value)
+        _add_up(gradients, input_backward(gradients["input"], trace.caches["input"]))
     return gradients
+
+
+def _add_up(total, parts):
+    """Adds (name, gradient) to what a dictionary has under that name."""
+    for name, value in parts:
+        total[name] = total[name] + value if name in total else value
 
 
 # The model --------------------------------------------------------------------------------------
@@ -303,7 +337,14 @@ class Network:
         -------
         dict of ndarray
             Empty for a model without routing variables.
+
+        Raises
+        ------
+        InputError
+            For a `rng` or `dtype` that is none.
         """
+        check_kind("rng", rng, np.random.Generator, "a numpy.random.Generator")
+        check_dtype("dtype", dtype)
         return {row.name: rng.uniform(1e-6, 1 - 1e-6, row.count(self.table)).astype(dtype)
                 for row in self.table.rows if isinstance(row, Route)}
 
@@ -353,8 +394,13 @@ class Network:
         -------
         dict of float
         """
-        trace, targets, masks = self._run(params, x, targets, masks, noise)
-        return {task: value.item() for task, (value, _) in losses(trace, targets, masks).items()}
+        found = dict.fromkeys(self.tasks, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            for trace, *block, shares in self._blocks(params, x, targets, masks, noise):
+                for task, (value, _) in losses(trace, *block).items():
+                    found[task] += value.item() * shares[task]
+                _require_finite(found, trace)
+        return found
 
     def loss_and_grads(self, params, x, targets, masks=None, weights=None, noise=None,
                        penalties=True):
@@ -376,25 +422,35 @@ class Network:
             Names, shapes and dtype of `params`; exactly 0 where no weighted task reaches.
         """
         weights = check_weights(self.table, weights)
-        trace, targets, masks = self._run(params, x, targets, masks, noise)
-        loss, starts = joint_loss(trace, targets, masks, weights)
-        gradients = backward(trace, starts, self.unread)
-        if penalties:
-            value, caches = penalty_forward(self.table, params)
-            loss = loss + value
-            for name, grad in penalty_backward(caches):
-                gradients[name] = gradients[name] + grad if name in gradients else grad
-        grads = {name: gradients[name] if name in gradients else np.zeros_like(array)
+        loss, found = 0.0, {}
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            for trace, *block, shares in self._blocks(params, x, targets, masks, noise):
+                shares = {task: weights[task] * share for task, share in shares.items()}
+                value, starts = joint_loss(trace, *block, shares)
+                loss = loss + value
+                _require_finite({"loss": loss}, trace)
+                _add_up(found, backward(trace, starts, self.unread).items())
+            if penalties:
+                value, caches = penalty_forward(self.table, params)
+                loss = loss + value
+                _add_up(found, penalty_backward(caches))
+        grads = {name: found[name] if name in found else np.zeros_like(array)
                  for name, array in params.items()}
+        _require_finite({"loss": loss, **{f"grad/{name}": g for name, g in grads.items()}})
         return np.asarray(loss).item(), grads
 
-    def _run(self, params, x, targets, masks, noise):
-        """Checks the arguments, then runs forward -> trace, targets, masks."""
+    def _blocks(self, params, x, targets, masks, noise):
+        """Checks the arguments, then `blocks`."""
         dtype = check_params(self.table, params)
         x, rows = check_x(self.table, x, dtype)
         targets, masks = check_targets(self.table, targets, masks, rows, dtype)
-        noise = check_noise(self.table, noise, dtype)
-        return forward(self.table, params, x, noise), targets, masks
+        return blocks(self.table, params, x, targets, masks, check_noise(self.table, noise, dtype))
+
+
+def _require_finite(named, trace={}):
+    """Raises `Diverged` if not all of `named` is finite, with the first tensor that is not."""
+    if name := first_not_finite(named):
+        raise Diverged(f"{first_not_finite(trace) or name} is not finite")
 
 
 def _initial(name, shape, seed):

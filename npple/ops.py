@@ -110,21 +110,31 @@ def _normal_cdf(z):
 
     Phi(-a) = phi(a) / (a + 1/(a + 2/(a + 3/...)));  Phi(a) - 1/2 = phi(a) (a + a³/3 + a⁵/15 + ...)
     """
-    if z.dtype.char not in "gG" or np.longdouble is np.float64:
+    if z.real.dtype.char != "g":
         from scipy.special import ndtr
         return ndtr(z)
     a = _fold(z)
-    small = a.real < 1.5
-    term = series = np.where(small, a, 0)
-    fraction = large = np.where(small, 1.5, a)
+    tail = np.piecewise(a, [a.real < 1.5], [_tail_series, _tail_fraction])
+    return np.where(z.real < 0, tail, 1 - tail)
+
+
+def _tail_series(a):
+    term = series = a
     for k in range(1, 40):
         term = term * a * a / (2 * k + 1)
         series = series + term
+    return 0.5 - _normal_density(a) * series
+
+
+def _tail_fraction(a):
+    fraction = a
     for k in range(250, 0, -1):
-        fraction = large + k / fraction
-    density = np.exp(-a * a / 2) / np.sqrt(2 * PI)
-    tail = np.where(small, 0.5 - density * series, density / fraction)
-    return np.where(z.real < 0, tail, 1 - tail)
+        fraction = a + k / fraction
+    return _normal_density(a) / fraction
+
+
+def _normal_density(a):
+    return np.exp(-a * a / 2) / np.sqrt(2 * PI)
 
 
 ACTIVATIONS = {
@@ -173,7 +183,7 @@ def mixture_backward(dy, cache):
     """dw_i = dy · E_i, dE_i = w_i dy -> (dw, dexperts)."""
     w, experts = cache
     dw = experts.swapaxes(-3, -2) @ dy[..., None]  # (..., batch, n, width) @ (..., batch, width, 1)
-    return dw[..., 0], w.swapaxes(-1, -2)[..., None] * dy[..., None, :, :]
+    return dw[..., 0], np.einsum("...bn,...bw->...nbw", w, dy)
 
 
 def stitch_forward(alpha, experts):
@@ -256,7 +266,7 @@ def embedding_forward(table, codes):
 def embedding_backward(dy, cache):
     """dtable[c] = sum of dy over the samples whose code is c (0 for codes that do not occur)."""
     table, codes = cache
-    order = np.argsort(codes, kind="stable")
+    order = np.argsort(codes, stable=True)
     present, starts = np.unique(codes[order], return_index=True)
     dtable = np.zeros(dy.shape[:-2] + table.shape[-2:], dy.dtype)
     dtable[..., present, :] = np.add.reduceat(dy[..., order, :], starts, axis=-2)

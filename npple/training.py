@@ -15,12 +15,12 @@ import numpy as np
 from npple import archive
 from npple.adam import SGD, Adam
 from npple.checks import (check_count, check_number, check_params, check_targets, check_weights,
-                          check_x, shown)
+                          check_x, first_not_finite, shown)
 from npple.data.dataset import Dataset, check_floating
 from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.losses import task_weights
 from npple.metrics import evaluate
-from npple.network import Network
+from npple.network import BLOCK, Network
 from npple.routing import Gate, Table
 
 FORMAT, VERSION = "npple checkpoint", 1
@@ -169,13 +169,13 @@ class Run:
         rows = shuffled.take(slice(start, start + self.batch_size))
         weights = task_weights(self.weights, self.decay, self.step)
         noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+        try:
             loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
                                                     weights, noise)
+        except Diverged as error:
+            self._diverged(error)
         if not math.isfinite(self.loss_sum + loss):
-            self._diverged(self._not_finite(rows.x))
-        if name := _not_finite(grads):
-            self._diverged(f"the gradient of {name}")
+            self._diverged("the sum of losses is not finite")
         only = None
         if self.skip_absent:
             present = [task for task in self.model.tasks
@@ -183,19 +183,13 @@ class Run:
             only = self.model.table.reached_parameters(present)
         with np.errstate(over="ignore", invalid="ignore"):
             params, state = self.optimizer.step(self.params, grads, self.state, only)
-        if name := _not_finite(params):
-            self._diverged(f"{name} after the update")
+        if name := first_not_finite(params):
+            self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
 
     def _diverged(self, what):
-        raise Diverged(f"step {self.step + 1}: {what} is not finite; a smaller --rate or --clip 1 "
-                       "may help")
-
-    def _not_finite(self, x):
-        """The first tensor that is not finite, in the order of computation."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return _not_finite(self.model.forward(self.params, x)) or "the loss"
+        raise Diverged(f"step {self.step + 1}: {what}; a smaller --rate or --clip 1 may help")
 
     def _finish_epoch(self, validation, batches):
         try:
@@ -260,7 +254,7 @@ class Run:
         return run
 
 
-def evaluate_model(model, params, data, rows=8192):
+def evaluate_model(model, params, data, rows=BLOCK):
     """Each task's metrics on a data set, over the task's own rows.
 
     Parameters
@@ -284,7 +278,7 @@ def evaluate_model(model, params, data, rows=8192):
         For outputs that are not finite.
     """
     outputs = predict(model, params, data, rows, raw=True)
-    if name := _not_finite(outputs):
+    if name := first_not_finite(outputs):
         raise Diverged(f"tower/{name} is not finite")
     _check_rows("data", model, data, check_params(model.table, params))
     metrics = {}
@@ -296,7 +290,7 @@ def evaluate_model(model, params, data, rows=8192):
     return metrics
 
 
-def predict(model, params, data, rows=8192, raw=False):
+def predict(model, params, data, rows=BLOCK, raw=False):
     """Each task's predictions for all rows of a data set: probabilities or values.
 
     Parameters
@@ -316,7 +310,7 @@ def predict(model, params, data, rows=8192, raw=False):
     return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
 
 
-def gate_weights(model, params, data, rows=8192):
+def gate_weights(model, params, data, rows=BLOCK):
     """The mean weight that each gate gives each of its experts.
 
     Parameters
@@ -361,17 +355,6 @@ def _check_rows(what, model, data, dtype):
         check_targets(model.table, data.targets, data.masks, rows, dtype)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-
-
-def _not_finite(named):
-    """The name of the first array that is not all finite, or None.
-
-    A sum of squares settles it for all of them at once, unless it overflows.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(sum(float(np.vdot(a, a)) for a in named.values())):
-            return None
-    return next((name for name, a in named.items() if not np.isfinite(a).all()), None)
 
 
 def _fingerprint(data):

@@ -98,6 +98,14 @@ def test_clipping_scales_all_gradients_together_to_the_global_norm(seed, clip):
     assert_close(clipped, by_hand, 1e-13)
 
 
+@pytest.mark.parametrize("optimizer", [SGD(rate=1.0, clip=1.0), Adam(rate=1.0, clip=1.0)])
+def test_gradients_whose_squares_overflow_are_clipped_to_the_same_norm(optimizer):
+    start = {"w": np.zeros(2, np.float32), "none": np.zeros((0, 3), np.float32)}
+    vast, plain = ({"w": np.array(g, np.float32), "none": start["none"]}
+                   for g in ([3e30, -4e30], [3, -4]))
+    assert_close(run(optimizer, start, [vast])[0], run(optimizer, start, [plain])[0], 1e-6)
+
+
 def test_gradients_within_the_norm_are_left_alone():
     start, (grads,) = drawn_steps(1, 1)
     assert_equal(run(Adam(clip=1e9), start, [grads])[0], run(Adam(), start, [grads])[0])
@@ -241,8 +249,8 @@ def test_training_fits_every_kind_of_task(optimizer):
     {"weight_decay": float("inf")}, {"clip": 0}, {"clip": -1.0}, {"clip": "none"}])
 def test_settings_outside_their_range_are_refused_by_name(settings):
     name, = settings
-    with pytest.raises(npple.InputError, match=f"^{name}: "):
+    with pytest.raises(npple.InputError, match=f"^{name} must be "):
         Adam(**settings)
     if name in ("rate", "weight_decay", "clip"):
-        with pytest.raises(npple.InputError, match=f"^{name}: "):
+        with pytest.raises(npple.InputError, match=f"^{name} must be "):
             SGD(**settings)

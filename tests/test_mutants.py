@@ -180,10 +180,11 @@ def test_routing_variables_start_mostly_open():
 
 # Noise and penalties as arguments ---------------------------------------------------------------
 
-class Extreme:
+class Extreme(np.random.Generator):
     """A random generator that always draws one end of the interval."""
 
     def __init__(self, end):
+        super().__init__(np.random.PCG64())
         self.end = end
 
     def uniform(self, low, high, size):

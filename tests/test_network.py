@@ -1,5 +1,7 @@
 """The network on any table: precision, gradients by task, names, and what must not matter."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,6 +105,28 @@ def test_the_loss_is_a_plain_float(drawn):
     assert type(drawn.loss_and_grads()[0]) is float
     own = drawn.model.task_losses(drawn.params, *drawn.data)
     assert list(own) == list(drawn.model.tasks) and {type(v) for v in own.values()} == {float}
+
+
+# Blocks of rows ---------------------------------------------------------------------------------
+
+@given(problems(), st.integers(1, 3))
+def test_however_a_batch_is_cut_into_blocks_its_losses_and_gradients_are_the_same(drawn, rows):
+    """With masks: a block may hold none of a task's rows, or all of them."""
+    whole, own = drawn.loss_and_grads(), drawn.model.task_losses(drawn.params, *drawn.data)
+    with patch("npple.network.BLOCK", rows):
+        loss, grads = drawn.loss_and_grads()
+        assert drawn.model.task_losses(drawn.params, *drawn.data) == pytest.approx(own, rel=1e-13)
+    assert loss == pytest.approx(whole[0], rel=1e-13)
+    scale = max(np.abs(g).max() for g in whole[1].values())
+    assert max(np.abs(grads[name] - g).max() for name, g in whole[1].items()) <= 1e-13 * scale
+
+
+def test_only_a_block_of_rows_is_run_at_a_time():
+    model = npple.ple(inputs=2, tasks={"a": "regression"})
+    rows = 2 * npple.network.BLOCK + 1
+    with patch("npple.network.forward", wraps=forward) as run:
+        model.loss_and_grads(model.init(0), np.ones((rows, 2)), {"a": np.ones(rows)})
+    assert [len(call.args[2]) for call in run.call_args_list] == [512, 512, 1]
 
 
 # The tasks' losses and gradients ----------------------------------------------------------------

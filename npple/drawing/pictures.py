@@ -22,7 +22,7 @@ from npple.experiments.compare import Training, compare, progress, synthetic_cas
 from npple.experiments.gains import Comparison
 from npple.influence import influence
 from npple.isolation import isolation
-from npple.network import objective
+from npple.network import forward, joint_loss
 from npple.random_case import random_case
 
 TASKS = {"vtr": "binary", "vcr": "regression"}
@@ -123,7 +123,8 @@ def measure_errors():
 
     def loss(copies):  # (entries, *shape of the weight) -> (entries,)
         params = case.params | {name: copies}
-        return objective(model.table, params, case.x, case.targets, masks, case.weights)
+        trace = forward(model.table, params, case.x)
+        return joint_loss(trace, case.targets, masks, case.weights)[0]
 
     extended = {key: value.astype(np.longdouble) for key, value in case.params.items()}
     targets = {task: y.astype(np.longdouble) if y.dtype.kind == "f" else y
