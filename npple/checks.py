@@ -9,7 +9,7 @@ from os import PathLike
 
 import numpy as np
 
-from npple.errors import require
+from npple.errors import InputError, require
 from npple.routing import Route
 
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
@@ -50,7 +50,8 @@ def check_count(what, value, least=1, most=None):
 
 def check_kind(what, value, kind, expected):
     """Raise `InputError` unless `value` is an instance of `kind`, which is called `expected`."""
-    require(isinstance(value, kind), f"{what}: {expected} is needed, got {shown(value)}")
+    if not isinstance(value, kind):  # only then: to show a value may take long
+        raise InputError(f"{what}: {expected} is needed, got {shown(value)}")
 
 
 def first_not_finite(named):

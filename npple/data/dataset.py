@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npple.checks import check_number, shown
+from npple.checks import check_kind, check_number, shown
 from npple.errors import require
 
 
@@ -60,15 +60,13 @@ class Dataset:
         features = self.x if isinstance(self.x, dict) else {"x": self.x}
         require(features, "x: the dataset has no features, expected at least one column")
         for group, arrays in (("x", features), ("targets", self.targets), ("masks", self.masks)):
-            require(isinstance(arrays, dict),
-                    f"{group}: a dict of arrays is needed, got {shown(arrays)}")
+            check_kind(group, arrays, dict, "a dict of arrays")
             for name, values in arrays.items():
-                what = "x" if arrays is features and features is not self.x else (
-                    f"{group}: {shown(name)}")
-                require(isinstance(values, np.ndarray) and values.ndim,
-                        f"{what}: an array of rows is needed, got {shown(values)}")
-                require(len(values) == len(self),
-                        f"{what}: {len(values)} rows, expected {len(self)}")
+                rows = isinstance(values, np.ndarray) and values.ndim
+                if not rows or len(values) != len(self):
+                    what = "x" if values is self.x else f"{group}: {shown(name)}"
+                    require(rows, f"{what}: an array of rows is needed, got {shown(values)}")
+                    require(False, f"{what}: {len(values)} rows, expected {len(self)}")
         for task, mask in self.masks.items():
             require(task in self.targets,
                     f"masks: {shown(task)}, expected one of the targets: {shown(list(self.targets))}")

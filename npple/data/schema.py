@@ -286,8 +286,7 @@ def _texts(columns, names):
     require(not missing, f"no column {', '.join(map(repr, missing[:5]))}, expected all that are "
                          "listed")
     for name in names:
-        listed = isinstance(columns[name], (list, tuple, Texts))
-        require(listed, f"column {name!r} is {shown(columns[name])}, expected a list of texts")
+        check_kind(f"column {name!r}", columns[name], (list, tuple, Texts), "a list of texts")
     rows = len(columns[names[0]])
     require(rows, "columns: no rows, expected at least one")
     for name in names:
