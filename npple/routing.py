@@ -17,9 +17,13 @@ from last to first. Which parameters a task's loss can reach follows from the ta
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from sys import float_info
 
 from npple.errors import InputError, require
 from npple.ops import ACTIVATIONS
+
+CLASSES = 1_000_000  # of a task
+LARGEST = 10 ** 9  # units, experts, words of a column
 
 
 @dataclass(frozen=True)
@@ -396,9 +400,10 @@ def check_task(name, kind):
     require(name != "shared", "tasks: the name 'shared' is taken by the shared experts")
     known = isinstance(kind, str) and (
         kind in ("binary", "regression")
-        or kind.startswith("multiclass:") and kind[11:].isdecimal() and int(kind[11:]) > 1)
+        or kind.startswith("multiclass:") and kind[11:].isdecimal() and len(kind) < 18
+        and 1 < int(kind[11:]) <= CLASSES)
     require(known, f"tasks: {name!r} must be 'binary', 'regression' or 'multiclass:K' with K > 1, "
-                   f"got {kind!r}")
+                   f"at most {CLASSES}, got {kind!r:.80}")
 
 
 def _input_width(inputs):
@@ -414,7 +419,8 @@ def _input_width(inputs):
                 f"inputs: a column name is a non-empty printable text, got {name!r}")
         require(name not in seen, f"inputs: the column {name!r} stands there twice")
         seen.add(name)
-        require(kind == "numeric" or isinstance(kind, tuple) and len(kind) == 2,
+        require(isinstance(kind, tuple) and len(kind) == 2
+                or isinstance(kind, str) and kind == "numeric",
                 f"inputs: {name!r} must be 'numeric' or (vocabulary size, width), got {kind!r}")
         if kind != "numeric":
             _check_count(f"inputs: {name!r}: vocabulary size", kind[0])
@@ -423,7 +429,8 @@ def _input_width(inputs):
 
 
 def _check_count(what, value):
-    require(type(value) is int and value > 0, f"{what} must be a positive integer, got {value!r}")
+    require(type(value) is int and 0 < value <= LARGEST,
+            f"{what} must be a positive integer, at most {LARGEST}, got {value!r:.80}")
 
 
 def _check_representation(name, read, table):
@@ -432,8 +439,8 @@ def _check_representation(name, read, table):
 
 
 def _check_penalty(row):
-    require(isinstance(row.penalty, (int, float)) and 0 <= row.penalty < float("inf"),
-            f"{row.name}: penalty must be a finite number of at least 0, got {row.penalty!r}")
+    require(isinstance(row.penalty, (int, float)) and 0 <= row.penalty <= float_info.max,
+            f"{row.name}: penalty must be a finite number of at least 0, got {row.penalty!r:.80}")
 
 
 def _check_mlp(name, units, activations):
@@ -442,7 +449,7 @@ def _check_mlp(name, units, activations):
     require(len(units) == len(activations),
             f"{name}: {len(units)} layers need as many activations, got {len(activations)}")
     for activation in activations:
-        require(activation in list(ACTIVATIONS),
+        require(isinstance(activation, str) and activation in ACTIVATIONS,
                 f"{name}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
 
 

@@ -79,11 +79,32 @@ def refuse(call, message):
     ({"activation": "swish"}, "level1/a/experts: activation must be one of identity, relu"),
     ({"activation": ["relu"]}, "level1/a/experts: activation must be one of"),
     ({"activation": None}, "level1/a/experts: activation must be one of"),
+    ({"activation": np.array(["relu"] * 2)}, "level1/a/experts: activation must be one of"),
+    ({"levels": 10 ** 9}, "levels: an integer from 1 to 1000 is needed"),
+    ({"shared_experts": 10 ** 9}, "shared_experts: an integer from 0 to 1000000 is needed"),
+    ({"expert_units": (10 ** 30,)}, "expert_units: an integer from 1 to 1000000 is needed"),
+    ({"inputs": {"n": (10 ** 400, 2)}}, "inputs: 'n': vocabulary size must be a positive integer"),
+    ({"inputs": {"n": np.ones(2)}}, "inputs: 'n' must be 'numeric' or"),
+    ({"tasks": {"a": "multiclass:1000001"}}, "tasks: 'a' must be"),
+    ({"tasks": {"a": "multiclass:" + "9" * 5000}}, "tasks: 'a' must be"),
+    ({"gate_bias": 1}, "gate_bias: True or False is needed"),
 ])
 def test_arguments_that_make_no_model_are_refused(changes, message):
     arguments = {"inputs": 3, "tasks": TASKS} | changes
     refuse(lambda: npple.ple(**arguments), message)
     refuse(lambda: npple.ml_mmoe(**arguments), message)
+
+
+@pytest.mark.parametrize("builder, changes, message", [
+    (npple.asymmetric_sharing, {"borrows": [("a", "b")]}, "borrows: a dict by task is needed"),
+    (npple.asymmetric_sharing, {"borrows": {"a": "b"}}, "borrows: 'a': 'b', expected a list"),
+    (npple.asymmetric_sharing, {"borrows": {"a": [{}]}}, "borrows: 'a': [{}], expected a list"),
+    (npple.sluice, {"subspaces": 10 ** 6}, "subspaces: an integer from 1 to 1000 is needed"),
+    (npple.snr_trans, {"experts": 10 ** 6}, "experts: an integer from 1 to 1000 is needed"),
+    (npple.snr_aver, {"l0": 10 ** 400}, "level1/sub1: penalty must be a finite number"),
+])
+def test_options_of_one_architecture_are_checked(builder, changes, message):
+    refuse(lambda: builder(3, TASKS, **changes), message)
 
 
 def test_a_task_without_any_expert_on_a_level_is_refused():
