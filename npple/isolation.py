@@ -165,7 +165,7 @@ class Isolation:
         """
         given = [argument is not None for argument in (params, x, targets)]
         require(all(given) or not any(given), "params, x, targets: give all three or none")
-        check_count("steps", steps)
+        check_count("steps", steps, most=10_000)
         if params is None:
             case = generic_case(self.model)
             params, x, targets, masks = case.params, case.x, case.targets, case.masks

@@ -139,7 +139,7 @@ class Run:
             raise
 
     def _check_call(self, data, validation, epochs, patience, checkpoint, every):
-        check_count("epochs", epochs, 0)
+        check_count("epochs", epochs, 0, most=10 ** 9)
         for name, value in (("patience", patience), ("every", every)):
             if value is not None:
                 check_count(name, value)

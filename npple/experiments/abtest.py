@@ -407,6 +407,7 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
     for name, builder in models.items():
         require(callable(builder), f"models: {name!r}: a builder is needed, got {shown(builder)}")
     check_number("exploration", exploration)
+    check_count("epochs", epochs, most=10 ** 9)
     require(models and not {"A/A", "oracle"} & models.keys(),
             f"models: {list(models)}, expected at least one, and none called 'A/A' or 'oracle'")
     check_count("impressions", impressions, SHOWN, MANY)  # now rather than after the training

@@ -65,8 +65,7 @@ class Training:
     rate: float = 3e-3
 
     def __post_init__(self):
-        require(type(self.epochs) is int and self.epochs > 0,
-                f"epochs: a positive integer is needed, got {self.epochs!r}")
+        check_count("epochs", self.epochs, most=10 ** 9)
         check_count("batch_size", self.batch_size)
         check_number("rate", self.rate)
 

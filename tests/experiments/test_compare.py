@@ -433,7 +433,7 @@ def test_what_makes_no_comparison_is_refused(change, message):
 
 
 def test_a_training_without_an_epoch_is_refused():
-    with pytest.raises(InputError, match="epochs: a positive integer is needed, got 0"):
+    with pytest.raises(InputError, match="epochs: an integer from 1 .* is needed, got 0"):
         Training(epochs=0)
 
 
