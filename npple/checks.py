@@ -99,6 +99,9 @@ def check_step(params, grads, state, names, moments=()):
     """
     for what, given in (("params", params), ("grads", grads), ("state", state)):
         require(isinstance(given, dict), f"{what}: a dict of arrays is needed, got {_kind(given)}")
+    odd = next((name for name, g in grads.items() if not _is_plain(g)), None)
+    if odd is not None:
+        require(False, f"grads: {shown(odd)}: an array is needed, got {_kind(grads[odd])}")
     for name in names:
         p, g = params.get(name), grads.get(name)
         if not _is_plain(p) or p.dtype.kind not in "fc":

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import (check_array, check_choice, check_count, check_dicts, check_noise, check_number,
-                          check_params, check_targets, check_weights, check_x, shown)
+from npple.checks import (check_array, check_choice, check_count, check_dicts, check_noise,
+                          check_number, check_params, check_targets, check_weights, check_x, shown)
 from npple.errors import CheckFailed, require
 from npple.network import Network, backward, forward, joint_loss, penalty_forward
 from npple.random_case import random_case, random_model
@@ -151,6 +151,7 @@ def gradcheck(model, params, x, targets, masks=None, weights=None, noise=None, *
     InputError
         For arguments that `model.loss_and_grads` refuses, an unknown method, complex parameters.
     """
+    require(type(inputs) is bool, f"inputs: True or False is needed, got {shown(inputs)}")
     loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise)
     names = [name for name, value in loss.values.items()
              if name in params or inputs and value.dtype.kind == "f"]

@@ -64,7 +64,8 @@ class Schema:
         kinds = {task: f"multiclass:{len(texts)}" for task, texts in self.classes.items()}
         for task, kind in self.tasks.items():
             expected = [kinds[task]] if task in kinds else ["binary", "regression"]
-            require(kind in expected, f"task {task!r} is {shown(kind)}, expected {expected}")
+            require(isinstance(kind, str) and kind in expected,
+                    f"task {task!r} is {shown(kind)}, expected {expected}")
             require(kind != "multiclass:1", f"task {task!r} has one class, expected at least 2")
         require(set(kinds) <= set(self.tasks), f"classes of {list(kinds)}, expected tasks' only")
 
