@@ -11,7 +11,8 @@ import numpy as np
 
 from npple import archive
 from npple.adam import Adam
-from npple.checks import check_noise, check_params, check_targets, check_weights, check_x
+from npple.checks import (check_choice, check_noise, check_params, check_targets, check_weights,
+                          check_x)
 from npple.errors import FileError, InputError, require
 from npple.network import Network
 from npple.oracle.rounding import UNITS, tolerances
@@ -188,7 +189,7 @@ def make_vectors(model, seed=0, batch=8, dtype="float64", adam=ADAM):
     require(isinstance(seed, (int, np.integer)) and seed >= 0,
             f"seed: an integer of at least 0 is needed, got {seed!r}")
     require(type(batch) is int and batch > 0, f"batch: a positive integer, got {batch!r}")
-    require(dtype in TELLING, f"dtype: {dtype!r}, expected one of {', '.join(TELLING)}")
+    check_choice("dtype", dtype, TELLING)
     require(isinstance(adam, Adam), f"adam: npple.Adam(...) is needed, got {adam!r}")
     case, tolerance = _draw(model, int(seed), batch, adam)
     notes = {"seed": int(seed), "batch": batch, "dtype": dtype}
