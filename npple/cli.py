@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
-from npple.archive import replacing
 from npple.errors import FileError, Stopped, require
 from npple.interruption import on_signal
 
@@ -548,6 +547,7 @@ def _add_compare(commands):
 
 
 def _compare(args):
+    from npple.archive import replacing
     from npple.experiments.compare import Case, Training, compare, progress, synthetic_cases
     from npple.experiments.workers import open_workers
     if args.data == "synthetic":
@@ -599,6 +599,7 @@ def _add_draw(commands):
 
 
 def _draw(args):
+    from npple.archive import replacing
     from npple.drawing import diagram, page, svg, text
     tasks = {name: kind or "binary" for name, _, kind in (t.partition("=") for t in args.tasks)}
     require(len(tasks) == len(args.tasks), f"--tasks: a name stands there twice: {args.tasks}")
