@@ -125,7 +125,8 @@ def spoil(r, value):
         if r.random() < 0.25:
             return r.choice(LAYOUTS)(r, value), True
         try:
-            return r.choice(SPOILS)(r, value), False
+            with np.errstate(all="ignore"):
+                return r.choice(SPOILS)(r, value), False
         except (IndexError, TypeError, ValueError):  # this array cannot be spoiled so
             return scalar(r), False
     if isinstance(value, dict):
