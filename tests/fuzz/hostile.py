@@ -4,6 +4,7 @@
 """
 
 import tempfile
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -125,7 +126,8 @@ def spoil(r, value):
         if r.random() < 0.25:
             return r.choice(LAYOUTS)(r, value), True
         try:
-            with np.errstate(all="ignore"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 return r.choice(SPOILS)(r, value), False
         except (IndexError, TypeError, ValueError):  # this array cannot be spoiled so
             return scalar(r), False
