@@ -3,7 +3,8 @@
     python tests/benchmarks/step.py
     python tests/benchmarks/step.py --shapes 256x128x64 --threads 2 --dtypes float32 --work step
 
-Milliseconds, medians; the contenders take turns. First all of them must compute the same losses.
+Milliseconds, medians; the contenders take turns. First all of them must compute the same losses;
+one whose gradients are wrong is timed at `predict` only.
 `torch/npple` is the time of the fastest PyTorch contender over npple's; `npple/bound` is npple's
 time over that of the matrix products alone.
 """
@@ -58,7 +59,8 @@ def run(args):
 
 def times(problem, contenders, work, seconds):
     """Medians in seconds by contender, of the bound, and their ratios."""
-    runs = {name: getattr(contender, work) for name, contender in contenders.items()}
+    runs = {name: getattr(contender, work) for name, contender in contenders.items()
+            if work == "predict" or contender.learns}
     for wide in (False, True):
         runs[f"bound{wide:d}"] = matrix_products(problem, work != "predict", wide)
     seconds = measure(runs, seconds)
