@@ -1,5 +1,7 @@
 """npple: Progressive Layered Extraction and its relatives, every gradient written by hand."""
 
+from importlib import import_module
+
 from npple import ranking
 from npple.adam import SGD, Adam
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
@@ -19,3 +21,10 @@ __all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "Inp
            "customized_sharing", "gradcheck", "gradcheck_function", "hessian_vector", "influence",
            "isolation", "ml_mmoe", "mmoe", "ple", "ranking", "shared_bottom", "single_task",
            "sluice", "snr_aver", "snr_trans", "task_weights"]
+
+
+def __getattr__(name):
+    """`npple.oracle` and `npple.testing`, loaded when first asked for."""
+    if name in ("oracle", "testing"):
+        return import_module(f"npple.{name}")
+    raise AttributeError(f"module 'npple' has no attribute {name!r}")

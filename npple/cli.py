@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
+from npple.checks import check_count
 from npple.errors import FileError, Stopped, require
 from npple.interruption import on_signal
 
@@ -47,6 +48,7 @@ def _parser():
     _add_predict(commands)
     _add_gradcheck(commands)
     _add_isolation(commands)
+    _add_oracle(commands)
     _add_abtest(commands)
     _add_compare(commands)
     _add_draw(commands)
@@ -99,6 +101,17 @@ def _given(args):
     return {name: value for name, value in vars(args).items() if name in (
         "levels", "experts", "task_experts", "shared_experts", "expert_units", "tower_units",
         "gate_units", "gate_bias", "activation", "l0")}
+
+
+def _named_tasks(texts):
+    """Task name -> kind from NAME[=KIND], "binary" without one; or from a number of tasks."""
+    from npple.random_case import KINDS
+    if len(texts) == 1 and texts[0].isdecimal():
+        check_count("--tasks", int(texts[0]), 1, 1000)
+        return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(int(texts[0]))}
+    tasks = {name: kind or "binary" for name, _, kind in (text.partition("=") for text in texts)}
+    require(len(tasks) == len(texts), f"--tasks: a name stands there twice: {texts}")
+    return tasks
 
 
 def _add_data(parser, correlations=False):
@@ -494,6 +507,59 @@ def _trained_case(args):
     return args.checkpoint, run.model, params, (rows.x, rows.targets, rows.masks)
 
 
+# npple oracle -----------------------------------------------------------------------------------
+
+def _add_oracle(commands):
+    parser = commands.add_parser("oracle", help="say whether another implementation is right",
+                                 description="say whether another implementation is right")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|check")
+    parser = _command(actions, "export", _export, "write test vectors of a model, or the suite",
+                      "npple oracle export --model ple --tasks 3 --levels 2 --out ple.npz")
+    _add_model(parser)
+    add = parser.add_argument_group("test vectors").add_argument
+    add("--inputs", type=int, default=8, help="width of the input")
+    add("--tasks", nargs="+", default=["2"], metavar="T",
+        help="a number, or NAME[=KIND] with the kinds binary, regression, multiclass:K")
+    add("--batch", type=int, default=8, help="rows")
+    add("--seed", type=int, default=0, help="of parameters and data")
+    add("--dtype", default="float64", help="of everything stored: float64 or float32")
+    add("--out", metavar="F", help="the file to write, .npz")
+    add("--all", metavar="DIR", help="write the suite over all architectures instead")
+    parser = _command(actions, "check", _check, "hold results against test vectors",
+                      "npple oracle check ple.npz results.npz")
+    parser.add_argument("vectors", help="from npple oracle export")
+    parser.add_argument("results", help="an .npz, or a folder of .npy files, by the same names")
+    parser.add_argument("--precision", help="what the results were computed in: float64, float32, "
+                                            "float16, bfloat16; the dtype they have, otherwise")
+    parser.add_argument("--conventions", nargs="+", default=[], metavar="NAME",
+                        help="choices that are no mistakes: shared-first, gate-bias, gate-hidden")
+
+
+def _export(args):
+    from npple import oracle
+    require(bool(args.out) != bool(args.all), "--out FILE or --all DIR: one of them is needed")
+    if args.all:
+        manifest = oracle.export_all(args.all)
+        print(json.dumps(manifest) if args.json else
+              f"{len(manifest['cases'])} cases and manifest.json: {args.all}")
+        return 0
+    model = _build(args, args.inputs, _named_tasks(args.tasks))
+    vectors = oracle.make_vectors(model, args.seed, args.batch, args.dtype)
+    vectors.save(args.out)
+    written = {"file": args.out, "tensors": len(vectors.expected), **vectors.notes}
+    print(json.dumps(written) if args.json else
+          f"{args.out}: {written['tensors']} tensors of {args.model} on {args.batch} rows")
+    return 0
+
+
+def _check(args):
+    from npple import oracle
+    report = oracle.check(oracle.load(args.vectors), args.results, precision=args.precision,
+                          conventions=args.conventions)
+    print(json.dumps(report.to_dict()) if args.json else report)
+    return 0 if report.passed else 1
+
+
 # npple abtest -----------------------------------------------------------------------------------
 
 def _add_abtest(commands):
@@ -591,8 +657,8 @@ def _add_draw(commands):
     _add_model(parser)
     add = parser.add_argument_group("drawing").add_argument
     add("--inputs", type=int, default=32, help="width of the input")
-    add("--tasks", nargs="+", default=["vtr", "vcr=regression"], metavar="NAME[=KIND]",
-        help="kinds: binary (otherwise), regression, multiclass:K")
+    add("--tasks", nargs="+", default=["vtr", "vcr=regression"], metavar="T",
+        help="a number, or NAME[=KIND] with the kinds binary, regression, multiclass:K")
     add("--task", metavar="NAME", help="show what the gradient of this task's loss reaches")
     add("--out", metavar="FILE", help="write a picture, .svg, instead of printing text")
     add("--html", metavar="FILE", help="write a page with all architectures to explore")
@@ -601,8 +667,7 @@ def _add_draw(commands):
 def _draw(args):
     from npple.archive import replacing
     from npple.drawing import diagram, page, svg, text
-    tasks = {name: kind or "binary" for name, _, kind in (t.partition("=") for t in args.tasks)}
-    require(len(tasks) == len(args.tasks), f"--tasks: a name stands there twice: {args.tasks}")
+    tasks = _named_tasks(args.tasks)
     require(not args.out or args.out.endswith(".svg"), f"--out: {args.out}: a drawing ends in .svg")
     drawn = diagram(_build(args, args.inputs, tasks))
     shown, files = text(drawn, args.task), {}

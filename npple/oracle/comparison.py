@@ -17,6 +17,7 @@ from npple.oracle.variant import cast, compute
 from npple.oracle.vectors import Vectors, bundle
 
 
+GIVEN = ("params/", "inputs/", "noise/", "targets/", "masks/", "weights/")  # not results
 SHOWN = 6  # names on a line of a report
 LINES = 20  # tensors in its table
 
@@ -178,7 +179,7 @@ def check(vectors, candidate, *, precision=None, conventions=()):
         vectors = _declare(vectors, name, given)
     known = [name for name in vectors.expected if name in given]
     unknown = [name for name in given if name not in vectors.expected
-               and not name.startswith("params/")]
+               and not name.startswith(GIVEN)]
     require(known, "candidate: gives nothing under a known name: " + (", ".join(
         name + _suggestion(name, vectors.expected) for name in unknown[:5]) or "no arrays at all"))
     at = list(UNITS).index(precision)

@@ -22,7 +22,7 @@ from npple.routing import Table
 
 FORMAT, VERSION = "npple vectors", 1
 ADAM = Adam(rate=1e-2, epsilon=1e-2)  # an epsilon that shows where it is added
-DRAWS = 20  # before the most telling draw so far is taken
+DRAWS = 10  # before the most telling draw so far is taken
 BITS = 8  # significant bits of parameters and features: those of bfloat16
 LOSS = 0.1  # the least loss of a task: near 0 the usual formulas for losses round badly
 TELLING = {"float64": 1e-11, "float32": 1e-4}  # the relative error that every tensor must show

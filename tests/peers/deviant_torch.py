@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-               "identity": lambda z: z, "softplus": F.softplus, "gelu": F.gelu}
+               "identity": lambda z: z, "gelu": F.gelu,
+               "softplus": lambda z: torch.logaddexp(z, torch.zeros_like(z))}
 
 
 class Candidate:

@@ -1,0 +1,95 @@
+"""Does the oracle cry wolf? Right candidates of random architectures, checked in two precisions.
+
+    python tests/peers/false_alarms.py --runs 1000
+
+Each run draws an architecture, its sizes, parameters and a batch, then a candidate: for the gated
+architectures the PyTorch program of `deviant_torch` without a mistake, experts stacked or looped
+and every sum in a random order; for the others npple's own passes in the candidate's precision.
+Runs take turns between float64 and float32.
+"""
+
+import argparse
+import sys
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import npple
+from npple import oracle
+from npple.oracle.variant import cast, compute
+
+sys.path.insert(0, str(Path(__file__).parent))
+from deviant_torch import Candidate  # noqa: E402
+
+KINDS = ("binary", "regression", "multiclass:3")
+GATED = ("single_task", "shared_bottom", "mmoe", "ml_mmoe", "cgc", "ple")
+
+
+def draw(number):
+    """The name, the model, its activation and the rows of run `number`."""
+    rng = np.random.default_rng([1, number])
+
+    def widths(low, high):
+        return tuple(int(w) for w in rng.integers(2, 17, rng.integers(low, high)))
+
+    tasks = {f"t{i}": str(rng.choice(KINDS)) for i in range(rng.integers(1, 5))}
+    options = {"levels": int(rng.integers(1, 4)), "experts": int(rng.integers(1, 6)),
+               "task_experts": {task: int(rng.integers(1, 4)) for task in tasks},
+               "shared_experts": int(rng.integers(1, 4)), "expert_units": widths(1, 3),
+               "tower_units": widths(0, 3), "gate_bias": bool(rng.integers(2)),
+               "gate_units": widths(0, 2) if rng.integers(2) else (),
+               "activation": str(rng.choice(["relu", "tanh", "sigmoid", "gelu", "softplus"]))}
+    columns = {"x": "numeric", "c": (int(rng.integers(2, 9)), 3), "y": "numeric"}
+    inputs = columns if rng.integers(2) else int(rng.integers(2, 17))
+    name = str(rng.choice(list(npple.ARCHITECTURES)))
+    builder = npple.ARCHITECTURES[name]
+    known = signature(builder).parameters
+    if "l0" in known or name in ("cross_stitch", "sluice"):
+        options["expert_units"] = options["expert_units"][:1] * len(options["expert_units"])
+    model = builder(inputs, tasks, **{key: options[key] for key in options if key in known})
+    return name, model, options["activation"], int(rng.integers(1, 33))
+
+
+def check(number):
+    """The report of run `number`, and a line that says what it was."""
+    name, model, activation, rows = draw(number)
+    precision = ("float64", "float32")[number % 2]
+    vectors = oracle.make_vectors(model, seed=number, batch=rows)
+    stacked = bool(number // 2 % 2)
+    if name in GATED:
+        candidate = Candidate(vectors, cut=name != "ml_mmoe", dtype=getattr(torch, precision),
+                              seed=number, stacked=stacked, activation=activation)
+        form = f"PyTorch, {'stacked' if stacked else 'looped'}"
+    else:
+        candidate = dict(compute(vectors.variant, cast(vectors.case, precision)))
+        form = "npple"
+    report = oracle.check(vectors, candidate)
+    assert report.precision == precision and not report.missing
+    return report, f"run {number}: {name}, {activation}, {rows} rows, {precision}, {form}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    alarms, worst, tensors, blunt = 0, {"float64": 0.0, "float32": 0.0}, 0, 0
+    for number in range(args.first, args.first + args.runs):
+        report, what = check(number)
+        tensors += len(report.rows)
+        worst[report.precision] = max(worst[report.precision], report.worst.excess)
+        limit = {"float64": 1e-11, "float32": 1e-4}[report.precision]
+        blunt += sum(row.tolerance > limit for row in report.rows)
+        if not report.passed:
+            alarms += 1
+            print(f"FALSE ALARM {what}\n{report.worst}", flush=True)
+    print(f"{args.runs} runs, {alarms} false alarms; {tensors} tensors; largest error in units of "
+          f"its tolerance: {worst['float64']:.2f} (float64), {worst['float32']:.2f} (float32); "
+          f"{blunt} tensors tolerate more than 1e-11 or 1e-4")
+
+
+if __name__ == "__main__":
+    main()
