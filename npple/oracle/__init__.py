@@ -3,8 +3,12 @@
     make_vectors(model)            every tensor of a model on one batch, as test vectors
     check(vectors, candidate)      another implementation's tensors against them
     export_all(folder)             a suite of vectors over all architectures
+    check_module(vectors, module, mapping), from_module(module, model, mapping)
+                                   modules of PyTorch, by a mapping between the names
 """
 
+from npple.oracle.adapters import (ModuleMapping, check_module, from_module,
+                                   gradients_from_module, linear, load_module, moved, stacked)
 from npple.oracle.comparison import Report, check
 from npple.oracle.deviations import DEVIATIONS, Deviation
 from npple.oracle.diagnosis import Diagnosis
@@ -12,5 +16,6 @@ from npple.oracle.results import Row, read_results
 from npple.oracle.cases import export_all, suite
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Report", "Row", "Vectors", "check",
-           "export_all", "load", "make_vectors", "read_results", "suite"]
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "ModuleMapping", "Report", "Row", "Vectors",
+           "check", "check_module", "export_all", "from_module", "gradients_from_module", "linear",
+           "load", "load_module", "make_vectors", "moved", "read_results", "stacked", "suite"]

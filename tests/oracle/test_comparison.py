@@ -62,7 +62,7 @@ def test_bfloat16_is_judged_by_its_own_unit_roundoff():
     assert oracle.check(vectors(), stored, precision="bfloat16").first_divergence == "level1/a"
 
 
-@settings(max_examples=6)  # tests/benchmarks/oracle_false_alarms.py takes 1,000
+@settings(max_examples=6)  # tests/peers/false_alarms.py takes 1,000
 @given(models(), st.integers(0, 1000), st.integers(1, 6))
 def test_any_right_model_passes_in_single_and_double_precision(model, seed, rows):
     bundle = oracle.make_vectors(model, seed=seed, batch=rows)

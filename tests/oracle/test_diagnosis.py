@@ -4,6 +4,7 @@ tests/peers/test_deviations.py makes them with PyTorch instead.
 """
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +111,13 @@ def test_a_batch_of_one_row_does_not_pass_an_error_off_as_a_gate_bias():
     given = {name: array for name, array in given.items() if "/gate/logits" in name}
     given["level2/b/gate/logits"] = given["level2/b/gate/logits"] + 0.5
     assert oracle.check(bundle, given).diagnosis == []
+
+
+def test_the_page_has_the_whole_catalogue():
+    page = (Path(__file__).parents[2] / "docs" / "oracle.md").read_text(encoding="utf-8")
+    for deviation in oracle.DEVIATIONS:
+        name = f"`{deviation.name}`{' (a convention)' if deviation.convention else ''}"
+        cells = (name, deviation.description, deviation.consequence,
+                 "; ".join(deviation.seen) or "none known to us")
+        assert f"\n| {' | '.join(cells)} |\n" in page
+    assert f"{len(oracle.DEVIATIONS)} deviations" in page

@@ -12,6 +12,7 @@ from npple import oracle
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
+import false_alarms  # noqa: E402
 from deviant_torch import Candidate  # noqa: E402
 
 TWO = {"click": "binary", "dwell": "regression"}
@@ -147,6 +148,23 @@ def test_every_deviation_of_the_catalogue_is_tested_on_three_models_or_more():
 def test_without_a_mistake_everything_passes(name):
     report = oracle.check(vectors(name), candidate(name, ()))
     assert report.passed and not report.missing and not report.unknown, report
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_a_right_candidate_of_a_random_architecture_is_no_false_alarm(number):
+    report, what = false_alarms.check(number)
+    assert report.passed, f"{what}\n{report}"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["ple uneven", "cgc", "mmoe"])
+def test_half_precision_is_judged_by_the_same_rule(name, precision):
+    right = candidate(name, (), dtype=getattr(torch, precision), seed=0, stacked=True)
+    report = oracle.check(vectors(name), right)
+    assert report.passed and report.precision == precision, report
+    wrong = candidate(name, ("gate-sigmoid",), dtype=getattr(torch, precision), seed=0)
+    report = oracle.check(vectors(name), wrong)
+    assert report.first_divergence == enters(name, CASES["gate-sigmoid"][1])
 
 
 @pytest.mark.parametrize("mistake, name", [(mistake, name) for mistake, (names, _) in CASES.items()
