@@ -163,8 +163,9 @@ def methods(cls):
 def entry(name, value):
     """Lines on one name."""
     if not callable(value):
-        return [f"### {name}", "", f"A {type(value).__name__} with the keys "
-                + ", ".join(f"`{key}`" for key in value) + "."]
+        keys = value if isinstance(value, dict) else [each.name for each in value]
+        return [f"### {name}", "", f"A {type(value).__name__} of "
+                + ", ".join(f"`{key}`" for key in keys) + "."]
     lines = [f"### {name}", "", *signature(name.rpartition(".")[2], value), "",
              markdown(inspect.getdoc(value))]
     if isinstance(value, type):
@@ -179,9 +180,20 @@ def signature(name, value):
     """A block with the call, wrapped."""
     if isinstance(value, type) and issubclass(value, Exception):
         return []
-    call = inspect.signature(value).replace(return_annotation=inspect.Signature.empty)
-    text = re.sub(r"<(?:function |class ')?([\w.]+)[^>]*>", r"\1", f"{name}{call}")
+    call = inspect.signature(value)
+    call = call.replace(return_annotation=inspect.Signature.empty, parameters=[
+        each.replace(default=named(each.default)) for each in call.parameters.values()])
+    text = re.sub(r"<class '([\w.]+)'>|<factory>", lambda found: found[1] or "...", f"{name}{call}")
     return ["```text", *textwrap.wrap(text, 96, subsequent_indent=" " * 4), "```"]
+
+
+def named(default):
+    """A default as the page shows it: functions by their names."""
+    if isinstance(default, dict):
+        return {key: named(value) for key, value in default.items()}
+    shown = getattr(default, "__name__", "").replace("<lambda>", "...")
+    return type("Named", (), {"__repr__": lambda self: shown})() if callable(default) and (
+        default is not inspect.Parameter.empty) else default
 
 
 def markdown(docstring):

@@ -21,6 +21,7 @@ _spec.loader.exec_module(make)
 
 PAGES = make.pages()
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+IMG = re.compile(r'<img src="([^"]+)"[^>]* alt="([^"]+)"')
 DERIVATIONS = sorted(DOCS.glob("backward*.md"))
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -37,7 +38,9 @@ def prose(page):
 
 def links(page, markdown=None):
     """(text of the link, file, anchor) of every link that does not leave the repository."""
-    for _, label, target in LINK.findall(prose(page) if markdown is None else markdown):
+    markdown = prose(page) if markdown is None else markdown
+    pictures = [("!", label, file) for file, label in IMG.findall(markdown)]
+    for _, label, target in LINK.findall(markdown) + pictures:
         if not re.match(r"[a-z]+:", target):
             file, _, anchor = target.partition("#")
             yield label, (page.parent / file).resolve() if file else page, anchor
@@ -52,6 +55,9 @@ def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page, tmp_path)
     for i, block in enumerate(blocks):
         if block.info == "text output":
             assert block.text == outputs[i - 1], f"{page.name}: renew it: python docs/make.py"
+    for drawn in tmp_path.glob("*-example.svg"):  # a picture of the page's own, in docs/images
+        assert numberless(drawn) == numberless(DOCS / "images" / drawn.name), (
+            f"{drawn.name} is stale: put what the page draws in its place")
 
 
 @each_page
@@ -66,7 +72,7 @@ def test_blocks_are_of_the_kinds_that_are_tested(page):
         assert (block.info in ("python", "console", "text", "text output", "yaml", "toml", "json")
                 or make.SOURCE.fullmatch(block.info)), f"{page.name}: ```{block.info}"
         for line in block.text.splitlines() if block.info == "console" else ():
-            readme = page.name.startswith("README") and page.parent == ROOT
+            readme = page in (ROOT / "README.md", DOCS / "README.zh.md")
             assert line.startswith("$ " if readme else "$ npple "), line
 
 
@@ -119,6 +125,12 @@ def test_links_point_to_something(page):
 def test_pictures_say_what_they_show(page):
     for image, label, target in LINK.findall(prose(page)):
         assert not image or len(label) > 20, f"{page.name}: {target} needs a text for who is blind"
+    assert prose(page).count("<img") == len(IMG.findall(prose(page))), "a picture without src or alt"
+
+
+def numberless(picture):
+    """An SVG without its numbers: what is drawn, not where."""
+    return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "", picture.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("goal", [
