@@ -155,9 +155,21 @@ def public(module):
 
 def methods(cls):
     """The public methods and properties that a class defines, by name."""
+    fields = getattr(cls, "__dataclass_fields__", ())  # a default may be a function
     return {name: value for name, value in vars(cls).items() if not name.startswith("_")
-            and (inspect.isfunction(value) or isinstance(value, (property, classmethod,
+            and name not in fields and (inspect.isfunction(value) or isinstance(value, (property, classmethod,
                                                                  staticmethod)))}
+
+
+def documented(module):
+    """Yields (name, function, class or method) of what a module offers, but for its errors."""
+    for name in public(module):
+        value = getattr(module, name)
+        if callable(value) and not (isinstance(value, type) and issubclass(value, Exception)):
+            yield name, value
+            for method, member in (methods(value) if isinstance(value, type) else {}).items():
+                if not isinstance(member, property):
+                    yield f"{name}.{method}", getattr(value, method)
 
 
 def entry(name, value):
@@ -208,7 +220,7 @@ def markdown(docstring):
 
 def parse(docstring):
     """A docstring as its prose (lines) and its sections: title -> lines."""
-    lines = inspect.cleandoc(docstring or "").splitlines()
+    lines = (docstring or "").strip().splitlines()
     sections, current = {}, []
     prose = current
     for line, below in zip(lines, [*lines[1:], ""]):
@@ -235,7 +247,7 @@ def _items(body, title):
     lines = []
     for heading, description in items(body):
         names, colon, kind = heading.partition(" : ")
-        if colon or title in ("Parameters", "Raises"):
+        if colon or title in ("Parameters", "Raises") and not heading.endswith("."):
             names = ", ".join(f"`{name}`" for name in names.split(", "))
         lines.append(f"- {_escaped(names)}{colon}{_escaped(kind)}")
         lines += [f"  {_escaped(line)}".rstrip() for line in description]

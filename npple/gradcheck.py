@@ -18,7 +18,6 @@ from npple.checks import (check_array, check_choice, check_count, check_dicts, c
                           check_number, check_params, check_targets, check_weights, check_x, shown)
 from npple.errors import CheckFailed, require
 from npple.network import Network, backward, forward, joint_loss, penalty_forward
-from npple.random_case import random_case, random_model
 
 FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
 STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products with tiny numbers are
@@ -240,6 +239,7 @@ def demonstrate(name, tasks=3, levels=2, *, method="complex-step", executor=None
     -------
     GradcheckReport
     """
+    from npple.random_case import random_case, random_model
     case = random_case(random_model(name, tasks, levels), seed)
     return gradcheck(case.model, case.params, *case.batch, method=method, executor=executor,
                      seed=seed)

@@ -22,7 +22,6 @@ from npple.checks import check_choice, check_count, check_dicts
 from npple.errors import require
 from npple.measure import ISOLATED, REACHED
 from npple.network import Network
-from npple.random_case import random_case
 from npple.routing import Experts, Tower
 
 
@@ -354,6 +353,7 @@ def generic_case(model, seed=0):
     -------
     npple.random_case.Case
     """
+    from npple.random_case import random_case
     case = random_case(model, seed)
     params = {name: array / 8 if name.endswith("/weight") else
               array + 1 if name.endswith("/bias") else array

@@ -6,6 +6,7 @@ What stands in the pages of npple itself (sources, outputs, the interface) is wr
 
 import ast
 import importlib.util
+import inspect
 import re
 import unicodedata
 from functools import cache
@@ -78,6 +79,21 @@ def test_blocks_are_of_the_kinds_that_are_tested(page):
 
 def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
     assert make.api_text() == text(DOCS / "api.md"), "renew it: python docs/make.py"
+
+
+@pytest.mark.parametrize("module", make.MODULES)
+def test_docstrings_name_the_parameters_there_are(module):
+    """All of them, unless a sentence of the section sends the reader to another docstring."""
+    for name, value in make.documented(importlib.import_module(module)):
+        _, found = make.parse(inspect.getdoc(value))
+        headings = [heading for heading, _ in make.items(found.get("Parameters", []))]
+        named = [each.strip("* ") for heading in headings if not heading.endswith(".")
+                 for each in heading.partition(" : ")[0].split(",")]
+        taken = [each for each in inspect.signature(value).parameters if each != "self"]
+        elsewhere = " as for `" in (inspect.getdoc(value) or "")
+        assert inspect.getdoc(value), f"{name}: no docstring"
+        assert set(named) <= set(taken), f"{name}: documents what it does not take"
+        assert elsewhere or not named or set(named) == set(taken), f"{name}: {taken}"
 
 
 # Links ------------------------------------------------------------------------------------------
