@@ -156,9 +156,10 @@ def public(module):
 def methods(cls):
     """The public methods and properties that a class defines, by name."""
     fields = getattr(cls, "__dataclass_fields__", ())  # a default may be a function
-    return {name: value for name, value in vars(cls).items() if not name.startswith("_")
-            and name not in fields and (inspect.isfunction(value) or isinstance(value, (property, classmethod,
-                                                                 staticmethod)))}
+    kinds = (property, classmethod, staticmethod)
+    return {name: value for name, value in vars(cls).items()
+            if not name.startswith("_") and name not in fields
+            and (inspect.isfunction(value) or isinstance(value, kinds))}
 
 
 def documented(module):
