@@ -141,7 +141,8 @@ def test_links_point_to_something(page):
 def test_pictures_say_what_they_show(page):
     for image, label, target in LINK.findall(prose(page)):
         assert not image or len(label) > 20, f"{page.name}: {target} needs a text for who is blind"
-    assert prose(page).count("<img") == len(IMG.findall(prose(page))), "a picture without src or alt"
+    pictures = IMG.findall(prose(page))
+    assert prose(page).count("<img") == len(pictures), f"{page.name}: a picture without src or alt"
 
 
 def numberless(picture):
@@ -166,7 +167,8 @@ def test_from_the_readme_it_is_two_clicks(goal):
 
 
 def test_every_page_is_on_the_reading_path_or_in_the_readme():
-    found = {file for page in (ROOT / "README.md", DOCS / "README.md") for _, file, _ in links(page)}
+    starts = (ROOT / "README.md", DOCS / "README.md")
+    found = {file for page in starts for _, file, _ in links(page)}
     missing = {page.name for page in PAGES if page not in found} - {"README.md"}
     assert not missing
 
