@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npple.checks import check_number, check_step, check_texts, shown
+from npple.checks import check_dicts, check_number, check_step, check_texts, shown
 from npple.errors import require
 
 
@@ -122,6 +122,7 @@ class SGD:
 
 def _names(params, grads, state, only, moments=()):
     """The parameters to update, `only` these or all, if everything is there for them."""
+    check_dicts(params=params, grads=grads, state=state)
     names = list(params) if only is None else check_texts("only", only)
     for name in names:
         require(name in params, f"only: {shown(name)} is no parameter")

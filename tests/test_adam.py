@@ -254,3 +254,10 @@ def test_settings_outside_their_range_are_refused_by_name(settings):
     if name in ("rate", "weight_decay", "clip"):
         with pytest.raises(npple.InputError, match=f"^{name} must be "):
             SGD(**settings)
+
+
+@pytest.mark.parametrize("params", [None, 1.5, [np.ones(2)]])
+@pytest.mark.parametrize("optimizer", [Adam(), SGD()])
+def test_parameters_that_are_no_dictionary_are_refused(optimizer, params):
+    with pytest.raises(npple.InputError, match="params: a dict is needed"):
+        optimizer.step(params, {}, {}, only=["w"])

@@ -56,6 +56,14 @@ def resumed(folder, monkeypatch):
     return checkpoint(folder).read_bytes()
 
 
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """A run in a shell's background ignores Ctrl-C, and so would the processes it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_training_after_a_step_and_says_how_to_go_on(whole, tmp_path, monkeypatch,
                                                                    number):

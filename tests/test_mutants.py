@@ -242,3 +242,77 @@ def test_gelu_in_extended_precision_is_exact_on_both_sides_of_its_change_of_form
     y, _ = ops.gelu_forward(np.array([-a], np.longdouble))
     expected = np.longdouble(str(-Decimal(a) * normal_tail(a)))
     assert abs(y[0] / expected - 1) <= units * eps
+
+
+# What is refused, by name -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("missing", ["m/w", "v/w"])
+def test_a_step_of_adam_without_a_moment_is_refused(missing):
+    params = {"w": np.ones(2)}
+    state = npple.Adam().init(params)
+    del state[missing]
+    with pytest.raises(InputError, match=f"^state: missing '{missing}'"):
+        npple.Adam().step(params, params, state)
+
+
+def test_the_names_to_update_are_texts():
+    with pytest.raises(InputError, match="^only: 5, expected"):
+        npple.SGD().step({}, {}, {}, only=5)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"initial": 5}, "^initial: a dict"), ({"decay": 5}, "^decay: a dict"),
+    ({"step": -1}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
+def test_task_weights_that_are_none_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        npple.task_weights(**{"initial": {"a": 1.0}, "decay": {"a": 0.5}, "step": 1} | changes)
+
+
+@pytest.mark.parametrize("rng, dtype, message", [
+    (0, np.float64, "^rng: a numpy.random.Generator is needed, got 0"),
+    (np.random.default_rng(0), "int8", "^dtype: 'int8'")])
+def test_noise_needs_a_generator_and_a_dtype(rng, dtype, message):
+    with pytest.raises(InputError, match=message):
+        random_model("snr_aver").noise(rng, dtype)
+
+
+def test_noise_has_the_precision_of_the_parameters():
+    model = random_model("snr_aver")
+    case = random_case(model)
+    params = {name: p.astype(np.float32) for name, p in case.params.items()}
+    x = ({name: column.astype(np.float32) if column.dtype.kind == "f" else column
+          for name, column in case.x.items()} if isinstance(case.x, dict)
+         else case.x.astype(np.float32))
+    noise = {name: u.astype(np.float32) for name, u in case.noise.items()}
+    assert model.forward(params, x, noise).outputs
+    with pytest.raises(InputError, match="^noise: .*float64"):
+        model.forward(params, x, case.noise)
+
+
+# What overflows ---------------------------------------------------------------------------------
+
+def regression(scale):
+    """Two layers of a model, parameters of +-scale, and a batch."""
+    model = npple.shared_bottom(2, {"a": "regression"}, expert_units=(4,), tower_units=(3,))
+    signs = np.random.default_rng(0)
+    params = {name: scale * signs.choice([-1.0, 1.0], size=shape)
+              for name, shape in model.shapes.items()}
+    return model, params, np.ones((3, 2)), {"a": np.zeros(3)}
+
+
+@pytest.mark.parametrize("scale, first", [(1e60, "a"), (1e200, "tower/a/layer1"),
+                                          (1e308, "level1/shared/experts")])
+def test_a_task_loss_that_is_not_finite_is_refused_with_the_first_tensor_that_is_not(scale, first):
+    with pytest.raises(npple.errors.Diverged, match=f"^{first}.* is not finite"):
+        model, *batch = regression(scale)
+        model.task_losses(*batch)
+
+
+def test_clipping_of_no_gradients_is_none():
+    assert npple.SGD(clip=1.0).step({}, {}, {}) == ({}, {})
+
+
+def test_gradients_whose_squares_underflow_are_clipped():
+    params = {"w": np.zeros(2)}
+    new, _ = npple.SGD(rate=1.0, clip=1e-200).step(params, {"w": np.array([3e-200, 4e-200])}, {})
+    np.testing.assert_allclose(new["w"], [-0.6e-200, -0.8e-200], rtol=1e-14)
