@@ -292,7 +292,7 @@ def test_noise_has_the_precision_of_the_parameters():
 # What overflows ---------------------------------------------------------------------------------
 
 def regression(scale):
-    """Two layers of a model, parameters of +-scale, and a batch."""
+    """A model with parameters of ± scale, and a batch."""
     model = npple.shared_bottom(2, {"a": "regression"}, expert_units=(4,), tower_units=(3,))
     signs = np.random.default_rng(0)
     params = {name: scale * signs.choice([-1.0, 1.0], size=shape)
@@ -306,6 +306,14 @@ def test_a_task_loss_that_is_not_finite_is_refused_with_the_first_tensor_that_is
     with pytest.raises(npple.errors.Diverged, match=f"^{first}.* is not finite"):
         model, *batch = regression(scale)
         model.task_losses(*batch)
+
+
+@pytest.mark.parametrize("scale, first", [(1e60, "loss"), (1e200, "tower/a/layer1"),
+                                          (1e308, "level1/shared/experts")])
+def test_a_joint_loss_that_is_not_finite_is_refused_with_the_first_tensor_that_is_not(scale, first):
+    with pytest.raises(npple.errors.Diverged, match=f"^{first}.* is not finite"):
+        model, *batch = regression(scale)
+        model.loss_and_grads(*batch)
 
 
 def test_clipping_of_no_gradients_is_none():
