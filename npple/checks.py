@@ -94,25 +94,26 @@ def check_texts(what, values):
 def check_step(params, grads, state, names, moments=()):
     """What one step of an optimizer takes: for each of `names` arrays of one shape and dtype.
 
-    `moments` are the prefixes of the arrays that the state must hold for each parameter, beside
+    `params`, `grads` and `state` are dictionaries; `moments` are the prefixes of the arrays that the state must hold for each parameter, beside
     the count `t/name`.
     """
-    for what, given in (("params", params), ("grads", grads), ("state", state)):
-        require(isinstance(given, dict), f"{what}: a dict of arrays is needed, got {_kind(given)}")
-    odd = next((name for name, g in grads.items() if not _is_plain(g)), None)
-    if odd is not None:
-        require(False, f"grads: {shown(odd)}: an array is needed, got {_kind(grads[odd])}")
+    for name, g in grads.items():  # all of them: clipping takes the norm of all
+        _check_floats("grads", name, g)
     for name in names:
-        p, g = params.get(name), grads.get(name)
-        if not _is_plain(p) or p.dtype.kind not in "fc":
-            require(False, f"params: {shown(name)}: an array of floats is needed, got {_shape(p)}")
-        _check_like("grads", name, g, p)
+        p = params.get(name)
+        _check_floats("params", name, p)
+        _check_like("grads", name, grads.get(name), p)
         for moment in moments:
             _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
         count = state.get(f"t/{name}") if moments else np.int64(0)
         if not (isinstance(count, (np.ndarray, np.int64)) and count.shape == ()
                 and count.dtype.kind == "i" and count >= 0):
             require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
+
+
+def _check_floats(what, name, array):
+    if not _is_plain(array) or array.dtype.kind not in "fc":
+        require(False, f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
 
 
 def _check_like(what, name, array, p):

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
-from npple.checks import check_count
 from npple.errors import FileError, Stopped, require
 from npple.interruption import on_signal
 
@@ -105,10 +104,9 @@ def _given(args):
 
 def _named_tasks(texts):
     """Task name -> kind from NAME[=KIND], "binary" without one; or from a number of tasks."""
-    from npple.random_case import KINDS
-    if len(texts) == 1 and texts[0].isdecimal():
-        check_count("--tasks", int(texts[0]), 1, 1000)
-        return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(int(texts[0]))}
+    from npple.random_case import numbered_tasks
+    if len(texts) == 1 and texts[0].isdecimal() and len(texts[0]) < 10:
+        return numbered_tasks(int(texts[0]))
     tasks = {name: kind or "binary" for name, _, kind in (text.partition("=") for text in texts)}
     require(len(tasks) == len(texts), f"--tasks: a name stands there twice: {texts}")
     return tasks

@@ -114,7 +114,7 @@ def task_weights(initial, decay, step):
         For a decay of a task without a weight, or one that is not in (0, 1].
     """
     check_dicts(initial=initial, decay=decay)
-    check_count("step", step, 0)
+    check_count("step", step, 0, 10**15)
     for task, gamma in decay.items():
         require(task in initial, f"decay: {task!r} is no task, expected {list(initial)}")
         gamma = check_number(f"decay: {task!r}", gamma, 0, 1)

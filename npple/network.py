@@ -32,7 +32,7 @@ from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Table, Tow
 BLOCK = 512  # rows
 
 # Made, freed and never touched: from now on glibc keeps what is freed for the arrays to come. Else
-# it hands each large array back to the system, and a third of a step goes by in getting it again.
+# it hands large arrays back to the system, and up to a quarter of a step goes by in getting new.
 np.empty(2**25 - 2**13, np.uint8)
 
 
@@ -393,6 +393,13 @@ class Network:
         Returns
         -------
         dict of float
+
+        Raises
+        ------
+        InputError
+            As `forward`, and for targets and masks that do not fit.
+        Diverged
+            For a loss that is not finite; names the first tensor that is not.
         """
         found = dict.fromkeys(self.tasks, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
@@ -420,6 +427,13 @@ class Network:
         loss : float
         grads : dict of ndarray
             Names, shapes and dtype of `params`; exactly 0 where no weighted task reaches.
+
+        Raises
+        ------
+        InputError
+            As `task_losses`, and for weights that do not fit.
+        Diverged
+            For a loss or a gradient that is not finite; names the first tensor that is not.
         """
         weights = check_weights(self.table, weights)
         loss, found = 0.0, {}

@@ -54,10 +54,7 @@ def random_model(name, tasks=3, levels=2):
     npple.network.Network
     """
     check_choice("model", name, ARCHITECTURES)
-    if not isinstance(tasks, dict):
-        require(type(tasks) is int and 0 < tasks <= MOST,
-                f"tasks: a positive integer up to {MOST} is needed, got {tasks!r}")
-        tasks = {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(tasks)}
+    tasks = tasks if isinstance(tasks, dict) else numbered_tasks(tasks)
     options = {"levels": levels, "shared_experts": 2, "experts": 4,
                "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},
                "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True,
@@ -66,6 +63,13 @@ def random_model(name, tasks=3, levels=2):
     known = signature(builder).parameters
     inputs = {"age": "numeric", "country": (6, 3), "device": (3, 2), "length": "numeric"}
     return builder(inputs, tasks, **{key: options[key] for key in options if key in known})
+
+
+def numbered_tasks(count):
+    """task1, task2, ... with the kinds of `KINDS` in turn; `InputError` for no or too many."""
+    require(type(count) is int and 0 < count <= MOST,
+            f"tasks: a positive integer up to {MOST} is needed, got {count!r}")
+    return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(count)}
 
 
 def random_case(model, seed=0, batch=8, dtype=np.float64):

@@ -400,4 +400,6 @@ def _same_arrays(group, expected, arrays):
         require(found[name].shape == array.shape and found[name].dtype == array.dtype,
                 f"{group}/{name}: {found[name].dtype} {found[name].shape}, expected "
                 f"{array.dtype} {array.shape}")
+    name = first_not_finite(found)
+    require(name is None, f"{group}/{name} is not finite")
     return {name: found[name] for name in expected}

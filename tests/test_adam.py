@@ -256,6 +256,14 @@ def test_settings_outside_their_range_are_refused_by_name(settings):
             SGD(**settings)
 
 
+@pytest.mark.parametrize("optimizer", [Adam(clip=1.0), SGD(clip=1.0)])
+def test_a_gradient_that_holds_no_floats_is_refused_even_if_not_used(optimizer):
+    params = {"w": np.ones(2)}
+    grads = params | {"other": np.array([b"x"])}
+    with pytest.raises(npple.InputError, match="grads: 'other': an array of floats is needed"):
+        optimizer.step(params, grads, optimizer.init(params))
+
+
 @pytest.mark.parametrize("params", [None, 1.5, [np.ones(2)]])
 @pytest.mark.parametrize("optimizer", [Adam(), SGD()])
 def test_parameters_that_are_no_dictionary_are_refused(optimizer, params):

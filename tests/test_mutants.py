@@ -262,7 +262,8 @@ def test_the_names_to_update_are_texts():
 
 @pytest.mark.parametrize("changes, message", [
     ({"initial": 5}, "^initial: a dict"), ({"decay": 5}, "^decay: a dict"),
-    ({"step": -1}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
+    ({"step": -1}, "^step: an integer"),
+    ({"step": 10**400}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
 def test_task_weights_that_are_none_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         npple.task_weights(**{"initial": {"a": 1.0}, "decay": {"a": 0.5}, "step": 1} | changes)

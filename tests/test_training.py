@@ -188,13 +188,14 @@ def rewrite(path, change):
     lambda arrays, meta: arrays.update({"params/extra": np.zeros(2, np.float32)}),
     lambda arrays, meta: arrays.update({"state/v/tower/task1/layer1/bias": np.zeros(7, "f")}),
     lambda arrays, meta: arrays.update({"params/tower/task1/layer1/bias": np.zeros(3, "d")}),
+    lambda arrays, meta: arrays["best/tower/task1/layer1/bias"].fill(np.inf),
     lambda arrays, meta: meta.pop("table"),
     lambda arrays, meta: meta["table"]["towers"].clear(),
     lambda arrays, meta: meta["table"]["levels"][0]["groups"][0].update(count=-1),
     lambda arrays, meta: meta["optimizer"].update(kind="rmsprop"),
     lambda arrays, meta: meta["settings"].update(batch_size="many"),
     lambda arrays, meta: meta["progress"].pop("step"),
-], ids=range(10))
+], ids=range(11))
 def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
     rewrite(saved, change)
     with pytest.raises(npple.FileError, match="not a usable checkpoint"):

@@ -118,7 +118,7 @@ def draw_world(users=20_000, videos=2_000, width=16, correlation=0.5, noise=1.0,
     from scipy.special import ndtri
     for name, value, least in (("users", users, 2), ("videos", videos, 1), ("width", width, 2)):
         check_count(name, value, least, MANY)
-    noise = check_number("noise", noise)
+    noise = check_number("noise", noise, 0, 1e6)
     taste = weights(3 * width, correlation, len(TASKS), seed=seed)
     random = streams(seed, 4)[1]  # the first is that of `weights`
     base = ndtri(list(RATES.values())) * np.sqrt(2 + noise**2)  # z has variance 1, noise, Phi 1

@@ -145,9 +145,12 @@ def test_what_cannot_be_served_is_refused(message, change):
 
 
 @pytest.mark.parametrize("message, change", [
-    ("users: 2, too few for 3 buckets", {"users": 2}), ("videos: an integer .* got 0", {"videos": 0}),
+    ("users: 2, too few for 3 buckets", {"users": 2}),
+    ("videos: an integer .* got 0", {"videos": 0}),
     ("width: an integer .* 2 .*needed, got 1", {"width": 1}),
-    ("noise must be a finite number of at least 0, got -1", {"noise": -1}), ("correlation is -0.5", {"correlation": -0.5}),
+    ("noise must be a finite number of 0 to 1e[+]06, got -1", {"noise": -1}),
+    ("noise must be a finite number of 0 to 1e[+]06, got 1e[+]300", {"noise": 1e300}),
+    ("correlation is -0.5", {"correlation": -0.5}),
     ("seed is -1", {"seed": -1}),
     ("impressions: an integer .* 5 .*needed, got 4", {"impressions": 4}),
     ("models: .'oracle'., expected at least one", {"models": {"oracle": npple.ple}}),

@@ -58,7 +58,9 @@ def _mapped(r, a):
     if not a.size:
         return a
     a.tofile(path)
-    return np.memmap(path, a.dtype, "r", shape=a.shape)
+    mapped = np.memmap(path, a.dtype, "r", shape=a.shape)
+    path.unlink()  # the next array mapped is another file
+    return mapped
 
 
 LAYOUTS = (_strided, _read_only, _reversed_twice, _mapped, lambda r, a: np.array(a, order="F"),
