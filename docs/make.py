@@ -138,11 +138,16 @@ def api_text():
     for module in map(importlib.import_module, MODULES):
         parts += [f"- [{module.__name__}](#{module.__name__.replace('.', '')})"]
     for module in map(importlib.import_module, MODULES):
-        parts += ["", f"## {module.__name__}", "", markdown(module.__doc__)]
+        parts += ["", f"## {module.__name__}", "", markdown(module_doc(module))]
         for name in public(module):
             if not isinstance(getattr(module, name), ModuleType):
                 parts += ["", *entry(f"{module.__name__}.{name}", getattr(module, name))]
     return re.sub("\n{3,}", "\n\n", "\n".join(parts) + "\n")
+
+
+def module_doc(module):
+    """A module's docstring with its indentation, which Python 3.13 takes from `__doc__`."""
+    return ast.get_docstring(ast.parse(inspect.getsource(module)), clean=False)
 
 
 def public(module):
