@@ -15,6 +15,7 @@ import sys
 import tempfile
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,8 @@ MODULES = ("npple", "npple.oracle", "npple.testing", "npple.training", "npple.in
            "npple.experiments.compare", "npple.experiments.gains", "npple.experiments.budget",
            "npple.experiments.inspection", "npple.experiments.workers", "npple.experiments.abtest",
            "npple.oracle.adapters")
-SECTIONS = ("Attributes", "Parameters", "Returns", "Yields", "Raises", "Notes", "References")
+SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
+PROPERTIES = (property, cached_property)
 ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
 
 
@@ -161,21 +163,20 @@ def public(module):
 def methods(cls):
     """The public methods and properties that a class defines, by name."""
     fields = getattr(cls, "__dataclass_fields__", ())  # a default may be a function
-    kinds = (property, classmethod, staticmethod)
+    kinds = (*PROPERTIES, classmethod, staticmethod)
     return {name: value for name, value in vars(cls).items()
             if not name.startswith("_") and name not in fields
             and (inspect.isfunction(value) or isinstance(value, kinds))}
 
 
 def documented(module):
-    """Yields (name, function, class or method) of what a module offers, but for its errors."""
+    """Yields (name, function, class, method or property) of what a module offers."""
     for name in public(module):
         value = getattr(module, name)
-        if callable(value) and not (isinstance(value, type) and issubclass(value, Exception)):
+        if callable(value):
             yield name, value
-            for method, member in (methods(value) if isinstance(value, type) else {}).items():
-                if not isinstance(member, property):
-                    yield f"{name}.{method}", getattr(value, method)
+            for method in methods(value) if isinstance(value, type) else ():
+                yield f"{name}.{method}", getattr(value, method)
 
 
 def entry(name, value):
@@ -188,7 +189,8 @@ def entry(name, value):
              markdown(inspect.getdoc(value))]
     if isinstance(value, type):
         for method, member in methods(value).items():
-            call = [] if isinstance(member, property) else signature(method, getattr(value, method))
+            called = not isinstance(member, PROPERTIES)
+            call = signature(method, getattr(value, method)) if called else []
             lines += ["", f"#### {value.__name__}.{method}", "", *call, "",
                       markdown(inspect.getdoc(getattr(value, method)))]
     return lines

@@ -65,10 +65,42 @@ def ml_mmoe(inputs, tasks, *, levels=2, task_experts=2, shared_experts=2, expert
             tower_units=(32,), activation="relu", gate_units=(), gate_bias=False):
     """Multi-level MMoE: PLE with no edge cut, every gate mixes all experts of its level.
 
-    The expert groups are called as in `ple`, so the two can be compared parameter by parameter:
-    PLE is this model with the gate weights of the cut edges at 0 (PLE paper, section 4.2).
+    The expert groups have the names they have in `ple`, so the two can be compared parameter by
+    parameter: PLE is this model with the gate weights of the cut edges at 0 (PLE paper, section
+    4.2).
 
-    Parameters and returns as for `ple`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    levels : int
+        Number of extraction levels.
+    task_experts : int, dict of int, or a sequence of these
+        Experts of each task: for all, by task, or one such entry a level. 0 for none.
+    shared_experts : int or sequence of int
+        Shared experts: on all levels, or one number a level. 0 for none.
+    expert_units : sequence of int, or a sequence of these
+        Widths of an expert's layers: on all levels, or one sequence a level.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers and gates: "relu", "tanh",
+        "sigmoid", "identity", "gelu" or "softplus".
+    gate_units : sequence of int
+        Widths of a gate's hidden layers; the paper has none.
+    gate_bias : bool
+        Whether a gate's last layer has a bias; the paper has none.
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return _extraction(False, inputs, tasks, levels, task_experts, shared_experts, expert_units,
                        tower_units, activation, gate_units, gate_bias)
@@ -78,7 +110,36 @@ def cgc(inputs, tasks, *, task_experts=2, shared_experts=2, expert_units=(64,), 
         activation="relu", gate_units=(), gate_bias=False):
     """Customized Gate Control: PLE with one level (PLE paper, section 4.1).
 
-    Parameters and returns as for `ple`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    task_experts : int or dict of int
+        Experts of each task: for all, or by task. 0 for none.
+    shared_experts : int
+        Shared experts; 0 for none.
+    expert_units : sequence of int
+        Widths of an expert's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers and gates: "relu", "tanh",
+        "sigmoid", "identity", "gelu" or "softplus".
+    gate_units : sequence of int
+        Widths of a gate's hidden layers; the paper has none.
+    gate_bias : bool
+        Whether a gate's last layer has a bias; the paper has none.
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return ple(inputs, tasks, levels=1, task_experts=task_experts, shared_experts=shared_experts,
                expert_units=expert_units, tower_units=tower_units, activation=activation,
@@ -91,10 +152,32 @@ def mmoe(inputs, tasks, *, experts=4, expert_units=(64,), tower_units=(32,), act
 
     Parameters
     ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     experts : int
         Number of shared experts.
+    expert_units : sequence of int
+        Widths of an expert's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers and gates: "relu", "tanh",
+        "sigmoid", "identity", "gelu" or "softplus".
+    gate_units : sequence of int
+        Widths of a gate's hidden layers; the paper has none.
+    gate_bias : bool
+        Whether a gate's last layer has a bias; the paper has none.
 
-    Other parameters and returns as for `ple`.
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return cgc(inputs, tasks, task_experts=0, shared_experts=_count("experts", experts),
                expert_units=expert_units, tower_units=tower_units, activation=activation,
@@ -104,7 +187,28 @@ def mmoe(inputs, tasks, *, experts=4, expert_units=(64,), tower_units=(32,), act
 def shared_bottom(inputs, tasks, *, expert_units=(64,), tower_units=(32,), activation="relu"):
     """Shared bottom (Caruana 1997): MMoE with one expert, which every tower reads.
 
-    Parameters and returns as for `ple`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    expert_units : sequence of int
+        Widths of a bottom's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of bottoms and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return mmoe(inputs, tasks, experts=1, expert_units=expert_units, tower_units=tower_units,
                 activation=activation)
@@ -113,7 +217,28 @@ def shared_bottom(inputs, tasks, *, expert_units=(64,), tower_units=(32,), activ
 def single_task(inputs, tasks, *, expert_units=(64,), tower_units=(32,), activation="relu"):
     """One network a task, nothing shared but the embeddings: CGC without shared experts.
 
-    Parameters and returns as for `ple`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    expert_units : sequence of int
+        Widths of an expert's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return cgc(inputs, tasks, task_experts=1, shared_experts=0, expert_units=expert_units,
                tower_units=tower_units, activation=activation)
@@ -125,11 +250,29 @@ def asymmetric_sharing(inputs, tasks, *, borrows=None, expert_units=(64,), tower
 
     Parameters
     ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     borrows : dict of sequence of str, optional
         Task -> the tasks whose bottom its tower reads beside its own. By default each task
         borrows from those named before it, so the first is on its own.
+    expert_units : sequence of int
+        Widths of a bottom's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of bottoms and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
 
-    Other parameters and returns as for `ple`.
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     names = list(_tasks(tasks))
     if borrows is None:
@@ -147,7 +290,28 @@ def customized_sharing(inputs, tasks, *, expert_units=(64,), tower_units=(32,),
                        activation="relu"):
     """Customized sharing (PLE paper, figure 1): each tower reads its own and a shared bottom.
 
-    Parameters and returns as for `ple`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    expert_units : sequence of int
+        Widths of a bottom's layers.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of bottoms and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     reads = {task: (task, "shared") for task in _tasks(tasks)}
     return _bottoms(inputs, tasks, [*tasks, "shared"], reads, expert_units, tower_units, activation)
@@ -162,10 +326,30 @@ def cross_stitch(inputs, tasks, *, levels=2, expert_units=(64,), tower_units=(32
 
     Parameters
     ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    levels : int
+        Number of levels.
+    expert_units : sequence of int, or a sequence of these
+        Widths of an expert's layers: on all levels, or one sequence a level.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
     own : float
         In [0, 1]; 1 starts as single-task networks.
 
-    Other parameters and returns as for `ple`.
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return _stitched(inputs, tasks, levels, 1, expert_units, tower_units, activation, own, 0.0,
                      False)
@@ -181,14 +365,35 @@ def sluice(inputs, tasks, *, levels=2, subspaces=2, expert_units=(64,), tower_un
 
     Parameters
     ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    levels : int
+        Number of levels.
     subspaces : int
         Subspaces of each task and level.
+    expert_units : sequence of int, or a sequence of these
+        Widths of a subspace's layers: on all levels, or one sequence a level; the last widths
+        of all levels are equal.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
     own : float
         In [0, 1]: where a subspace's own constant starts.
     orthogonality : float
         Weight of the penalty |W_i^T W_j|² on the subspaces i < j of a task and level.
 
-    Other parameters and returns as for `ple`.
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return _stitched(inputs, tasks, levels, subspaces, expert_units, tower_units, activation, own,
                      orthogonality, True)
@@ -203,12 +408,32 @@ def snr_trans(inputs, tasks, *, levels=2, experts=4, expert_units=(64,), tower_u
 
     Parameters
     ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    levels : int
+        Number of levels.
     experts : int
         Sub-networks a level.
+    expert_units : sequence of int, or a sequence of these
+        Widths of a sub-network's layers: on all levels, or one sequence a level.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
     l0 : float
         Weight of the penalty on the expected number of open connections.
 
-    Other parameters and returns as for `ple`.
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return _routed(True, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0)
 
@@ -217,7 +442,34 @@ def snr_aver(inputs, tasks, *, levels=2, experts=4, expert_units=(64,), tower_un
              activation="relu", l0=0.0):
     """SNR-Aver (Ma et al., AAAI 2019): as `snr_trans` without transforms, sum_i z_i u_i.
 
-    Parameters and returns as for `snr_trans`.
+    Parameters
+    ----------
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    levels : int
+        Number of levels.
+    experts : int
+        Sub-networks a level.
+    expert_units : sequence of int, or a sequence of these
+        Widths of a sub-network's layers: on all levels, or one sequence a level.
+    tower_units : sequence of int
+        Widths of a tower's hidden layers; () for a linear tower.
+    activation : str
+        After every layer of experts and hidden layer of towers: "relu", "tanh", "sigmoid",
+        "identity", "gelu" or "softplus".
+    l0 : float
+        Weight of the penalty on the expected number of open connections.
+
+    Returns
+    -------
+    npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For counts, widths, names or kinds that make no model.
     """
     return _routed(False, inputs, tasks, levels, experts, expert_units, tower_units, activation, l0)
 

@@ -113,8 +113,18 @@ def gradcheck(model, params, x, targets, masks=None, weights=None, noise=None, *
     Parameters
     ----------
     model : npple.network.Network
-    params, x, targets, masks, weights, noise
-        As for `model.loss_and_grads`.
+    params : dict of ndarray
+        Real, as from `model.init`.
+    x : ndarray (batch, width), or dict of ndarray (batch,)
+        Features in the precision of the parameters, categorical columns as integer codes.
+    targets : dict of ndarray (batch,)
+        By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+    masks : dict of bool ndarray (batch,), optional
+        By task: False for rows outside its sample space. Tasks not named have all rows.
+    weights : dict of float, optional
+        The weight of each task's loss; 1 by default.
+    noise : dict of ndarray, optional
+        As from `model.noise`, for models with routing variables; none by default.
     method : str
         "complex-step"
             Im L(theta + i h e_j) / h for every entry by itself, h = 1e-30: nothing cancels
@@ -172,8 +182,14 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
     x : dict of ndarray
         Where: arrays of real floats. `f` gets them as they are or in float64 if that is wider,
         by the complex-step methods as complex numbers, for "longdouble" in that.
-    method, tolerance, executor, seed
-        As for `gradcheck`; no entries are skipped here.
+    method : str
+        One of those of `gradcheck`; no entries are skipped here.
+    tolerance : float, optional
+        The largest error that passes; by default that of `gradcheck`.
+    executor : concurrent.futures.Executor, optional
+        Maps over the arrays.
+    seed : int
+        Of the random directions.
 
     Returns
     -------
@@ -203,15 +219,37 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None, 
 
     Parameters
     ----------
-    model, params, x, targets, masks, weights, noise
-        As for `gradcheck`.
+    model : npple.network.Network
+    params : dict of ndarray
+        Real, as from `model.init`.
     vector : dict of ndarray
         v: names and shapes of `params`.
+    x : ndarray (batch, width), or dict of ndarray (batch,)
+        Features in the precision of the parameters, categorical columns as integer codes.
+    targets : dict of ndarray (batch,)
+        By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+    masks : dict of bool ndarray (batch,), optional
+        By task: False for rows outside its sample space. Tasks not named have all rows.
+    weights : dict of float, optional
+        The weight of each task's loss; 1 by default.
+    noise : dict of ndarray, optional
+        As from `model.noise`, for models with routing variables; none by default.
 
     Returns
     -------
     dict of ndarray
         Names, shapes and dtype of `params`.
+
+    Raises
+    ------
+    InputError
+        For arguments that `model.loss_and_grads` refuses, complex parameters, or a vector that
+        does not fit them.
+
+    References
+    ----------
+    Squire and Trapp, "Using complex variables to estimate derivatives of real functions", SIAM
+    Review 40, 1998.
     """
     loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise).cast(np.float64)
     check_dicts(vector=vector)

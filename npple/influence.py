@@ -66,6 +66,11 @@ class Influence:
         Both their parameters and their gradients are within `threshold` of each other, as
         `distances` measures it: as after symmetric initial values.
 
+        Parameters
+        ----------
+        threshold : float
+            The largest distance of copies; 0 for equal ones alone.
+
         Returns
         -------
         list of (str, int, int)
@@ -100,8 +105,16 @@ def influence(model, params, x, targets, masks=None, weights=None):
     Parameters
     ----------
     model : npple.network.Network
-    params, x, targets, masks, weights
-        As for `Network.loss_and_grads`.
+    params : dict of ndarray
+        As from `model.init`.
+    x : ndarray (batch, width), or dict of ndarray (batch,)
+        Features in the precision of the parameters, categorical columns as integer codes.
+    targets : dict of ndarray (batch,)
+        By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+    masks : dict of bool ndarray (batch,), optional
+        By task: False for rows outside its sample space. Tasks not named have all rows.
+    weights : dict of float, optional
+        The weight of each task's loss; 1 by default.
 
     Returns
     -------

@@ -34,8 +34,8 @@ def auc(targets, scores):
     InputError
         If shapes or values are not as above.
 
-    Sources
-    -------
+    References
+    ----------
     Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143, 1982.
     """
     from scipy.stats import rankdata

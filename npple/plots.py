@@ -156,6 +156,19 @@ def gains_figure(comparison):
 
     The axes go through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
     They are linear up to the median gain and logarithmic from there, since gains differ widely.
+
+    Parameters
+    ----------
+    comparison : npple.experiments.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
     """
     with _matplotlib().rc_context(STYLE):
         gains = _gains(comparison)
@@ -177,7 +190,21 @@ def gains_figure(comparison):
 
 
 def correlation_figure(comparison):
-    """A panel a task: its metric, with 95 % intervals, against the label correlation p."""
+    """A panel a task: its metric, with 95 % intervals, against the label correlation p.
+
+    Parameters
+    ----------
+    comparison : npple.experiments.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
     with _matplotlib().rc_context(STYLE):
         data = {name: p for name, p in comparison.correlations.items() if p is not None}
         tasks = comparison.tasks[next(iter(data))]
@@ -195,7 +222,21 @@ def correlation_figure(comparison):
 
 
 def curves_figure(comparison):
-    """A panel a data set and task: the validation metric by epoch, mean over the seeds."""
+    """A panel a data set and task: the validation metric by epoch, mean over the seeds.
+
+    Parameters
+    ----------
+    comparison : npple.experiments.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
     with _matplotlib().rc_context(STYLE):
         places = [(data, task) for data, tasks in comparison.tasks.items() for task in tasks]
         figure, panels = _panels(len(places), 3, 2.4)
@@ -222,6 +263,15 @@ def utilization_figure(results):
     ----------
     results : list of dict
         Of one data set and one seed, from `Comparison.results`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
     """
     with _matplotlib().rc_context(STYLE):
         results = [result for result in results if result["utilization"]]
@@ -251,6 +301,15 @@ def connections_figure(results):
     ----------
     results : list of dict
         Of one data set and one seed, from `Comparison.results`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
     """
     with _matplotlib().rc_context(STYLE):
         results = [result for result in results if result["connections"]]

@@ -38,8 +38,8 @@ def score(predictions, weights, video_len, f=np.log1p):
     InputError
         If tasks or shapes differ, or a value is negative or not finite.
 
-    Source
-    ------
+    References
+    ----------
     Tang et al., RecSys 2020, section 3.1; f is a sigmoid or a log there.
     """
     with np.errstate(over="ignore"):
@@ -49,11 +49,29 @@ def score(predictions, weights, video_len, f=np.log1p):
 def log_score(predictions, weights, video_len, f=np.log1p):
     """The logarithm of `score`: sum_k w_k log p_k + log f(video_len); minus infinity for 0.
 
-    Parameters and errors as for `score`.
+    Parameters
+    ----------
+    predictions : dict of array_like
+        Task -> (..., n) predictions of n candidates, at least 0 and finite.
+    weights : dict of float
+        Task -> its exponent, at least 0.
+    video_len : array_like, shape (..., n)
+        Lengths of the videos.
+    f : callable
+        From lengths to factors of at least 0, elementwise; `numpy.ones_like` to leave it out.
 
     Returns
     -------
     ndarray, shape (..., n), float64
+
+    Raises
+    ------
+    InputError
+        If tasks or shapes differ, or a value is negative or not finite.
+
+    References
+    ----------
+    Tang et al., RecSys 2020, section 3.1.
     """
     predictions, factor = _checked(predictions, weights, video_len, f)
     with np.errstate(divide="ignore"):  # log 0
@@ -66,7 +84,25 @@ def weighted_sum(predictions, weights, video_len, f=np.log1p):
 
     A candidate can make up for a task near 0 with another, which the product does not allow.
 
-    Parameters, returns and errors as for `score`.
+    Parameters
+    ----------
+    predictions : dict of array_like
+        Task -> (..., n) predictions of n candidates, at least 0 and finite.
+    weights : dict of float
+        Task -> its weight, at least 0.
+    video_len : array_like, shape (..., n)
+        Lengths of the videos.
+    f : callable
+        From lengths to factors of at least 0, elementwise; `numpy.ones_like` to leave it out.
+
+    Returns
+    -------
+    ndarray, shape (..., n), float64
+
+    Raises
+    ------
+    InputError
+        If tasks or shapes differ, or a value is negative or not finite.
     """
     predictions, factor = _checked(predictions, weights, video_len, f)
     return sum(weights[task] * p for task, p in predictions.items()) * factor

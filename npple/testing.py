@@ -13,15 +13,16 @@ def assert_matches(candidate, model, mapping=None, *, seed=0, batch=8, conventio
     ----------
     candidate : torch.nn.Module or callable
         A module, for which `mapping` says where it has what; or candidate(params, inputs) -> dict
-        of arrays, as for `npple.oracle.check`. A module is copied and runs in the mode it is in.
+        of arrays by the names of docs/vectors.md. A module is copied and runs in the mode it is in.
     model : npple.network.Network or npple.oracle.Vectors
         What it should be, or test vectors of that model.
     mapping : npple.oracle.ModuleMapping, optional
         Needed for a module.
-    seed, batch
-        Of the test vectors, as for `npple.oracle.make_vectors`.
+    seed, batch : int
+        Of the test vectors made of a model: at least 0; how many rows.
     conventions : sequence of str
-        As for `npple.oracle.check`.
+        Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
+        "gate-hidden".
 
     Returns
     -------
@@ -32,7 +33,8 @@ def assert_matches(candidate, model, mapping=None, *, seed=0, batch=8, conventio
     CheckFailed
         An AssertionError, with the report as message.
     InputError
-        For a mapping that does not fit the module, and as `npple.oracle.check`.
+        For a mapping that does not fit the module, a candidate that gives nothing under a known
+        name, or an unknown convention.
     """
     __tracebackhide__ = True  # pytest shows the caller's line and the report
     vectors = model if isinstance(model, Vectors) else make_vectors(model, seed, batch)

@@ -44,6 +44,8 @@ class Run:
     skip_absent : bool
         Leave parameters alone in steps where no row belongs to a task that reaches them; otherwise
         Adam's momentum keeps moving them.
+    dtype : str
+        Of parameters, features and real targets: "float32", "float64" or "longdouble".
     schema : dict or None
         How raw columns become features (`npple.data.Schema.to_dict`); kept with the checkpoint.
     params, state : dict of ndarray
@@ -55,6 +57,11 @@ class Run:
     history : list of dict
         For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
         (task -> metrics) and `score` (the weighted validation loss).
+
+    Raises
+    ------
+    InputError
+        For a setting that cannot be used.
     """
 
     model: Network
@@ -218,7 +225,19 @@ class Run:
                 and self.epoch - self.best_epoch["epoch"] >= patience)
 
     def save(self, path):
-        """Write the run to one file, atomically; `FileError` if that cannot be done."""
+        """Write the run to one file, atomically.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        InputError
+            If `path` is no path.
+        FileError
+            If the file cannot be written.
+        """
         arrays = {f"{group}/{name}": array for group in ("params", "best", "state")
                   for name, array in getattr(self, group).items()}
         settings = {name: getattr(self, name) for name in SETTINGS}
@@ -232,8 +251,18 @@ class Run:
     def load(cls, path):
         """Read a run that `save` wrote.
 
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        Run
+
         Raises
         ------
+        InputError
+            If `path` is no path.
         FileError
             For a file that is missing, damaged, of another kind or version, or whose arrays are
             not those of its model.

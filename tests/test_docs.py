@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import inspect
 import re
+import textwrap
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -81,19 +82,96 @@ def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
     assert make.api_text() == text(DOCS / "api.md"), "renew it: python docs/make.py"
 
 
+PENDING = {  # still to be completed; what is complete leaves this list
+    "Adam.init", "SGD", "SGD.init", "SGD.step", "Network.init", "Network.task_losses",
+    "Network.loss_and_grads", "Trace", "Trace.outputs", "Trace.predictions", "predict",
+    "gate_weights"}
+
+
 @pytest.mark.parametrize("module", make.MODULES)
-def test_docstrings_name_the_parameters_there_are(module):
-    """All of them, unless a sentence of the section sends the reader to another docstring."""
+def test_docstrings_are_complete(module):
+    """In numpydoc's form, and true to the code as far as the code alone can tell."""
     for name, value in make.documented(importlib.import_module(module)):
-        _, found = make.parse(inspect.getdoc(value))
-        headings = [heading for heading, _ in make.items(found.get("Parameters", []))]
-        named = [each.strip("* ") for heading in headings if not heading.endswith(".")
-                 for each in heading.partition(" : ")[0].split(",")]
-        taken = [each for each in inspect.signature(value).parameters if each != "self"]
-        elsewhere = " as for `" in (inspect.getdoc(value) or "")
-        assert inspect.getdoc(value), f"{name}: no docstring"
-        assert set(named) <= set(taken), f"{name}: documents what it does not take"
-        assert elsewhere or not named or set(named) == set(taken), f"{name}: {taken}"
+        fault = docstring_fault(value)
+        assert bool(fault) == (name in PENDING), f"{name}: {fault}"
+
+
+def docstring_fault(value):
+    """The first thing that is wrong with a docstring, or None."""
+    doc = inspect.getdoc(value) if value.__doc__ else ""
+    prose, found = make.parse(doc)
+    known = [title for title in make.SECTIONS if title in found]
+    if not doc or not prose[0].endswith(".") or len(prose[0]) > 100:
+        return "does not begin with a sentence"
+    if [*found] != known:
+        return f"sections {[*found]}, expected {known}"
+    if re.search(r"\bAs for\b|\bas (for|in) `", doc):
+        return "sends the reader to another docstring"
+    if isinstance(value, make.PROPERTIES):
+        return None
+    if isinstance(value, type):
+        return None if issubclass(value, Exception) else _class_fault(value, found)
+    return _function_fault(value, found)
+
+
+def _class_fault(cls, found):
+    node, names = _tree(cls), _headings(found, "Parameters", "Attributes")
+    starts = [child for child in node.body if getattr(child, "name", "") in INITS]
+    made = {each.attr for start in starts for each in _own(start)
+            if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)}
+    taken = [*inspect.signature(cls).parameters]
+    other = made - set(taken)  # may be documented, or not
+    if sorted(set(names) - other) != sorted(taken) or len(names) != len(set(names)):
+        return f"documents {names}, takes {taken}"
+    return _silent(starts, found)
+
+
+def _function_fault(function, found):
+    node, names = _tree(function), _headings(found, "Parameters")
+    taken = [name for name in inspect.signature(function).parameters if name != "self"]
+    if sorted(names) != sorted(taken) or "Attributes" in found:
+        return f"documents {names}, takes {taken}"
+    for title, kinds in (("Returns", ast.Return), ("Yields", (ast.Yield, ast.YieldFrom))):
+        gives = any(isinstance(each, kinds) and each.value for each in _own(node))
+        if gives != (title in found):
+            return f"{title}: {'missing' if gives else 'there is nothing'}"
+    return _silent([node], found)
+
+
+INITS = ("__init__", "__post_init__")
+
+
+def _tree(value):
+    return ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
+
+
+def _headings(found, *titles):
+    """The names that the entries of sections are about."""
+    return [name.strip("* ") for title in titles for heading, _ in make.items(found.get(title, []))
+            for name in heading.partition(" : ")[0].split(",")]
+
+
+def _own(node, caught=True):
+    """Yields what is in a function but in no other one; without `caught`, in no `try` either."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Try) and child.handlers and not caught:
+            child = ast.Module([*child.handlers, *child.orelse, *child.finalbody], [])
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield child
+            yield from _own(child, caught)
+
+
+def _silent(nodes, found):
+    """The errors of `raise`, `require` and the checks of `npple.checks` that are not documented."""
+    errors = set()
+    for each in (each for node in nodes for each in _own(node, caught=False)):
+        if isinstance(each, ast.Raise) and isinstance(each.exc, ast.Call):
+            errors.add(ast.unparse(each.exc.func))
+        if isinstance(each, ast.Call) and re.fullmatch("require|check_[a-z]+",
+                                                       ast.unparse(each.func)):
+            errors.add("InputError")
+    errors -= {*_headings(found, "Raises")}
+    return f"raises {', '.join(sorted(errors))} in silence" if errors else None
 
 
 # Links ------------------------------------------------------------------------------------------

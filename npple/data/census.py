@@ -68,8 +68,8 @@ def read_census(path):
     InputError
         If a row has another number of fields, or a label text is none of the published ones.
 
-    Source
-    ------
+    References
+    ----------
     UCI Machine Learning Repository, Census-Income (KDD), doi 10.24432/C5N30T.
     """
     rows = read_rows(path)

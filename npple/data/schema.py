@@ -123,6 +123,15 @@ class Schema:
     def from_dict(cls, content):
         """The schema that `to_dict` described; `content` may come from anyone.
 
+        Parameters
+        ----------
+        content : dict
+            As from `to_dict`, or read from JSON.
+
+        Returns
+        -------
+        Schema
+
         Raises
         ------
         InputError
@@ -139,7 +148,13 @@ class Schema:
         return cls(scales, words, dict(parts["tasks"]), classes)
 
     def to_dict(self):
-        """The same as nested dicts, lists, texts and numbers, ready for JSON."""
+        """The same as nested dicts, lists, texts and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            `numeric`, `categorical`, `tasks` and `classes`, each by column or task.
+        """
         return {
             "numeric": {name: scale._asdict() for name, scale in self.numeric.items()},
             "categorical": {name: list(words) for name, words in self.categorical.items()},

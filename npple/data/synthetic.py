@@ -46,8 +46,8 @@ def synthetic(
     InputError
         If an argument is out of its range; the message says which range.
 
-    Source
-    ------
+    References
+    ----------
     Ma et al., KDD 2018, section 3.2; Tang et al., RecSys 2020, uses inputs=512, sines=10,
     scale=1.
     """
@@ -78,8 +78,14 @@ def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
 
     Parameters
     ----------
-    inputs, correlation, tasks, scale, seed
-        As for `synthetic`.
+    inputs, tasks : int
+        How many features and tasks.
+    correlation : float
+        The cosine p between any two of the vectors.
+    scale : float
+        Their length c.
+    seed : int
+        The same seed gives the same vectors.
 
     Returns
     -------
@@ -91,8 +97,8 @@ def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
     InputError
         If an argument is out of its range; the message says which range.
 
-    Source
-    ------
+    References
+    ----------
     Ma et al., KDD 2018, equations 2 and 3.
     """
     _check_count("tasks", tasks, 1)

@@ -63,21 +63,55 @@ class World:
         return 30 * np.exp(0.5 * self.videos[:, 0])
 
     def features(self, users, videos):
-        """What a model sees of users (n, 1) and videos (n, c): (n, c, 2 d) float32."""
+        """What a model sees of users and videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+
+        Returns
+        -------
+        ndarray (n, c, 2 d), float32
+            The features of the user, then those of the video.
+        """
         a, b = self.users[users], self.videos[videos]
         return np.concatenate([np.broadcast_to(a, b.shape), b], axis=-1, dtype=np.float32)
 
     def expected(self, users, videos):
-        """Task -> expected response (n, c) of users (n, 1) to videos (n, c), in [0, 1].
+        """The expected responses of users to videos.
 
-        Those of all tasks but "vtr" are given that the video is viewed.
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+
+        Returns
+        -------
+        dict of ndarray (n, c)
+            Task -> in [0, 1]; for all tasks but "vtr" given that the video is viewed.
         """
         from scipy.special import ndtr
         z = self._utilities(users, videos) / np.sqrt(1 + self.noise**2)
         return dict(zip(TASKS, np.moveaxis(ndtr(z), -1, 0)))
 
     def respond(self, users, videos, random):
-        """Task -> response (n, c): vtr, shr, cmr 0 or 1, vcr in [0, 1]; without a view all 0."""
+        """Draws the responses of users to videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+        random : numpy.random.Generator
+
+        Returns
+        -------
+        dict of ndarray (n, c)
+            Task -> 0 or 1 for "vtr", "shr" and "cmr", in [0, 1] for "vcr"; all 0 without a view.
+        """
         from scipy.special import ndtr
         z = self._utilities(users, videos)  # (n, c, 4)
         moods = np.moveaxis(ndtr(z + self.noise * random.standard_normal(z.shape)), -1, 0)
@@ -129,12 +163,35 @@ def draw_world(users=20_000, videos=2_000, width=16, correlation=0.5, noise=1.0,
 # Policies: users (n, 1), videos (n, c) -> scores (n, c) ------------------------------------------
 
 def oracle_policy(world):
-    """Ranks by the score of the true expected responses: better by construction."""
+    """Ranks by the score of the true expected responses: better by construction.
+
+    Parameters
+    ----------
+    world : World
+
+    Returns
+    -------
+    callable
+        Users (n, 1) and videos (n, c) -> scores (n, c).
+    """
     return lambda users, videos: _score(world, world.expected(users, videos), videos)
 
 
 def model_policy(world, model, params):
-    """Ranks by the score of a model's predictions; the completion ratio is cut to [0, 1]."""
+    """Ranks by the score of a model's predictions; the completion ratio is cut to [0, 1].
+
+    Parameters
+    ----------
+    world : World
+    model : npple.network.Network
+        Of the tasks and features of the world.
+    params : dict of ndarray
+
+    Returns
+    -------
+    callable
+        Users (n, 1) and videos (n, c) -> scores (n, c).
+    """
     def scores(users, videos):
         x = world.features(users, videos)  # (n, c, 2 d)
         found = predict(model, params, Dataset(x.reshape(-1, x.shape[-1]), {}, {}))
@@ -144,7 +201,21 @@ def model_policy(world, model, params):
 
 
 def logging_policy(world, exploration, random):
-    """Ranks by what a video's features add to views on average, plus `exploration` · noise."""
+    """Ranks by what a video's features add to views on average, plus `exploration` · noise.
+
+    Parameters
+    ----------
+    world : World
+    exploration : float
+        Deviation of the noise on the scores.
+    random : numpy.random.Generator
+        Of the noise, drawn anew in every call.
+
+    Returns
+    -------
+    callable
+        Users (n, 1) and videos (n, c) -> scores (n, c).
+    """
     of_video = np.split(world.taste[list(TASKS).index("vtr")], 3)[1]
     popularity = world.videos @ of_video  # (V,)
     return lambda users, videos: (
@@ -166,8 +237,10 @@ def draw_log(world, impressions, *, candidates=CANDIDATES, shown=SHOWN, explorat
     Parameters
     ----------
     world : World
-    impressions, candidates, shown : int
-        As for `serve`.
+    impressions : int
+        Videos shown in all, in visits of `shown`; what makes no whole visit is left out.
+    candidates, shown : int
+        Videos to choose from on a visit, and of these how many are shown.
     exploration : float
         Deviation of the noise on the policy's scores; 0 always shows the most popular.
     seed : int
@@ -207,6 +280,11 @@ def serve(world, policies, impressions, *, candidates=CANDIDATES, shown=SHOWN, s
     dict of dict of ndarray
         Bucket -> "views" and "watch_time" (seconds) -> one number for each of its users, those
         who never came included.
+
+    Raises
+    ------
+    InputError
+        For numbers out of their range, or a bucket without two users or a visit.
     """
     random = streams(seed, 4)[3]
     users, videos = _visits(world, impressions, candidates, shown, random)
@@ -231,6 +309,18 @@ def assign(users, buckets, salt):
 
     The same user is always in the same bucket of a test, without a list that says so; another
     salt shuffles anew.
+
+    Parameters
+    ----------
+    users, buckets : int
+        How many there are.
+    salt : str
+        The name of the test.
+
+    Returns
+    -------
+    ndarray of int (users,)
+        The bucket of each user, from 0.
     """
     digests = (hashlib.sha256(f"{salt}:{user}".encode()).digest() for user in range(users))
     return np.array([int.from_bytes(digest[:8]) % buckets for digest in digests])
@@ -264,7 +354,16 @@ def _serve(world, policy, users, videos, shown, random):
 
 @dataclass(frozen=True)
 class Lift:
-    """The ratio of two buckets' means less 1, its 95 % interval, and p of equal means."""
+    """The ratio of two buckets' means less 1, its 95 % interval, and p of equal means.
+
+    Attributes
+    ----------
+    lift : float
+    low, high : float
+        The bounds of the interval.
+    p : float
+        The chance of as large a difference between buckets of equal means.
+    """
 
     lift: float
     low: float
@@ -314,7 +413,18 @@ def lift(treated, control):
 
 @dataclass(frozen=True)
 class Bucket:
-    """What one bucket of users saw: means a user, and lifts over the control bucket."""
+    """What one bucket of users saw: means a user, and lifts over the control bucket.
+
+    Attributes
+    ----------
+    name : str
+    users : int
+        How many.
+    views, watch_time : float
+        Means a user; watch time in seconds.
+    views_lift, watch_time_lift : Lift or None
+        Over the control; None for the control itself, and where the lift is undefined.
+    """
 
     name: str
     users: int
@@ -343,7 +453,13 @@ class Report:
     buckets: tuple
 
     def to_dict(self):
-        """The report as nested dicts and lists, ready for JSON."""
+        """The report as nested dicts and lists, ready for JSON.
+
+        Returns
+        -------
+        dict
+            `settings`, `offline` and `buckets`.
+        """
         return asdict(self)
 
     def __repr__(self):
@@ -363,7 +479,17 @@ class Report:
 
 
 def summarize(outcomes):
-    """A `Bucket` for each bucket of `serve`; the first is the control."""
+    """A `Bucket` for each bucket of `serve`; the first is the control.
+
+    Parameters
+    ----------
+    outcomes : dict of dict of ndarray
+        From `serve`.
+
+    Returns
+    -------
+    tuple of Bucket
+    """
     control = next(iter(outcomes.values()))
     return tuple(
         Bucket(name, len(found["views"]), *(float(values.mean()) for values in found.values()),

@@ -15,6 +15,10 @@ TOLERANCE = 0.1  # a budget missed by more than this share is refused: no equal 
 def parameters(networks):
     """How many parameters the networks have together: without their embeddings, and embeddings.
 
+    Parameters
+    ----------
+    networks : iterable of npple.network.Network
+
     Returns
     -------
     parameters, embeddings : int
@@ -27,7 +31,18 @@ def parameters(networks):
 
 
 def known_options(names):
-    """The arguments of the builders that a comparison may set for all of them."""
+    """The arguments of the builders that a comparison may set for all of them.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of `npple.ARCHITECTURES`.
+
+    Returns
+    -------
+    set of str
+        All that one of the builders takes, but the inputs, tasks, levels and expert widths.
+    """
     known = {option for name in names
              for option in inspect.signature(ARCHITECTURES[name]).parameters}
     return known - {"inputs", "tasks", "levels", "expert_units"}
@@ -43,17 +58,25 @@ def networks(name, inputs, tasks, width, levels=2, options=None):
     ----------
     name : str
         Of `npple.ARCHITECTURES`.
-    inputs, tasks
-        As for the builders.
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     width : int
         Of every layer of the experts.
     levels : int
+        Extraction levels, or layers of an expert.
     options : dict, optional
         Further arguments of builders; each builder is given those it has.
 
     Returns
     -------
     list of npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture, or arguments that its builder refuses.
     """
     check_choice("model", name, ARCHITECTURES)
     check_kind("tasks", tasks, dict, "a dict of task and kind")
@@ -75,10 +98,23 @@ def sized(name, inputs, tasks, budget, levels=2, options=None):
 
     Parameters
     ----------
+    name : str
+        Of `npple.ARCHITECTURES`.
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     budget : int
         How many parameters all its networks together shall have, embeddings not counted.
+    levels : int
+        Extraction levels, or layers of an expert.
+    options : dict, optional
+        Further arguments of builders; each builder is given those it has.
 
-    Other parameters and returns as for `networks`.
+    Returns
+    -------
+    list of npple.network.Network
+        One, but for `single_task` one a task.
 
     Raises
     ------

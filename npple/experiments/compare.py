@@ -42,8 +42,9 @@ class Case:
     train, test : npple.data.Dataset
         A tenth of `train` is set aside to choose the best epoch; `test` is only reported.
     inputs : int or dict
-        As for the model builders.
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
     tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     correlation : float or None
         The label correlation p of synthetic data.
     """
@@ -58,7 +59,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Training:
-    """How every network of a comparison is trained, by Adam: the same for all."""
+    """How every network of a comparison is trained, by Adam: the same for all.
+
+    Parameters
+    ----------
+    epochs : int
+        The one with the best validation counts.
+    batch_size : int
+    rate : float
+        Adam's step size.
+
+    Raises
+    ------
+    InputError
+        For a number out of its range.
+    """
 
     epochs: int = 5
     batch_size: int = 512
@@ -76,12 +91,20 @@ def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128
     Parameters
     ----------
     correlations : sequence of float
-    rows, inputs, tasks, seed : int
-        As for `npple.data.synthetic`.
+        The cosines p between the weight vectors of any two tasks.
+    rows, inputs, tasks : int
+        How many rows, features and tasks each case has.
+    seed : int
+        Of the data and of what becomes the test.
 
     Returns
     -------
     list of Case
+
+    Raises
+    ------
+    InputError
+        For an argument that `npple.data.synthetic` refuses.
     """
     cases = []
     for p in correlations:

@@ -14,7 +14,14 @@ METRICS = {"binary": ("auc", 1), "regression": ("mse", -1), "multiclass": ("logl
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and its 95 % interval; the bounds are None for a single seed."""
+    """A mean over seeds and its 95 % interval.
+
+    Attributes
+    ----------
+    mean : float
+    low, high : float or None
+        The bounds of the interval; None for a single seed.
+    """
 
     mean: float
     low: float | None
@@ -165,7 +172,14 @@ class Comparison:
         return estimate([None if None in of_seed else np.mean(of_seed) for of_seed in zip(*leads)])
 
     def to_dict(self):
-        """All of it for JSON: the outcomes with their intervals and flags, and every result."""
+        """All of it as plain values, for JSON.
+
+        Returns
+        -------
+        dict
+            `tasks`, `correlations` and `results` as they are, and `outcomes`: each as a dict, with
+            its intervals and the flags `seesaw` and `negative_transfer`.
+        """
         outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
                                        "negative_transfer": outcome.negative_transfer}
                     for outcome in self.outcomes]
@@ -173,7 +187,13 @@ class Comparison:
                 "results": self.results}
 
     def to_csv(self):
-        """The outcomes as CSV text: a row for each data set, architecture and task."""
+        """The outcomes as CSV text: a row for each data set, architecture and task.
+
+        Returns
+        -------
+        str
+            With a line of headings first.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("data", "architecture", "parameters", "embeddings", "seconds", "task",
@@ -208,7 +228,20 @@ class Comparison:
 
 
 def metric(kind):
-    """The metric that gains are about, and 1 if higher is better, -1 if lower is."""
+    """The metric that gains are about.
+
+    Parameters
+    ----------
+    kind : str
+        Of the task: "binary", "regression" or "multiclass:K".
+
+    Returns
+    -------
+    name : str
+        "auc", "mse" or "logloss".
+    sign : int
+        1 if higher is better, -1 if lower is.
+    """
     return METRICS[kind.split(":")[0]]
 
 

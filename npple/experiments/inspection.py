@@ -41,7 +41,17 @@ def utilization(model, params, data, rows=8192):
 
 
 def utilization_text(entries):
-    """The entries of `utilization` as a table: a line for each gate and group."""
+    """The entries of `utilization` as a table: a line for each gate and group.
+
+    Parameters
+    ----------
+    entries : list of dict
+        From `utilization`.
+
+    Returns
+    -------
+    str
+    """
     lines = {}
     for entry in entries:
         key = f"{entry['into']:24} {entry['group']:28}"
@@ -60,11 +70,17 @@ def connections(model, params):
     Returns
     -------
     list of dict
-        `into` (the fusion that reads), `group` and `expert` (what it reads, as in `utilization`)
-        and `z`, from 0 (pruned) to 1. Empty for a model without routing variables.
+        `into` (the fusion that reads), `group` (what it reads, such as `level1/sub2/experts`),
+        `expert` (its number in the group, from 1) and `z`, from 0 (pruned) to 1. Empty for a model
+        without routing variables.
 
-    Source
+    Raises
     ------
+    InputError
+        For parameters that are not the model's.
+
+    References
+    ----------
     Ma et al., "SNR", AAAI 2019.
     """
     check_params(model.table, params)
@@ -78,12 +94,33 @@ def connections(model, params):
 
 
 def pruned_share(entries):
-    """The share of `connections` that are pruned, or None where there are none."""
+    """The share of `connections` that are pruned.
+
+    Parameters
+    ----------
+    entries : list of dict
+        From `connections`.
+
+    Returns
+    -------
+    float or None
+        None where there are no connections.
+    """
     return sum(entry["z"] == 0 for entry in entries) / len(entries) if entries else None
 
 
 def connections_text(entries):
-    """The entries of `connections` as tables: what reads down, what is read across, z inside."""
+    """The entries of `connections` as tables: what reads down, what is read across, z inside.
+
+    Parameters
+    ----------
+    entries : list of dict
+        From `connections`.
+
+    Returns
+    -------
+    str
+    """
     lines, shown = [], None
     for into in dict.fromkeys(entry["into"] for entry in entries):
         own = [entry for entry in entries if entry["into"] == into]

@@ -42,6 +42,20 @@ class Processes(Executor):
         self._threads = ThreadPoolExecutor(workers)
 
     def submit(self, function, /, *args, **kwargs):
+        """Runs a call in the next process that is free.
+
+        Parameters
+        ----------
+        function : callable
+            Like the arguments and the result, something that can be pickled.
+        *args, **kwargs
+            What it is called with.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of what the call returns or raises.
+        """
         return self._threads.submit(self._call, function, *args, **kwargs)
 
     def _call(self, function, *args, **kwargs):
@@ -58,6 +72,15 @@ class Processes(Executor):
                          "needed with fewer workers")
 
     def shutdown(self, wait=True, *, cancel_futures=False):
+        """Takes no more calls, and ends the processes that are free.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to wait until the calls have ended, so that all processes are free.
+        cancel_futures : bool
+            Whether to drop the calls that have not begun.
+        """
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         while not self._idle.empty():
             self._idle.get().shutdown(wait)

@@ -32,19 +32,50 @@ from npple.routing import Pass
 
 @dataclass(frozen=True)
 class Move:
-    """One of npple's arrays: `make` of the module's arrays `sources`, which only moves entries."""
+    """One of npple's arrays: `make` of the module's arrays `sources`, which only moves entries.
+
+    Attributes
+    ----------
+    make : callable
+        The module's arrays, in the order of `sources` -> npple's array.
+    sources : tuple of str
+        The module's names.
+    """
 
     make: Callable
     sources: tuple[str, ...]
 
     def forward(self, arrays):
-        """npple's array, from the module's by name."""
+        """npple's array, from the module's by name.
+
+        Parameters
+        ----------
+        arrays : dict of ndarray
+            The module's, at least those of `sources`.
+
+        Returns
+        -------
+        ndarray
+        """
         return np.asarray(self.make(*(arrays[name] for name in self.sources)))
 
     def origins(self, shapes):
-        """npple's shape, and for each source (its name, mask in npple's array, flat places in it).
+        """Where the entries of npple's array come from.
 
         The entries of the sources are numbered from 1 on; any other number made is a constant.
+
+        Parameters
+        ----------
+        shapes : dict of tuple
+            Of the module's arrays, at least those of `sources`.
+
+        Returns
+        -------
+        shape : tuple of int
+            Of npple's array.
+        origins : list of (str, ndarray of bool, ndarray of int)
+            For each source: its name, which entries of npple's array are its own, and their flat
+            places in it.
         """
         starts = np.cumsum([1, *(prod(shapes[name]) for name in self.sources)])
         spans = list(zip(self.sources, starts, starts[1:]))
@@ -55,7 +86,20 @@ class Move:
                             for name, mask, start in masks]
 
     def write(self, value, arrays):
-        """Puts npple's array where its entries come from; returns a mask of those that do."""
+        """Puts npple's array where its entries come from.
+
+        Parameters
+        ----------
+        value : ndarray
+            npple's array.
+        arrays : dict of ndarray
+            The module's; those of `sources` are written to.
+
+        Returns
+        -------
+        ndarray of bool
+            Which entries of `value` found a place: all but constants.
+        """
         placed = np.zeros(value.shape, bool)
         for name, mask, places in self.origins(_shapes(arrays))[1]:
             arrays[name].flat[places] = value[mask]
@@ -106,7 +150,17 @@ def linear(layer, where, bias=True):
 
 
 def stacked(*sources):
-    """The module's arrays on top of one another: the outputs of a group's experts."""
+    """The module's arrays on top of one another: the outputs of a group's experts.
+
+    Parameters
+    ----------
+    sources : str
+        The module's names, in npple's order; arrays of one shape.
+
+    Returns
+    -------
+    Move
+    """
     return moved(lambda *arrays: np.stack(arrays), *sources)
 
 
@@ -138,6 +192,11 @@ class ModuleMapping:
     feed : callable
         npple's inputs (an array, or a dict of columns) -> the module's: an array, a dict of arrays,
         or a tuple for several arguments. By default as they are.
+
+    Raises
+    ------
+    InputError
+        For an entry that is neither a name nor `moved(...)`.
     """
 
     parameters: dict
@@ -186,7 +245,24 @@ def from_module(module, model, mapping):
 def gradients_from_module(module, model, mapping):
     """The gradients of a module's parameters, its `.grad`, by npple's names; 0 where it is None.
 
-    Parameters, returns and errors as for `from_module`. Norms must be the identity.
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Or anything with `named_parameters()`, after its backward pass.
+    model : npple.network.Network
+        The same architecture in npple.
+    mapping : ModuleMapping
+        Its norms must be the identity, as `load_module` leaves them.
+
+    Returns
+    -------
+    dict of ndarray
+        In the module's precision, but at least float32. A copy.
+
+    Raises
+    ------
+    MappingError
+        With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
     own = {f"{path}.{kind}" for path in mapping.norms for kind in ("weight", "bias")}
     return _read(model, mapping, {name: _grad(name, parameter) for name, parameter
@@ -205,10 +281,20 @@ def load_module(module, model, mapping, params):
 
     Parameters
     ----------
+    module : torch.nn.Module
+        Its parameters are overwritten, its norms become the identity.
+    model : npple.network.Network
+        The same architecture in npple.
+    mapping : ModuleMapping
     params : dict of ndarray
         As from `from_module` or `model.init`; cast to the module's precision.
 
-    Other parameters and errors as for `from_module`.
+    Raises
+    ------
+    MappingError
+        With a list of all parameters that are not mapped or of the wrong shape, on both sides.
+    InputError
+        For parameters that are not the model's, or that a constant of the mapping has no place for.
     """
     _write(module, model, mapping, params)
 
@@ -340,8 +426,9 @@ def check_module(vectors, module, mapping, *, conventions=()):
     vectors : npple.oracle.Vectors
     module : torch.nn.Module
     mapping : ModuleMapping
-    conventions
-        As for `npple.oracle.check`.
+    conventions : sequence of str
+        Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
+        "gate-hidden".
 
     Returns
     -------

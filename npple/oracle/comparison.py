@@ -52,6 +52,7 @@ class Report:
 
     @property
     def passed(self):
+        """Whether every tensor compared is within its tolerance."""
         return all(row.passed for row in self.rows)
 
     @property
@@ -72,13 +73,31 @@ class Report:
         return diagnose(self.vectors, self.given, self.precision, self.rows)
 
     def check(self):
-        """Raises `CheckFailed` with the report as message, unless all passed; returns itself."""
+        """Asserts that all passed.
+
+        Returns
+        -------
+        Report
+            Itself.
+
+        Raises
+        ------
+        CheckFailed
+            An AssertionError, with the report as message.
+        """
         if not self.passed:
             raise CheckFailed(str(self))
         return self
 
     def to_dict(self):
-        """The report as plain values, for JSON."""
+        """The report as plain values, for JSON.
+
+        Returns
+        -------
+        dict
+            `passed`, `precision`, `compared` (how many tensors), `first_divergence`, `diagnosis`
+            (a list), `worst` and `tensors` (rows as dicts), `missing`, `unknown`, `conventions`.
+        """
         rows = [{"tensor": row.name, "passed": row.passed, "error": _number(row.error),
                  "tolerance": row.tolerance, "index": list(row.index), "got": row.got,
                  "expected": row.expected, "fault": row.fault} for row in self.rows]

@@ -35,6 +35,7 @@ class Diagnosis:
 
     @property
     def names(self):
+        """The names of the deviations."""
         return tuple(deviation.name for deviation in self.deviations)
 
     @property
@@ -43,7 +44,14 @@ class Diagnosis:
         return all(deviation.convention for deviation in self.deviations)
 
     def to_dict(self):
-        """For JSON."""
+        """The diagnosis as plain values, for JSON.
+
+        Returns
+        -------
+        dict
+            Lists `deviations` (their names), `details` and `descriptions`, one entry a deviation;
+            `convention`, `excess` and `decides`.
+        """
         return {"deviations": list(self.names), "details": list(self.details),
                 "descriptions": [deviation.description for deviation in self.deviations],
                 "convention": self.convention, "excess": self.excess, "decides": self.decides}

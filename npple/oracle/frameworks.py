@@ -55,7 +55,18 @@ def torch_rechub(module, tasks=None):
     tasks : sequence of str, optional
         Names for the tasks, which the module does not have; by default task1, task2, ...
 
-    Returns and errors as for `deepctr_torch`.
+    Returns
+    -------
+    model : npple.network.Network
+        Its inputs are a matrix where all features are dense; otherwise columns, the sparse
+        features first, then the dense ones (`x[0]`, `x[1]`, ... of a vector `x`).
+    mapping : npple.oracle.ModuleMapping
+
+    Raises
+    ------
+    InputError
+        For another class, features or activations that npple does not have, or names for another
+        number of tasks.
     """
     return _RecHub(module, tasks).result()
 

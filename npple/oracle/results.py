@@ -18,9 +18,19 @@ SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24,
 class Row:
     """One tensor compared.
 
-    `error` is the largest difference relative to the largest expected entry, found at `index`;
-    `tolerance` is what rounding excuses. `fault` is what else is wrong: the shape, an entry that
-    is not finite.
+    Attributes
+    ----------
+    name : str
+    error : float
+        The largest difference, relative to the largest expected entry; infinite with a fault.
+    tolerance : float
+        The error that rounding excuses.
+    index : tuple of int
+        Where the largest difference is.
+    got, expected : float or None
+        The two values there.
+    fault : str
+        What else is wrong, the shape or an entry that is not finite; empty where nothing is.
     """
 
     name: str
@@ -33,6 +43,7 @@ class Row:
 
     @property
     def passed(self):
+        """Whether there is no fault and rounding excuses the error."""
         return not self.fault and self.error <= self.tolerance
 
     @property
@@ -75,8 +86,20 @@ def compare(name, got, expected, tolerance, precision):
 def read_results(path):
     """The named arrays of an `.npz` file, or of the `.npy` files in a folder and its subfolders.
 
+    Parameters
+    ----------
+    path : str or path
+        The file or the folder.
+
+    Returns
+    -------
+    dict of ndarray
+        By name: in a folder the path of the file within it, without `.npy`.
+
     Raises
     ------
+    InputError
+        If `path` is no path.
     FileError
         If there is nothing to read at `path`, or it cannot be read.
     """

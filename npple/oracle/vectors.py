@@ -68,30 +68,37 @@ class Vectors:
 
     @property
     def model(self):
+        """The model of the case."""
         return self.case.model
 
     @property
     def params(self):
+        """The parameters by name."""
         return self.case.params
 
     @property
     def inputs(self):
+        """The features: a matrix (batch, width), or columns (batch,) by name."""
         return self.case.x
 
     @property
     def targets(self):
+        """Task -> targets (batch,)."""
         return self.case.targets
 
     @property
     def masks(self):
+        """Task -> which rows are its own, bool (batch,)."""
         return self.case.masks
 
     @property
     def weights(self):
+        """Task -> the weight of its loss."""
         return self.case.weights
 
     @property
     def noise(self):
+        """Fusion -> its noise (n,), for models with routing variables."""
         return self.case.noise
 
     @property
@@ -102,8 +109,14 @@ class Vectors:
     def save(self, path):
         """Writes the bundle, an `.npz` as docs/vectors.md has it.
 
+        Parameters
+        ----------
+        path : str or path
+
         Raises
         ------
+        InputError
+            If `path` is no path.
         FileError
             If the file cannot be written.
         """
@@ -124,8 +137,18 @@ class Vectors:
 def load(path):
     """The bundle that `Vectors.save` wrote.
 
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Vectors
+
     Raises
     ------
+    InputError
+        If `path` is no path.
     FileError
         If the file is missing, damaged, or no bundle of test vectors.
     """
