@@ -228,15 +228,17 @@ def numberless(picture):
     return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "", picture.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("start", [ROOT / "README.md", DOCS / "README.zh.md"],
+                         ids=lambda page: page.name)
 @pytest.mark.parametrize("goal", [
-    "backward-fusions.md#the-gate",          # derive the gate's gradient
-    "oracle.md",                             # check my PyTorch PLE
-    "isolation.md#the-experiment",           # see the isolation
-    "experiments.md#run-it",                 # reproduce the comparison
+    "backward-fusions.md#the-gate",                  # derive the gate's gradient
+    "oracle.md#from-a-pytorch-module-to-a-verdict",  # check my PyTorch PLE
+    "isolation.md#the-experiment",                   # see the isolation
+    "experiments.md#run-it",                         # reproduce the comparison
 ])
-def test_from_the_readme_it_is_two_clicks(goal):
+def test_from_the_readme_it_is_two_clicks(goal, start):
     file, _, anchor = goal.partition("#")
-    near, seen = {(ROOT / "README.md", "")}, set()
+    near, seen = {(start, "")}, set()
     for _ in range(2):
         near = {(target, anchor) for page, _ in near if page.suffix == ".md" and page.exists()
                 for _, target, anchor in links(page)}
