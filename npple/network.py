@@ -6,11 +6,12 @@
                and parameters alike
 
 A row whose tensor no loss depends on is never visited, so its gradients are exactly 0. A loss and
-its gradients are added up over blocks of rows, whose tensors stay in the processor's cache.
+its gradients are added up over blocks of rows, which run side by side.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -28,6 +29,7 @@ from npple.losses import loss_backward, loss_forward
 from npple.ops import (embedding_backward, embedding_forward, side_by_side, sigmoid_forward,
                        softmax_forward)
 from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Table, Tower, classes
+from npple.threads import for_each
 
 BLOCK = 512  # rows
 
@@ -161,24 +163,26 @@ def forward(table, params, x, noise=None):
     return Trace(table, tensors, caches)
 
 
-def blocks(table, params, x, targets, masks, noise=None):
-    """Runs a batch forward, `BLOCK` rows at a time; nothing is checked.
+def each_block(run, take, table, params, x, targets, masks, noise=None):
+    """`take(run(trace, targets, masks, shares))` for each block of a batch; nothing is checked.
 
-    Yields
-    ------
-    trace, targets, masks
-        Of the block.
-    shares : dict of float
-        Task -> the part of its rows that are in the block. The mean over a task's rows in the
-        batch is the sum of the blocks' means times these.
+    Blocks have at most `BLOCK` rows and run side by side; `take` gets their results in order.
+    `shares` says for each task what part of its rows are in the block: the mean over a task's rows
+    in the batch is the sum of the blocks' means times these.
     """
     whole = slice(0, len(next(iter(targets.values()))))
-    for start in range(0, whole.stop, BLOCK):
-        at = slice(start, min(start + BLOCK, whole.stop))
+
+    def run_forward(at):
         shares = {task: _count(mask, at) / max(_count(mask, whole), 1)
                   for task, mask in masks.items()}
-        yield (forward(table, params, _rows(x, at), noise), _rows(targets, at),
-               {task: None if mask is None else mask[at] for task, mask in masks.items()}, shares)
+        own = {task: None if mask is None else mask[at] for task, mask in masks.items()}
+        with np.errstate(over="ignore", invalid="ignore"):  # of this thread
+            trace = forward(table, params, _rows(x, at), noise)
+            return run(trace, _rows(targets, at), own, shares)
+
+    count = -(-whole.stop // BLOCK)
+    edges = [whole.stop * i // count for i in range(count + 1)]
+    for_each([slice(*pair) for pair in pairwise(edges)], run_forward, take)
 
 
 def _count(mask, at):
@@ -401,13 +405,17 @@ class Network:
         Diverged
             For a loss that is not finite; names the first tensor that is not.
         """
-        found = dict.fromkeys(self.tasks, 0.0)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            for trace, *block, shares in self._blocks(params, x, targets, masks, noise):
-                for task, (value, _) in losses(trace, *block).items():
-                    found[task] += value.item() * shares[task]
-                _require_finite(found, trace)
-        return found
+        def run(trace, targets, masks, shares):
+            found = {task: value.item() * shares[task]
+                     for task, (value, _) in losses(trace, targets, masks).items()}
+            _require_finite(found, trace)
+            return found
+
+        total = {}
+        each_block(run, lambda found: _add_up(total, found.items()),
+                   *self._checked(params, x, targets, masks, noise))
+        _require_finite(total)
+        return total
 
     def loss_and_grads(self, params, x, targets, masks=None, weights=None, noise=None,
                        penalties=True):
@@ -436,29 +444,37 @@ class Network:
             For a loss or a gradient that is not finite; names the first tensor that is not.
         """
         weights = check_weights(self.table, weights)
-        loss, found = 0.0, {}
+
+        def run(trace, targets, masks, shares):
+            shares = {task: weights[task] * share for task, share in shares.items()}
+            loss, starts = joint_loss(trace, targets, masks, shares)
+            _require_finite({"loss": loss}, trace)
+            found = backward(trace, starts, self.unread)
+            return loss, [(name, found[name]) for name in params if name in found]
+
+        def take(result):
+            nonlocal loss
+            loss = loss + result[0]
+            _add_up(grads, result[1])
+
+        loss, grads = 0.0, {}
+        batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            for trace, *block, shares in self._blocks(params, x, targets, masks, noise):
-                shares = {task: weights[task] * share for task, share in shares.items()}
-                value, starts = joint_loss(trace, *block, shares)
-                loss = loss + value
-                _require_finite({"loss": loss}, trace)
-                _add_up(found, backward(trace, starts, self.unread).items())
+            each_block(run, take, *batch)
             if penalties:
                 value, caches = penalty_forward(self.table, params)
-                loss = loss + value
-                _add_up(found, penalty_backward(caches))
-        grads = {name: found[name] if name in found else np.zeros_like(array)
+                take((value, penalty_backward(caches)))
+        grads = {name: grads[name] if name in grads else np.zeros_like(array)
                  for name, array in params.items()}
         _require_finite({"loss": loss, **{f"grad/{name}": g for name, g in grads.items()}})
         return np.asarray(loss).item(), grads
 
-    def _blocks(self, params, x, targets, masks, noise):
-        """Checks the arguments, then `blocks`."""
+    def _checked(self, params, x, targets, masks, noise):
+        """The arguments of `each_block`."""
         dtype = check_params(self.table, params)
         x, rows = check_x(self.table, x, dtype)
         targets, masks = check_targets(self.table, targets, masks, rows, dtype)
-        return blocks(self.table, params, x, targets, masks, check_noise(self.table, noise, dtype))
+        return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
 
 
 def _require_finite(named, trace={}):
