@@ -25,11 +25,11 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
 MARK = "\x1e"  # stands between the outputs of two blocks
 
-MODULES = ("npple", "npple.oracle", "npple.testing", "npple.training", "npple.influence",
-           "npple.data", "npple.metrics", "npple.ranking", "npple.plots",
+MODULES = ("npple", "npple.gradcheck", "npple.isolation", "npple.influence", "npple.training",
+           "npple.data", "npple.metrics", "npple.ranking", "npple.plots", "npple.oracle",
+           "npple.oracle.adapters", "npple.oracle.frameworks", "npple.testing",
            "npple.experiments.compare", "npple.experiments.gains", "npple.experiments.budget",
-           "npple.experiments.inspection", "npple.experiments.workers", "npple.experiments.abtest",
-           "npple.oracle.adapters")
+           "npple.experiments.inspection", "npple.experiments.workers", "npple.experiments.abtest")
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
 PROPERTIES = (property, cached_property)
 ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
@@ -138,12 +138,15 @@ def api_text():
     """docs/api.md."""
     parts = ["# The public interface", "", "Made from the docstrings by `python docs/make.py`.", ""]
     for module in map(importlib.import_module, MODULES):
-        parts += [f"- [{module.__name__}](#{module.__name__.replace('.', '')})"]
+        parts += [f"- [{module.__name__}](#module-{module.__name__.replace('.', '')})"]
+    seen = set()
     for module in map(importlib.import_module, MODULES):
-        parts += ["", f"## {module.__name__}", "", markdown(module_doc(module))]
+        parts += ["", f"## Module {module.__name__}", "", markdown(module_doc(module))]
         for name in public(module):
-            if not isinstance(getattr(module, name), ModuleType):
-                parts += ["", *entry(f"{module.__name__}.{name}", getattr(module, name))]
+            value = getattr(module, name)
+            if id(value) not in seen and not isinstance(value, ModuleType):
+                parts += ["", *entry(f"{module.__name__}.{name}", value)]
+                seen.add(id(value))
     return re.sub("\n{3,}", "\n\n", "\n".join(parts) + "\n")
 
 

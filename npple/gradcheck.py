@@ -32,9 +32,18 @@ CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may t
 class Row:
     """The result for one tensor.
 
-    `index` is where the worst `error` is, `analytic` and `numeric` are the two values there; by
-    the directional method it is the number of the direction, and they are derivatives along it.
-    `skipped` counts entries that differences cannot judge, their steps crossing a kink of relu.
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    checked, skipped : int
+        Entries judged, and those that differences cannot judge, their steps crossing a kink.
+    error : float
+        The largest, relative to max(|analytic|, |numeric|, 1e-2 · the tensor's largest entry).
+    index : tuple of int
+        Where it is; by the directional method the number of the direction.
+    analytic, numeric : float
+        The two values there; by the directional method derivatives along the direction.
     """
 
     name: str
@@ -54,7 +63,16 @@ class Row:
 
 @dataclass(frozen=True)
 class GradcheckReport:
-    """What a gradient check found: one `Row` a tensor. Prints as an aligned table."""
+    """What a gradient check found; prints as an aligned table.
+
+    Attributes
+    ----------
+    method : str
+    tolerance : float
+        The largest error that passes.
+    rows : tuple of Row
+        One a tensor.
+    """
 
     method: str
     tolerance: float
@@ -62,10 +80,12 @@ class GradcheckReport:
 
     @property
     def max_relative_error(self):
+        """The largest error of all tensors."""
         return float(np.max([row.error for row in self.rows]))
 
     @property
     def passed(self):
+        """Whether no error exceeds the tolerance."""
         return self.max_relative_error <= self.tolerance
 
     @property
@@ -84,7 +104,18 @@ class GradcheckReport:
         return sum(row.skipped for row in self.rows)
 
     def check(self):
-        """Raise `CheckFailed` naming the worst entry, unless the check passed; returns itself."""
+        """Asserts that the check passed.
+
+        Returns
+        -------
+        GradcheckReport
+            Itself.
+
+        Raises
+        ------
+        CheckFailed
+            An AssertionError, naming the worst entry.
+        """
         if not self.passed:
             raise CheckFailed(f"{self.method}: {self.worst} exceeds {self.tolerance:.3g}")
         return self
@@ -268,14 +299,27 @@ def demonstrate(name, tasks=3, levels=2, *, method="complex-step", executor=None
 
     Parameters
     ----------
-    name, tasks, levels
-        As for `npple.random_case.random_model`.
-    method, executor, seed
-        As for `gradcheck`.
+    name : str
+        A key of `npple.ARCHITECTURES`.
+    tasks : int or dict of str
+        The number of tasks (their kinds take turns), or task -> kind.
+    levels : int
+        Extraction levels, for the architectures that have them.
+    method : str
+        One of those of `gradcheck`.
+    executor : concurrent.futures.Executor, optional
+        Maps over the tensors.
+    seed : int
+        Of the case and of the random directions.
 
     Returns
     -------
     GradcheckReport
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture or method, or numbers out of their range.
     """
     from npple.random_case import random_case, random_model
     case = random_case(random_model(name, tasks, levels), seed)

@@ -42,7 +42,17 @@ def isolation(model):
 
 @dataclass(frozen=True)
 class Deviation:
-    """A cell of the matrix that was found otherwise than this architecture demands, and why."""
+    """A cell of the matrix that was found otherwise than this architecture demands, and why.
+
+    Attributes
+    ----------
+    task, group : str
+        The cell.
+    expected, found : str
+        "isolated" or "reached".
+    evidence : str
+        In words: a path, or what was measured.
+    """
 
     task: str
     group: str
@@ -57,7 +67,13 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of holding the matrix against another: the cells that deviate, in order."""
+    """The outcome of holding the matrix against another: the cells that deviate, in order.
+
+    Attributes
+    ----------
+    deviations : tuple of Deviation
+        Empty where all agree.
+    """
 
     deviations: tuple[Deviation, ...]
 
@@ -72,7 +88,12 @@ class Comparison:
 
 @dataclass(frozen=True, repr=False)
 class Isolation:
-    """The isolation matrix of a model (PLE paper, sections 4.1 and 4.2); `isolation` makes it."""
+    """The isolation matrix of a model (PLE paper, sections 4.1 and 4.2); `isolation` makes it.
+
+    Attributes
+    ----------
+    model : npple.network.Network
+    """
 
     model: Network
 
@@ -148,8 +169,15 @@ class Isolation:
 
         Parameters
         ----------
-        params, x, targets, masks
-            As for `Network.task_losses`; all but `masks` or none. By default `generic_case`.
+        params : dict of ndarray, optional
+            As from `model.init`; given with `x` and `targets` or not at all, and then all are those
+            of `generic_case`.
+        x : ndarray (batch, width), or dict of ndarray (batch,), optional
+            Features in the precision of the parameters, categorical columns as integer codes.
+        targets : dict of ndarray (batch,), optional
+            By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+        masks : dict of bool ndarray (batch,), optional
+            By task: False for rows outside its sample space. Tasks not named have all rows.
         steps : int
             Optimizer steps of the fourth way.
 
@@ -316,12 +344,32 @@ class Verification:
         return all(self.verified.values())
 
     def agreed(self, task, group):
-        """The ways that agreed with the table in this cell."""
+        """The ways that agreed with the table in one cell.
+
+        Parameters
+        ----------
+        task, group : str
+
+        Returns
+        -------
+        tuple of str
+        """
         return tuple(way for way, comparison in self.ways.items()
                      if (task, group) not in {(d.task, d.group) for d in comparison.deviations})
 
     def to_dict(self, name):
-        """The report as JSON can hold it; `name` is what to call the model."""
+        """The report as plain values, for JSON.
+
+        Parameters
+        ----------
+        name : str
+            What to call the model.
+
+        Returns
+        -------
+        dict
+            `model`, `tasks`, `groups`, `matrix` and `verified`.
+        """
         isolation = self.isolation
         return {"model": name, "tasks": list(isolation.tasks), "groups": list(isolation.groups),
                 "matrix": isolation.matrix, "verified": self.verified}
@@ -362,7 +410,21 @@ def generic_case(model, seed=0):
 
 
 def grid(title, across, down, cell):
-    """A table of the texts `cell(a, d)`, aligned, with headings; a tuple's parts stand apart."""
+    """A table of texts, aligned, with headings.
+
+    Parameters
+    ----------
+    title : str
+        Of the column of headings.
+    across, down : iterable of str or tuple
+        What the columns and the rows are about; a tuple's parts stand apart.
+    cell : callable
+        cell(a, d) -> the text of a column and a row.
+
+    Returns
+    -------
+    str
+    """
     rows = [[title, *map(_heading, across)]]
     rows += [[_heading(d), *(cell(a, d) for a in across)] for d in down]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
