@@ -51,7 +51,16 @@ class Adam:
             require(getattr(self, name) < 1, f"{name} must be below 1, got {getattr(self, name)}")
 
     def init(self, params):
-        """The state before the first step: `m/name`, `v/name` (zeros), `t/name` (0) for each."""
+        """The state before the first step: `m/name`, `v/name` (zeros), `t/name` (0) for each.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+
+        Returns
+        -------
+        dict of ndarray
+        """
         return ({f"m/{name}": np.zeros_like(p) for name, p in params.items()}
                 | {f"v/{name}": np.zeros_like(p) for name, p in params.items()}
                 | {f"t/{name}": np.zeros((), np.int64) for name in params})
@@ -97,7 +106,22 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Plain gradient descent, p = p - rate g; `weight_decay` and `clip` as in `Adam`."""
+    """Plain gradient descent, p = p - rate g.
+
+    Parameters
+    ----------
+    rate : float
+        The step size.
+    weight_decay : float
+        p loses rate · weight_decay · p each step, before the rest.
+    clip : float or None
+        Gradients are scaled down together to this norm where their global norm is larger.
+
+    Raises
+    ------
+    InputError
+        For a setting outside its range.
+    """
 
     rate: float = 1e-2
     weight_decay: float = 0.0
@@ -107,11 +131,41 @@ class SGD:
         _check_settings(self)
 
     def init(self, params):
-        """No state: an empty dictionary."""
+        """The state before the first step: there is none.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
         return {}
 
     def step(self, params, grads, state, only=None):
-        """One update; parameters and returns as for `Adam.step`."""
+        """One update.
+
+        Parameters
+        ----------
+        params, grads : dict of ndarray
+            Equal names, shapes and dtype.
+        state : dict
+            From `init` or the last step: empty.
+        only : collection of str, optional
+            The parameters to update; the others keep their value. By default all.
+
+        Returns
+        -------
+        params, state : dict of ndarray
+            New parameters; what came in is left as it was.
+
+        Raises
+        ------
+        InputError
+            For names, shapes or dtypes that do not belong together.
+        """
         names = _names(params, grads, state, only)
         params, grads = dict(params), _clipped(grads, self.clip)
         for name in names:

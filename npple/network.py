@@ -43,11 +43,12 @@ class Trace(Mapping):
 
     Attributes
     ----------
-    outputs : dict of ndarray
-        Task -> the tower's output: logits (batch,) for "binary", values (batch,) for "regression",
-        logits (batch, K) for "multiclass:K".
-    predictions : dict of ndarray
-        The same as probabilities (sigmoid, softmax) and values.
+    table : npple.routing.Table
+        The rows that were run.
+    tensors : dict of ndarray
+        By name, in the order of computation.
+    caches : dict
+        Row -> what its backward pass needs.
     """
 
     def __init__(self, table, tensors, caches):
@@ -67,10 +68,16 @@ class Trace(Mapping):
 
     @property
     def outputs(self):
+        """Task -> the tower's output.
+
+        Logits (batch,) for "binary", values (batch,) for "regression", logits (batch, K) for
+        "multiclass:K".
+        """
         return {task: self.tensors[f"tower/{task}"] for task in self.table.tasks}
 
     @property
     def predictions(self):
+        """Task -> the outputs as probabilities (sigmoid, softmax) and values."""
         return {task: _PREDICTIONS[self.table.tasks[task].split(":")[0]](z)
                 for task, z in self.outputs.items()}
 
@@ -319,6 +326,11 @@ class Network:
         Returns
         -------
         dict of ndarray
+
+        Raises
+        ------
+        InputError
+            For a `seed` or `dtype` that is none.
         """
         require(isinstance(seed, (int, np.integer)) and seed >= 0,
                 f"seed: an integer of at least 0 is needed, got {seed!r}")
@@ -384,15 +396,19 @@ class Network:
 
         Parameters
         ----------
-        params, x
-            As for `forward`.
+        params : dict of ndarray
+            As from `init`.
+        x : ndarray (batch, width), or dict of ndarray (batch,)
+            Features in the precision of the parameters; with columns, numeric ones as floats and
+            categorical ones as integer codes.
         targets : dict of ndarray (batch,)
             By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
         masks : dict of bool ndarray (batch,), optional
             The sample space of a task: False where a row is not the task's; its target there may
             be anything. Tasks not named have all rows.
-        noise
-            As for `forward`.
+        noise : dict of ndarray, optional
+            As from `noise`, for models with routing variables: one draw for the whole batch. By
+            default there is none, as at inference.
 
         Returns
         -------
@@ -423,10 +439,21 @@ class Network:
 
         Parameters
         ----------
-        params, x, targets, masks, noise
-            As for `task_losses`.
+        params : dict of ndarray
+            As from `init`.
+        x : ndarray (batch, width), or dict of ndarray (batch,)
+            Features in the precision of the parameters; with columns, numeric ones as floats and
+            categorical ones as integer codes.
+        targets : dict of ndarray (batch,)
+            By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
+        masks : dict of bool ndarray (batch,), optional
+            The sample space of a task: False where a row is not the task's; its target there may
+            be anything. Tasks not named have all rows.
         weights : dict of float, optional
             w_k for every task; 1 by default. A task's own gradient: its weight 1, the others 0.
+        noise : dict of ndarray, optional
+            As from `noise`, for models with routing variables: one draw for the whole batch. By
+            default there is none, as at inference.
         penalties : bool
             Whether to add the penalties that the table has (sluice, SNR); no other model has any.
 

@@ -324,8 +324,12 @@ def predict(model, params, data, rows=BLOCK, raw=False):
 
     Parameters
     ----------
-    model, params, data, rows
-        As for `evaluate_model`; targets are not looked at.
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+        Targets are not looked at.
+    rows : int
+        How many are run at a time.
     raw : bool
         The towers' outputs (logits) instead.
 
@@ -333,6 +337,11 @@ def predict(model, params, data, rows=BLOCK, raw=False):
     -------
     dict of ndarray
         By task: (n,), or (n, K) for "multiclass:K".
+
+    Raises
+    ------
+    InputError
+        For data the model does not take, or without a row.
     """
     parts = [trace.outputs if raw else trace.predictions
              for trace in _traces(model, params, data, rows)]
@@ -344,14 +353,23 @@ def gate_weights(model, params, data, rows=BLOCK):
 
     Parameters
     ----------
-    model, params, data, rows
-        As for `evaluate_model`.
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+        Targets are not looked at.
+    rows : int
+        How many are run at a time.
 
     Returns
     -------
     dict of dict of ndarray
         Gate's representation, such as `level1/income` -> expert group -> (n,) mean weight of its
         experts.
+
+    Raises
+    ------
+    InputError
+        For data the model does not take, or without a row.
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
     sums = {gate.name: 0 for gate in gates}

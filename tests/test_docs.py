@@ -82,18 +82,12 @@ def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
     assert make.api_text() == text(DOCS / "api.md"), "renew it: python docs/make.py"
 
 
-PENDING = {  # still to be completed; what is complete leaves this list
-    "Adam.init", "SGD", "SGD.init", "SGD.step", "Network.init", "Network.task_losses",
-    "Network.loss_and_grads", "Trace", "Trace.outputs", "Trace.predictions", "predict",
-    "gate_weights"}
-
-
 @pytest.mark.parametrize("module", make.MODULES)
 def test_docstrings_are_complete(module):
     """In numpydoc's form, and true to the code as far as the code alone can tell."""
     for name, value in make.documented(importlib.import_module(module)):
         fault = docstring_fault(value)
-        assert bool(fault) == (name in PENDING), f"{name}: {fault}"
+        assert fault is None, f"{name}: {fault}"
 
 
 def docstring_fault(value):
