@@ -178,8 +178,8 @@ def _names(params, grads, state, only, moments=()):
     """The parameters to update, `only` these or all, if everything is there for them."""
     check_dicts(params=params, grads=grads, state=state)
     names = list(params) if only is None else check_texts("only", only)
-    for name in names:
-        require(name in params, f"only: {shown(name)} is no parameter")
+    unknown = [name for name in names if name not in params]
+    require(not unknown, f"only: {shown(unknown[:1])[1:-1]} is no parameter")
     check_step(params, grads, state, names, moments)
     return names
 

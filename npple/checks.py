@@ -1,5 +1,6 @@
 """What a model accepts: every argument is checked here, before anything is computed.
 
+A message takes longer to make than most checks take, so in each step it is made only when needed.
 Messages name the argument, what came and what was expected. Nothing is cast unless the values
 stay exactly the same (targets of 0 and 1 given as integers, say).
 """
@@ -94,8 +95,8 @@ def check_texts(what, values):
 def check_step(params, grads, state, names, moments=()):
     """What one step of an optimizer takes: for each of `names` arrays of one shape and dtype.
 
-    `params`, `grads` and `state` are dictionaries; `moments` are the prefixes of the arrays that the state must hold for each parameter, beside
-    the count `t/name`.
+    `params`, `grads` and `state` are dictionaries; `moments` are the prefixes of the arrays that
+    the state must hold for each parameter, beside the count `t/name`.
     """
     for name, g in grads.items():  # all of them: clipping takes the norm of all
         _check_floats("grads", name, g)
@@ -132,8 +133,10 @@ def check_params(table, params):
     dtypes = {}
     for name, shape in table.shapes.items():
         array = params[name]
-        require(_is_plain(array), f"params: {name}: an array is needed, got {_kind(array)}")
-        require(array.shape == shape, f"params: {name}: shape {array.shape}, expected {shape}")
+        if not _is_plain(array):
+            raise InputError(f"params: {name}: an array is needed, got {_kind(array)}")
+        if array.shape != shape:
+            raise InputError(f"params: {name}: shape {array.shape}, expected {shape}")
         dtypes.setdefault(array.dtype, name)
     require(len(dtypes) == 1, f"params: one dtype is needed, got {_dtypes(dtypes)}")
     dtype, = dtypes
@@ -158,7 +161,8 @@ def check_x(table, x, dtype):
     x = {name: check_array(f"x: {name!r}", x[name]) for name in columns}
     rows = x[next(iter(columns))].size
     for name, kind in columns.items():
-        require(x[name].shape == (rows,), f"x: {name!r}: shape {x[name].shape}, expected ({rows},)")
+        if x[name].shape != (rows,):
+            raise InputError(f"x: {name!r}: shape {x[name].shape}, expected ({rows},)")
         if kind == "numeric":
             _check_features(f"x: {name!r}", x[name], real)
         else:
@@ -213,8 +217,9 @@ def check_noise(table, noise, dtype):
 
 def _check_features(what, x, real):
     require(x.size, f"{what}: no rows")
-    require(x.dtype == real,
-            f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert with .astype")
+    if x.dtype != real:
+        raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert with "
+                         ".astype")
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(x.sum()) or np.isfinite(x).all()  # a finite sum settles it quickly
     if not finite:
@@ -224,10 +229,11 @@ def _check_features(what, x, real):
 
 def _check_codes(what, codes, size):
     require(codes.size, f"{what}: no rows")
-    require(codes.dtype.kind in "iu", f"{what}: dtype {codes.dtype}, expected integer codes")
+    if codes.dtype.kind not in "iu":
+        raise InputError(f"{what}: dtype {codes.dtype}, expected integer codes")
     low, high = codes.min(), codes.max()
-    require(0 <= low and high < size,
-            f"{what}: codes from {low} to {high}, expected 0 to {size - 1}")
+    if low < 0 or high >= size:
+        raise InputError(f"{what}: codes from {low} to {high}, expected 0 to {size - 1}")
 
 
 def _check_mask(task, mask, rows):

@@ -19,9 +19,7 @@ def dense_forward(x, weight, bias=None):
 
     x (..., batch, in), weight (..., in, out), bias (..., out) or None -> z (..., batch, out)
     """
-    z = x @ weight
-    if bias is not None:
-        z = z + bias[..., None, :]
+    z = x @ weight if bias is None else x @ weight + bias[..., None, :]
     return z, (x, weight, bias is not None)
 
 
@@ -267,7 +265,9 @@ def embedding_backward(dy, cache):
     """dtable[c] = sum of dy over the samples whose code is c (0 for codes that do not occur)."""
     table, codes = cache
     order = np.argsort(codes, stable=True)
-    present, starts = np.unique(codes[order], return_index=True)
+    ordered = codes[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])  # of the samples with its code
+    starts = np.flatnonzero(first)
     dtable = np.zeros(dy.shape[:-2] + table.shape[-2:], dy.dtype)
-    dtable[..., present, :] = np.add.reduceat(dy[..., order, :], starts, axis=-2)
+    dtable[..., ordered[starts], :] = np.add.reduceat(dy[..., order, :], starts, axis=-2)
     return dtable

@@ -14,8 +14,8 @@ import numpy as np
 
 from npple import archive
 from npple.adam import SGD, Adam
-from npple.checks import (check_count, check_number, check_params, check_targets, check_weights,
-                          check_x, first_not_finite, shown)
+from npple.checks import (check_count, check_kind, check_number, check_params, check_targets,
+                          check_weights, check_x, first_not_finite, shown)
 from npple.data.dataset import Dataset, check_floating
 from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.losses import task_weights
@@ -387,7 +387,7 @@ def gate_weights(model, params, data, rows=BLOCK):
 
 def _traces(model, params, data, rows):
     """The forward pass of a data set, some rows at a time."""
-    require(isinstance(data, Dataset), f"data: a Dataset is needed, got {shown(data)}")
+    check_kind("data", data, Dataset, "a Dataset")
     require(len(data), "data: no rows")
     check_count("rows", rows)
     for start in range(0, len(data), rows):
@@ -396,7 +396,7 @@ def _traces(model, params, data, rows):
 
 def _check_rows(what, model, data, dtype):
     """Raise `InputError` unless all of a data set is as the model takes it."""
-    require(isinstance(data, Dataset), f"{what}: a Dataset is needed, got {shown(data)}")
+    check_kind(what, data, Dataset, "a Dataset")
     try:
         _, rows = check_x(model.table, data.x, dtype)
         check_targets(model.table, data.targets, data.masks, rows, dtype)
