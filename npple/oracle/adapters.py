@@ -18,7 +18,7 @@ from math import prod
 
 import numpy as np
 
-from npple.checks import check_params, check_targets
+from npple.checks import check_kind, check_params, check_targets, check_texts, shown
 from npple.errors import InputError, MappingError, require
 from npple.network import Network, Trace, joint_loss
 from npple.oracle.comparison import check
@@ -207,6 +207,11 @@ class ModuleMapping:
     feed: Callable = lambda inputs: inputs
 
     def __post_init__(self):
+        for kind in ("idle", "own"):
+            object.__setattr__(self, kind, tuple(check_texts(f"mapping: {kind}",
+                                                             getattr(self, kind))))
+        for kind in ("parameters", "tensors", "norms"):
+            check_kind(f"mapping: {kind}", getattr(self, kind), dict, "a dict")
         for kind in ("parameters", "tensors"):
             entries = {name: _as_is(entry) if isinstance(entry, str) else entry
                        for name, entry in getattr(self, kind).items()}
@@ -264,9 +269,10 @@ def gradients_from_module(module, model, mapping):
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
+    parameters = _named_parameters(module, mapping)
     own = {f"{path}.{kind}" for path in mapping.norms for kind in ("weight", "bias")}
     return _read(model, mapping, {name: _grad(name, parameter) for name, parameter
-                                  in module.named_parameters() if name not in own})
+                                  in parameters.items() if name not in own})
 
 
 def _read(model, mapping, arrays):
@@ -318,9 +324,17 @@ def _write(module, model, mapping, params, own=()):
             parameter.data.copy_(parameter.new_tensor(arrays[name]))
 
 
+def _named_parameters(module, mapping):
+    """The module's own parameters by name, if both arguments are what they should be."""
+    check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
+    require(callable(getattr(module, "named_parameters", None)) and not isinstance(module, type),
+            f"module: a torch.nn.Module is needed, got {shown(module)}")
+    return dict(module.named_parameters())
+
+
 def _parameters(module, mapping):
     """The module's parameters as arrays, norms folded into the layers before them."""
-    arrays, _ = as_arrays(dict(module.named_parameters()))
+    arrays, _ = as_arrays(_named_parameters(module, mapping), "module")
     for path, layer in mapping.norms.items():
         norm = module.get_submodule(path)
         mean, variance = _array(path, norm.running_mean), _array(path, norm.running_var)
@@ -340,7 +354,7 @@ def _make_identity(norm):
 
 
 def _array(name, tensor):
-    return as_arrays({name: tensor})[0][name]
+    return as_arrays({name: tensor}, "module")[0][name]
 
 
 def _grad(name, tensor):
@@ -356,9 +370,7 @@ def _shapes(arrays):
 
 def _check_mapping(model, mapping, arrays, own=()):
     """Raises `MappingError` with every fault of the mapping but those of the names in `own`."""
-    require(isinstance(model, Network), f"model: a Network is needed, got {type(model).__name__}")
-    require(isinstance(mapping, ModuleMapping),
-            f"mapping: a ModuleMapping is needed, got {type(mapping).__name__}")
+    check_kind("model", model, Network, "a Network")
     shapes, faults = _shapes(arrays), []
     uses = {name: np.zeros(shape, int) for name, shape in shapes.items()}
     for name in {**model.shapes, **mapping.parameters}:
@@ -384,7 +396,7 @@ def _unreadable(move, shapes):
     """Why an entry cannot be made of the module's arrays at all, or None."""
     unknown = [source for source in move.sources if source not in shapes]
     if unknown:
-        return f"made of {', '.join(unknown)}, which the module does not have"
+        return f"made of {', '.join(map(shown, unknown))}, which the module does not have"
     try:
         move.origins(shapes)
     except (ValueError, IndexError, TypeError) as error:
@@ -441,8 +453,7 @@ def check_module(vectors, module, mapping, *, conventions=()):
     """
     require(isinstance(vectors, Vectors),
             f"vectors: from make_vectors or load, got {type(vectors).__name__}")
-    require(hasattr(module, "named_parameters"),
-            f"module: a torch.nn.Module is needed, got {type(module).__name__}")
+    _named_parameters(module, mapping)
     module = _copy(module)
     _write(module, vectors.model, mapping, vectors.params, mapping.own)
     arrays, stored = as_arrays(dict(module.named_parameters()))

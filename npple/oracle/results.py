@@ -126,7 +126,7 @@ def read_results(path):
     return arrays
 
 
-def as_arrays(results):
+def as_arrays(results, what="candidate"):
     """A candidate's results as real arrays, and the coarsest precision among them.
 
     Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
@@ -137,11 +137,11 @@ def as_arrays(results):
         For anything that is no mapping from names to real numbers.
     """
     require(isinstance(results, Mapping),
-            f"candidate: a dict of arrays by name is needed, got {type(results).__name__}")
+            f"{what}: a dict of arrays by name is needed, got {type(results).__name__}")
     arrays, found = {}, {"float64"}
     for name, value in results.items():
-        require(isinstance(name, str), f"candidate: names are text, got {name!r}")
-        arrays[name], precision = _real(name, value)
+        require(isinstance(name, str), f"{what}: names are text, got {name!r}")
+        arrays[name], precision = _real(f"{what}: {name}", value)
         found.add(precision)
     return arrays, max(found, key=UNITS.get)
 
@@ -156,7 +156,7 @@ def _real(name, value):
     try:
         array = np.asarray(value)
     except Exception as error:
-        require(False, f"candidate: {name}: not an array: {error}")
+        require(False, f"{name}: not an array: {error}")
     require(array.dtype.kind in "biuf",
-            f"candidate: {name}: real numbers are needed, got dtype {array.dtype}")
+            f"{name}: real numbers are needed, got dtype {array.dtype}")
     return array, precision if precision in UNITS else "float64"

@@ -106,7 +106,9 @@ def _bad_refusal(call, error, chosen, arguments, kept):
     message = str(error)
     if kept:
         return f"refused what is good: {message}"
-    if len(message.splitlines()) != 1 or len(message) > 1000:
+    lines = message.splitlines()  # only this error takes a line for each fault
+    lines = lines if isinstance(error, npple.errors.MappingError) else [message]
+    if any(len(line.splitlines()) != 1 or len(line) > 1000 for line in lines):
         return f"not one line: {message!r}"
     words = [word for name in chosen for word in (name, *(call.names or {}).get(name, ()))]
     words += [" ".join(text.splitlines())[:20] for text in map(arguments.get, chosen)

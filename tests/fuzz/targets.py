@@ -21,7 +21,8 @@ from npple.experiments.budget import sized
 from npple.experiments.compare import Case, Training, compare
 from npple.experiments.inspection import connections, utilization
 from npple.influence import average
-from npple.oracle import check, load, make_vectors, read_results
+from npple.oracle import (ModuleMapping, check, from_module, gradients_from_module, load,
+                          load_module, make_vectors, read_results)
 from npple.random_case import random_case, random_model
 from npple.training import Run, evaluate_model, gate_weights, predict
 from runner import Call
@@ -111,6 +112,16 @@ def forward(r):
 def task_losses(r):
     model, given = batch(r, "params", "x", "targets", "masks", "noise")
     return Call(model.task_losses, given)
+
+
+def large_batch(r):
+    """A batch of several blocks of rows."""
+    case = r.choice(small())
+    rows = r.choice([511, 512, 513, 700, 1100])
+    case = random_case(case.model, 0, rows, r.choice([np.float32, np.float64]))
+    return Call(case.model.loss_and_grads, {
+        "params": case.params, "x": case.x, "targets": case.targets, "masks": case.masks,
+        "weights": case.weights, "noise": case.noise or None})
 
 
 def loss_and_grads(r):
@@ -309,6 +320,55 @@ def corrupted(r, content):
 def load_vectors(r):
     return Call(load, {"path": corrupted(r, bundle())}, lambda v: v.expected, FILE, ("path",),
                 r.choice([("path",), ()]), True)
+
+
+class Module:
+    """What the adapters ask of a module of PyTorch: parameters by name, to read and to write."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def named_parameters(self):
+        return ((name, Parameter(array)) for name, array in self.arrays.items()
+                if isinstance(array, np.ndarray))
+
+
+class Parameter(np.ndarray):
+    def __new__(cls, array):
+        return np.array(array).view(cls)
+
+    grad = None
+    data = property(lambda self: self)
+
+    def new_tensor(self, array):
+        return np.asarray(array, self.dtype)
+
+    def copy_(self, other):
+        self[...] = other
+
+
+def adapted(r):
+    case = r.choice(small())
+    names = {f"{i}.weight": name for i, name in enumerate(case.params)}
+    weights = {path: case.params[name] for path, name in names.items()}
+    mapping = {name: path for path, name in names.items()}
+    function = r.choice([from_module, gradients_from_module, load_module])
+    more = {"params": case.params} if function is load_module else {}
+
+    def call(weights, model, parameters, idle, **more):
+        module = Module(weights) if isinstance(weights, dict) else weights
+        return function(module, model, ModuleMapping(parameters, idle=idle), **more)
+    return Call(call, {"weights": weights, "model": case.model, "parameters": mapping, "idle": (),
+                       **more}, names={"weights": ("mapping", "module"), "idle": ("mapping",),
+                                       "parameters": ("mapping",)}, fixed=("model",))
+
+
+def misused(r):
+    """Adapters with something in the place of an argument that is none."""
+    case = r.choice(small())
+    mapping = ModuleMapping({name: name for name in case.params})
+    function = r.choice([from_module, gradients_from_module])
+    return Call(function, {"module": Module(case.params), "model": case.model, "mapping": mapping})
 
 
 # Metrics and ranking ----------------------------------------------------------------------------
@@ -565,6 +625,10 @@ COMMANDS = (
      "--models", "cgc", "single_task", "--seeds", "1", "--budget", "200", "--epochs", "1"],
     ["abtest", "--models", "cgc", "mmoe", "--impressions", "200", "--log-impressions", "100",
      "--epochs", "1", "--users", "60", "--correlation", "0.5", "--noise", "1"],
+    ["oracle", "export", "--model", "cgc", "--tasks", "a", "b=regression", "--levels", "1",
+     "--inputs", "2", "--batch", "2", "--seed", "1", "--dtype", "float32", "--out", "run.npz"],
+    ["oracle", "check", "vectors.npz", "results.npz", "--precision", "float64"],
+    ["oracle", "check", "vectors.npz", "folder", "--conventions", "gate-bias", "shared-first"],
     ["draw", "--model", "cgc", "--inputs", "3", "--tasks", "a", "b=regression", "--task", "a"],
 )
 
@@ -578,6 +642,10 @@ def workshop():
     (folder / "good.csv").write_text("\n".join(lines) + "\n")
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert main([*COMMANDS[0], "--out", "kept"]) == 0
+    (folder / "vectors.npz").write_bytes(bundle())
+    np.savez(folder / "results.npz", **vectors().expected)
+    (folder / "folder").mkdir()
+    np.save(folder / "folder" / "loss.npy", np.float64(0.5))
     return folder
 
 
@@ -608,7 +676,7 @@ def run_command(arguments, folder):
         except SystemExit as stop:
             status = stop.code
         for made in folder.glob("run*"):
-            shutil.rmtree(made)
+            made.unlink() if made.is_file() else shutil.rmtree(made)
     if status == 0:
         assert out.getvalue(), "nothing said"
     elif status == 1:
@@ -629,6 +697,8 @@ def run_command(arguments, folder):
 TARGETS = {  # name -> how often, relative to the others, and the maker of the call
     "build": (8, build), "Network.init": (2, init), "Network.noise": (1, noise),
     "forward": (8, forward), "task_losses": (8, task_losses), "loss_and_grads": (10, loss_and_grads),
+    "loss_and_grads, large": (0.5, large_batch), "adapters": (3, adapted),
+    "adapters, misused": (0.5, misused),
     "Adam, SGD": (2, optimizer), "step": (8, step), "task_weights": (1, task_weights),
     "gradcheck": (2, gradcheck), "gradcheck_function": (1, gradcheck_function),
     "hessian_vector": (3, hessian_vector), "isolation.verify": (1, isolation),
@@ -636,7 +706,8 @@ TARGETS = {  # name -> how often, relative to the others, and the maker of the c
     "influence": (2, influence), "influence.average": (1, averaged),
     "random_model": (1, random_models), "compare": (0.3, compared), "Training": (0.3, training),
     "abtest": (0.3, tested), "draw_world": (0.5, world), "inspection": (1, inspected),
-    "drawing": (1, drawn), "drawing.page": (0.1, page_of), "read_results": (2, results), "sized": (1, sizes),
+    "drawing": (1, drawn), "drawing.page": (0.1, page_of), "read_results": (2, results),
+    "sized": (1, sizes),
     "oracle.make_vectors": (0.05, make), "oracle.check": (2, held_against),
     "oracle.load": (3, load_vectors), "metrics": (4, metric), "metrics.evaluate": (3, evaluate),
     "ranking": (3, ranked), "ranking.top_k": (1, top), "Schema.learn": (3, learn),

@@ -157,7 +157,7 @@ def test_every_fault_on_both_sides_is_listed():
     parameters = {name: move for name, move in PARAMETERS.items() if "tower/a" not in name}
     parameters |= {"tower/c/layer1/bias": "towers.0.bias", "level1/a/gate/layer1/weight": "nothing"}
     assert faults(Module(**shapes), ModuleMapping(parameters)) == [
-        "level1/a/gate/layer1/weight: made of nothing, which the module does not have",
+        "level1/a/gate/layer1/weight: made of 'nothing', which the module does not have",
         "tower/a/layer1/weight: of shape (4, 1) in the model, not mapped",
         "tower/a/layer1/bias: of shape (1,) in the model, not mapped",
         "tower/b/layer1/weight: of shape (4, 1) in the model, (5, 1) made of "
