@@ -25,11 +25,12 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
 MARK = "\x1e"  # stands between the outputs of two blocks
 
-MODULES = ("npple", "npple.gradcheck", "npple.isolation", "npple.influence", "npple.training",
-           "npple.data", "npple.metrics", "npple.ranking", "npple.plots", "npple.oracle",
-           "npple.oracle.adapters", "npple.oracle.frameworks", "npple.testing",
-           "npple.experiments.compare", "npple.experiments.gains", "npple.experiments.budget",
-           "npple.experiments.inspection", "npple.experiments.workers", "npple.experiments.abtest")
+MODULES = ("npple", "npple.routing", "npple.gradcheck", "npple.isolation", "npple.influence",
+           "npple.training", "npple.data", "npple.metrics", "npple.ranking", "npple.plots",
+           "npple.drawing", "npple.oracle", "npple.oracle.adapters", "npple.oracle.frameworks",
+           "npple.testing", "npple.experiments.compare", "npple.experiments.gains",
+           "npple.experiments.budget", "npple.experiments.inspection", "npple.experiments.workers",
+           "npple.experiments.abtest")
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
 PROPERTIES = (property, cached_property)
 ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
@@ -164,12 +165,22 @@ def public(module):
 
 
 def methods(cls):
-    """The public methods and properties that a class defines, by name."""
+    """The public methods and properties that a class defines, by name.
+
+    Not those without a docstring that are documented in a public class it derives from.
+    """
     fields = getattr(cls, "__dataclass_fields__", ())  # a default may be a function
     kinds = (*PROPERTIES, classmethod, staticmethod)
     return {name: value for name, value in vars(cls).items()
             if not name.startswith("_") and name not in fields
-            and (inspect.isfunction(value) or isinstance(value, kinds))}
+            and (inspect.isfunction(value) or isinstance(value, kinds))
+            and (value.__doc__ or not _is_documented(name, cls.__mro__[1:]))}
+
+
+def _is_documented(name, bases):
+    """Whether a public one of these classes says what its method or property does."""
+    return any(getattr(vars(base).get(name), "__doc__", None) for base in bases
+               if not base.__name__.startswith("_"))
 
 
 def documented(module):

@@ -22,15 +22,24 @@ from sys import float_info
 from npple.errors import InputError, require
 from npple.ops import ACTIVATIONS
 
+__all__ = ["Table", "Level", "Experts", "Gate", "Pass", "Concat", "Stitch", "Route", "Tower",
+           "Source", "Row", "Fusion"]
 CLASSES = 1_000_000  # of a task
 LARGEST = 10 ** 9  # units, experts, words of a column
 
 
 @dataclass(frozen=True)
 class Source:
-    """The experts of the group `name` that a fusion mixes: all, or those with these indices.
+    """Experts that a fusion mixes: all of a group, some of it, or a representation.
 
-    Where `group` is false, `name` is a representation, which counts as one expert.
+    Parameters
+    ----------
+    name : str
+        Of the group, `level1/income/experts`, or of the representation.
+    experts : tuple of int, optional
+        Which experts of the group, counted from 0; all by default.
+    group : bool
+        False for a representation, which counts as one expert.
     """
 
     name: str
@@ -39,23 +48,102 @@ class Source:
 
     @property
     def index(self):
-        """What selects these experts in the group's output (n, batch, width)."""
+        """The slice or list that selects these experts in a group's output (n, batch, width)."""
         return slice(None) if self.experts is None else list(self.experts)
 
     def count(self, table):
-        """How many experts these are."""
+        """How many experts these are.
+
+        Parameters
+        ----------
+        table : Table
+            What the source is in.
+
+        Returns
+        -------
+        int
+        """
         if not self.group:
             return 1
         return table.row[self.name].count if self.experts is None else len(self.experts)
 
 
-@dataclass(frozen=True)
-class Experts:
-    """A group of `count` MLPs of equal shape, all reading the representation `reads`.
+class Row:
+    """What all rows have: they read tensors and make one, which has their `name`.
 
-    `units` are the widths of the layers, `activations` what follows each. The parameters stand
-    under the group's own name, or under `parameters` where a group borrows another's.
-    `penalty` weighs the penalty on experts whose weights overlap (sluice networks).
+    `penalty` is the weight of the row's own term in the loss, 0 for none. A `Table` checks its
+    rows when it is made.
+    """
+
+    penalty = 0.0
+
+    @property
+    def parameters(self):
+        """What the names of the row's parameters begin with; None for a row that can have none."""
+        return self.name
+
+    def inputs(self):
+        """The tensors that the row reads.
+
+        Returns
+        -------
+        tuple of str
+            Their names; a tensor that is read twice may stand there twice.
+        """
+        return (self.reads,)
+
+    def width(self, table):
+        """The width of the tensor that the row makes: the length of its last axis.
+
+        Parameters
+        ----------
+        table : Table
+            What the row is in.
+
+        Returns
+        -------
+        int
+            For a tower 1, whose output has no last axis, or the number of classes.
+        """
+        return self.units[-1]
+
+    def shapes(self, table):
+        """The parameters that the row uses.
+
+        Parameters
+        ----------
+        table : Table
+            What the row is in.
+
+        Returns
+        -------
+        dict of tuple
+            Name -> shape, in the order of computation.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
+class Experts(Row):
+    """A group of MLPs of equal shape, all reading one representation.
+
+    Parameters
+    ----------
+    name : str
+        `level1/income/experts`; the tensor (count, batch, width) is called so.
+    reads : str
+        The representation, `input` or what a fusion made.
+    count : int
+        How many experts.
+    units : tuple of int
+        The widths of the layers, at least one.
+    activations : tuple of str
+        What follows each layer, a name of `npple.ops.ACTIVATIONS`.
+    parameters : str
+        Under whose name the parameters stand: by default its own, or that of another group of
+        which it borrows them.
+    penalty : float
+        The weight of the penalty on experts whose weights overlap (sluice networks).
     """
 
     name: str
@@ -69,17 +157,11 @@ class Experts:
     def __post_init__(self):
         object.__setattr__(self, "parameters", self.parameters or self.name)
 
-    def inputs(self):
-        return (self.reads,)
-
-    def width(self, table):
-        return self.units[-1]
-
     def shapes(self, table):
         width = table.widths[self.reads]
         return _mlp_shapes(self.parameters, width, self.units, stack=(self.count,))
 
-    def validate(self, table):
+    def _validate(self, table):
         _check_representation(self.name, self.reads, table)
         _check_count(f"{self.name}: count", self.count)
         _check_penalty(self)
@@ -87,30 +169,51 @@ class Experts:
         require(self.units, f"{self.name}: units: an expert needs at least one layer")
 
 
-class Fusion:
-    """What the kinds of fusion share: they read experts of `sources` and make a representation."""
-
-    penalty = 0.0
+class Fusion(Row):
+    """What all fusions have: they read the experts of `sources` and make a representation."""
 
     def inputs(self):
         return tuple(source.name for source in self.sources)
 
     def count(self, table):
-        """How many experts are mixed."""
+        """How many experts are mixed.
+
+        Parameters
+        ----------
+        table : Table
+            What the fusion is in.
+
+        Returns
+        -------
+        int
+        """
         return sum(source.count(table) for source in self.sources)
 
     def width(self, table):
         return table.widths[self.sources[0].name]
 
-    def validate(self, table):
+    def _validate(self, table):
         _check_sources(self, table)
 
 
 @dataclass(frozen=True)
 class Gate(Fusion):
-    """y = sum_i w_i E_i over the experts of `sources`, w = softmax(MLP(selector)).
+    """y = sum_i w_i E_i, w = softmax(MLP(selector)).
 
-    In the paper the MLP is one linear layer without a bias: no hidden `units`, `bias` false.
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        The experts to mix, two or more in all, in the order of the weights.
+    selector : str
+        The representation that the weights depend on.
+    units : tuple of int
+        The widths of the MLP's hidden layers; none in the paper.
+    activations : tuple of str
+        What follows each of them.
+    bias : bool
+        Whether the last layer has one; it has none in the paper.
     """
 
     name: str
@@ -131,8 +234,8 @@ class Gate(Fusion):
         units = (*self.units, self.count(table))
         return _mlp_shapes(self.parameters, table.widths[self.selector], units, bias=self.bias)
 
-    def validate(self, table):
-        super().validate(table)
+    def _validate(self, table):
+        super()._validate(table)
         _check_representation(self.name, self.selector, table)
         _check_mlp(self.parameters, self.units, self.activations)
         require(self.count(table) > 1, f"{self.name}: a gate over a single expert is a Pass")
@@ -140,25 +243,38 @@ class Gate(Fusion):
 
 @dataclass(frozen=True)
 class Pass(Fusion):
-    """y = E, the only expert of the only source: what a softmax over one expert comes to."""
+    """y = E, one expert as it is: what a softmax over one expert comes to.
+
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        One source of one expert.
+    """
 
     name: str
     sources: tuple[Source, ...]
 
     parameters = None
 
-    def shapes(self, table):
-        return {}
-
-    def validate(self, table):
-        super().validate(table)
+    def _validate(self, table):
+        super()._validate(table)
         require(len(self.sources) == self.count(table) == 1,
                 f"{self.name}: a pass takes exactly one expert, got {self.count(table)}")
 
 
 @dataclass(frozen=True)
 class Concat(Fusion):
-    """y = [E_1, ..., E_n], the experts of `sources` side by side."""
+    """y = [E_1, ..., E_n], experts side by side.
+
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        The experts, in their order.
+    """
 
     name: str
     sources: tuple[Source, ...]
@@ -168,15 +284,19 @@ class Concat(Fusion):
     def width(self, table):
         return super().width(table) * self.count(table)
 
-    def shapes(self, table):
-        return {}
-
 
 @dataclass(frozen=True)
 class Stitch(Fusion):
     """y = [y_1, ..., y_parts], y_p = sum_i alpha_pi E_i with learned constants alpha.
 
-    `start` holds alpha's initial rows.
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        The experts to mix, in the order of alpha's columns.
+    start : tuple of tuple of float
+        The rows of alpha, one a part, before the first step.
     """
 
     name: str
@@ -189,6 +309,7 @@ class Stitch(Fusion):
 
     @property
     def parts(self):
+        """How many mixtures stand side by side."""
         return len(self.start)
 
     def width(self, table):
@@ -197,17 +318,26 @@ class Stitch(Fusion):
     def shapes(self, table):
         return {f"{self.parameters}/weight": (self.parts, self.count(table))}
 
-    def validate(self, table):
-        super().validate(table)
+    def _validate(self, table):
+        super()._validate(table)
         require(self.start and all(len(row) == self.count(table) for row in self.start),
                 f"{self.name}: start needs rows of {self.count(table)} numbers")
 
 
 @dataclass(frozen=True)
 class Route(Fusion):
-    """y = sum_i z_i E_i W_i with hard concrete routing variables z; W_i only with `transform`.
+    """y = sum_i z_i E_i W_i with hard concrete routing variables z.
 
-    `penalty` weighs the penalty on the expected number of open connections.
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        The experts to add up, in the order of z.
+    transform : bool
+        Whether there are matrices W_i (SNR-Trans); without them y = sum_i z_i E_i (SNR-Aver).
+    penalty : float
+        The weight of the penalty on the expected number of open connections.
     """
 
     name: str
@@ -224,17 +354,27 @@ class Route(Fusion):
         weight = {f"{self.parameters}/weight": (n, width, width)} if self.transform else {}
         return {f"{self.parameters}/log_alpha": (n,)} | weight
 
-    def validate(self, table):
-        super().validate(table)
+    def _validate(self, table):
+        super()._validate(table)
         _check_penalty(self)
 
 
 @dataclass(frozen=True)
-class Tower:
-    """The MLP from the representation `reads` to the output of `task`.
+class Tower(Row):
+    """The MLP from a representation to the output of a task.
 
-    `kind` is "binary", "regression" or "multiclass:K"; `units` are the hidden widths, the output
-    layer comes on top.
+    Parameters
+    ----------
+    task : str
+        The task's name.
+    kind : str
+        "binary", "regression" or "multiclass:K".
+    reads : str
+        The representation.
+    units : tuple of int
+        The widths of the hidden layers, maybe none; the output layer comes on top.
+    activations : tuple of str
+        What follows each hidden layer.
     """
 
     task: str
@@ -245,13 +385,8 @@ class Tower:
 
     @property
     def name(self):
+        """`tower/` and the task; the output (batch,) or (batch, K) is called so."""
         return f"tower/{self.task}"
-
-    parameters = name
-    penalty = 0.0
-
-    def inputs(self):
-        return (self.reads,)
 
     def width(self, table):
         return classes(self.kind)
@@ -260,7 +395,7 @@ class Tower:
         units = (*self.units, classes(self.kind))
         return _mlp_shapes(self.parameters, table.widths[self.reads], units)
 
-    def validate(self, table):
+    def _validate(self, table):
         check_task(self.task, self.kind)
         _check_representation(self.name, self.reads, table)
         _check_mlp(self.name, self.units, self.activations)
@@ -268,7 +403,15 @@ class Tower:
 
 @dataclass(frozen=True)
 class Level:
-    """The expert groups of one extraction level and the fusions that read them."""
+    """The expert groups of one extraction level and the fusions that read them.
+
+    Parameters
+    ----------
+    groups : tuple of Experts
+        They run first, in this order.
+    fusions : tuple of Fusion
+        They run after the groups, in this order.
+    """
 
     groups: tuple[Experts, ...]
     fusions: tuple[Fusion, ...]
@@ -276,10 +419,17 @@ class Level:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole model: its input, its levels, one tower per task.
+    """A whole model: its input, its levels, one tower per task. `npple.Network` runs it.
 
-    `inputs` is the width of a plain matrix, or the columns of a mapping: pairs of a name and
-    "numeric" or (vocabulary size, embedding width).
+    Parameters
+    ----------
+    inputs : int or tuple of tuple
+        The width of a plain matrix, or the columns of a mapping: pairs of a name and "numeric" or
+        (vocabulary size, embedding width).
+    levels : tuple of Level
+        From the first to the last, at least one.
+    towers : tuple of Tower
+        One a task, at least one.
 
     Raises
     ------
@@ -299,7 +449,7 @@ class Table:
             require(row.name not in self.widths, f"{row.name}: two rows have this name")
             for name in row.inputs():
                 require(name in self.widths, f"{row.name}: reads {name!r}, made by no earlier row")
-            row.validate(self)
+            row._validate(self)
             self.widths[row.name] = row.width(self)
         self.shapes  # refuses borrowed parameters of two shapes
 
@@ -345,6 +495,16 @@ class Table:
 
         Breadth first, from the task's tower to what it reads, to what that reads, and so on down
         to "input": each tensor is reached on a shortest path.
+
+        Parameters
+        ----------
+        task : str
+            A task of the table.
+
+        Returns
+        -------
+        dict of str
+            Name -> the name of the tensor above it, None for the tower.
         """
         came_from, queue = {f"tower/{task}": None}, [f"tower/{task}"]
         for reader in queue:
@@ -355,7 +515,18 @@ class Table:
         return came_from
 
     def reached_parameters(self, tasks):
-        """The names of the parameters that the losses of `tasks` together can reach."""
+        """The parameters that the losses of `tasks` together can reach.
+
+        Parameters
+        ----------
+        tasks : iterable of str
+            Tasks of the table.
+
+        Returns
+        -------
+        list of str
+            Their names, in the order of `shapes`.
+        """
         reached = set().union(*(self.reached(task) for task in tasks))
         names = {name for row in self.rows if row.name in reached for name in row.shapes(self)}
         if "input" in reached:
@@ -363,7 +534,13 @@ class Table:
         return [name for name in self.shapes if name in names]
 
     def to_dict(self):
-        """The table as plain lists and dictionaries, for JSON; `from_dict` is the way back."""
+        """The table as plain lists and dictionaries, for JSON; `from_dict` is the way back.
+
+        Returns
+        -------
+        dict
+            With the keys "inputs", "levels" and "towers".
+        """
         levels = [{"groups": [asdict(group) for group in level.groups],
                    "fusions": [{"fusion": type(fusion).__name__} | asdict(fusion)
                                for fusion in level.fusions]}
@@ -373,7 +550,22 @@ class Table:
 
     @staticmethod
     def from_dict(content):
-        """The table that `to_dict` wrote; `InputError` for content it cannot have written."""
+        """The table that `to_dict` wrote.
+
+        Parameters
+        ----------
+        content : dict
+            What `to_dict` returned, also after a way through JSON.
+
+        Returns
+        -------
+        Table
+
+        Raises
+        ------
+        InputError
+            For content that `to_dict` cannot have written.
+        """
         try:
             content = _tuples(content)
             levels = tuple(Level(tuple(Experts(**group) for group in level["groups"]),

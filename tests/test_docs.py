@@ -247,6 +247,25 @@ def test_every_page_is_on_the_reading_path_or_in_the_readme():
     assert not missing
 
 
+def test_the_map_of_the_code_lists_each_file_below_those_that_it_imports():
+    package = ROOT / "npple"
+    listed = [file for _, file, _ in links(DOCS / "architecture.md") if file.parent == package]
+    names = [file.stem for file in listed]
+    assert sorted(names) == sorted(file.stem for file in package.iterdir()
+                                   if file.stem[0] != "_" and file.suffix in (".py", ""))
+    for file in listed:
+        sources = [file] if file.suffix else file.glob("**/*.py")
+        known = {name for source in sources for name in imported(source)} & {*names} - {file.stem}
+        assert known <= {*names[:names.index(file.stem)]}, f"{file.name} imports {known}"
+
+
+def imported(file):
+    """What a file imports of npple when it is loaded: names of files, and of what is in them."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "npple":
+            yield from node.module.split(".")[1:2] or (alias.name for alias in node.names)
+
+
 # Derivations ------------------------------------------------------------------------------------
 
 def backward_functions():

@@ -6,9 +6,9 @@
     page(tasks)           a self-contained HTML page with all architectures
 """
 
-from npple.drawing.diagram import Diagram, diagram
+from npple.drawing.diagram import Diagram, Edge, Node, diagram
 from npple.drawing.page import page
 from npple.drawing.svg import svg
 from npple.drawing.text import text
 
-__all__ = ["Diagram", "diagram", "page", "svg", "text"]
+__all__ = ["Diagram", "Edge", "Node", "diagram", "page", "svg", "text"]

@@ -59,9 +59,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """The row `target` reads the tensor `source`: "reads" it, or "selects" on it.
+    """An arrow: the row `target` reads the tensor `source`.
 
-    `experts` are the indices that it takes of a group, None for all.
+    Attributes
+    ----------
+    source, target : str
+        Names of nodes.
+    role : str
+        "reads", or "selects" where a gate's weights depend on the tensor.
+    experts : tuple of int or None
+        The indices that it takes of a group, None for all.
     """
 
     source: str
@@ -72,7 +79,17 @@ class Edge:
 
 @dataclass(frozen=True)
 class Diagram:
-    """A model as nodes and edges; `diagram` makes it."""
+    """A model as nodes and edges; `diagram` makes it.
+
+    Attributes
+    ----------
+    model : npple.Network
+        What is drawn.
+    nodes : tuple of Node
+        In the order in which they are computed, the losses last.
+    edges : tuple of Edge
+        Row by row, in the order of what each row reads; those to the losses last.
+    """
 
     model: Network
     nodes: tuple
@@ -92,11 +109,28 @@ class Diagram:
         return layers
 
     def reached(self, task):
-        """The nodes that the loss of `task` reaches, the loss included (`Table.reached`)."""
+        """The nodes that the loss of a task reaches, the loss included.
+
+        Parameters
+        ----------
+        task : str
+            A task of the model.
+
+        Returns
+        -------
+        list of str
+            Their names, in the order of `npple.routing.Table.reached`.
+        """
         return [f"loss/{task}", *self.model.table.reached(task)]
 
     def to_dict(self):
-        """All of it, as JSON can hold it."""
+        """All of it, as JSON can hold it.
+
+        Returns
+        -------
+        dict
+            With the keys "tasks", "nodes", "edges" and "reached", the last by task.
+        """
         nodes = [{"name": node.name, "kind": node.kind, "level": node.level, "shape": node.shape,
                   "formula": node.formula, "backward": node.backward, "group": node.group or None,
                   "parameters": node.parameters} for node in self.nodes]
@@ -111,12 +145,11 @@ def diagram(model):
 
     Parameters
     ----------
-    model : npple.network.Network
+    model : npple.Network
 
     Returns
     -------
     Diagram
-        Nodes in the order in which they are computed.
     """
     table = model.table
     layer = _layers(table)

@@ -30,8 +30,10 @@ def page(inputs, tasks, model="ple", **options):
 
     Parameters
     ----------
-    inputs, tasks
-        As for the builders.
+    inputs : int or dict
+        The width of a plain matrix, or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
     model : str
         The architecture to begin with.
     options : dict
