@@ -71,8 +71,8 @@ class Source:
 class Row:
     """What all rows have: they read tensors and make one, which has their `name`.
 
-    `penalty` is the weight of the row's own term in the loss, 0 for none. A `Table` checks its
-    rows when it is made.
+    `penalty` is the weight of the row's own term in the loss, 0 for none. A `Table` calls
+    `validate` of each row when it is made.
     """
 
     penalty = 0.0
@@ -122,6 +122,20 @@ class Row:
         """
         return {}
 
+    def validate(self, table):
+        """Refuse what the row cannot work with; the tensors that it reads are there.
+
+        Parameters
+        ----------
+        table : Table
+            What the row is in.
+
+        Raises
+        ------
+        InputError
+            For sources, widths, counts or names that do not fit the row.
+        """
+
 
 @dataclass(frozen=True)
 class Experts(Row):
@@ -161,7 +175,7 @@ class Experts(Row):
         width = table.widths[self.reads]
         return _mlp_shapes(self.parameters, width, self.units, stack=(self.count,))
 
-    def _validate(self, table):
+    def validate(self, table):
         _check_representation(self.name, self.reads, table)
         _check_count(f"{self.name}: count", self.count)
         _check_penalty(self)
@@ -192,7 +206,7 @@ class Fusion(Row):
     def width(self, table):
         return table.widths[self.sources[0].name]
 
-    def _validate(self, table):
+    def validate(self, table):
         _check_sources(self, table)
 
 
@@ -234,8 +248,8 @@ class Gate(Fusion):
         units = (*self.units, self.count(table))
         return _mlp_shapes(self.parameters, table.widths[self.selector], units, bias=self.bias)
 
-    def _validate(self, table):
-        super()._validate(table)
+    def validate(self, table):
+        super().validate(table)
         _check_representation(self.name, self.selector, table)
         _check_mlp(self.parameters, self.units, self.activations)
         require(self.count(table) > 1, f"{self.name}: a gate over a single expert is a Pass")
@@ -258,8 +272,8 @@ class Pass(Fusion):
 
     parameters = None
 
-    def _validate(self, table):
-        super()._validate(table)
+    def validate(self, table):
+        super().validate(table)
         require(len(self.sources) == self.count(table) == 1,
                 f"{self.name}: a pass takes exactly one expert, got {self.count(table)}")
 
@@ -318,8 +332,8 @@ class Stitch(Fusion):
     def shapes(self, table):
         return {f"{self.parameters}/weight": (self.parts, self.count(table))}
 
-    def _validate(self, table):
-        super()._validate(table)
+    def validate(self, table):
+        super().validate(table)
         require(self.start and all(len(row) == self.count(table) for row in self.start),
                 f"{self.name}: start needs rows of {self.count(table)} numbers")
 
@@ -354,8 +368,8 @@ class Route(Fusion):
         weight = {f"{self.parameters}/weight": (n, width, width)} if self.transform else {}
         return {f"{self.parameters}/log_alpha": (n,)} | weight
 
-    def _validate(self, table):
-        super()._validate(table)
+    def validate(self, table):
+        super().validate(table)
         _check_penalty(self)
 
 
@@ -395,7 +409,7 @@ class Tower(Row):
         units = (*self.units, classes(self.kind))
         return _mlp_shapes(self.parameters, table.widths[self.reads], units)
 
-    def _validate(self, table):
+    def validate(self, table):
         check_task(self.task, self.kind)
         _check_representation(self.name, self.reads, table)
         _check_mlp(self.name, self.units, self.activations)
@@ -449,7 +463,7 @@ class Table:
             require(row.name not in self.widths, f"{row.name}: two rows have this name")
             for name in row.inputs():
                 require(name in self.widths, f"{row.name}: reads {name!r}, made by no earlier row")
-            row._validate(self)
+            row.validate(self)
             self.widths[row.name] = row.width(self)
         self.shapes  # refuses borrowed parameters of two shapes
 
