@@ -7,13 +7,17 @@ What stands in the pages of npple itself (sources, outputs, the interface) is wr
 import ast
 import importlib.util
 import inspect
+import itertools
 import re
+import shlex
 import textwrap
 import unicodedata
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from npple.cli import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -76,6 +80,34 @@ def test_blocks_are_of_the_kinds_that_are_tested(page):
         for line in block.text.splitlines() if block.info == "console" else ():
             readme = page in (ROOT / "README.md", DOCS / "README.zh.md")
             assert line.startswith("$ " if readme else "$ npple "), line
+
+
+@each_page
+def test_commands_on_the_page_have_the_options_and_files_they_name(page, capsys):
+    """Also those that no test runs: in the text, and in blocks without `$`."""
+    for command in commands(page):
+        words = shlex.split(command)
+        for file in (word for word in words if re.fullmatch(r"[\w./]+/[\w.]+\.py|\.ci/\w+", word)):
+            assert (ROOT / file).exists(), f"{page.name}: {command}"
+        if words[0] == "npple":
+            names = [*itertools.takewhile(str.isalpha, words[1:])]
+            with pytest.raises(SystemExit) as ended:
+                main([*names, "--help"])
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            known = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
+            assert ended.value.code == 0 and options <= known, f"{page.name}: {command}"
+
+
+def commands(page):
+    """The commands of npple and its scripts that stand on a page."""
+    found = [" ".join(inline.split()) for inline in re.findall("`([^`]+)`", prose(page))]
+    for block in make.blocks(text(page)):
+        if block.info == "text":
+            found += block.text.replace("\\\n", "").splitlines()
+    return filter(COMMAND.match, found)
+
+
+COMMAND = re.compile(r"(npple [a-z]|python |pytest |\.ci/)")
 
 
 def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
