@@ -239,6 +239,8 @@ def test_links_point_to_something(page):
             assert anchor in anchors(file), f"{where}: no heading #{anchor} in {file.name}"
         if file.suffix == ".py" and (name := re.fullmatch(r"`([\w.]+)`", label)):
             assert name[1] in defined(file) | {file.name}, f"{where}: no such name in {file.name}"
+    for path in re.findall(r"`((?:npple|docs|tests|\.ci)/[\w./-]+)`", prose(page)):
+        assert (ROOT / path).exists(), f"{page.name}: no file {path}"
 
 
 @each_page
@@ -301,7 +303,7 @@ def imported(file):
 # Derivations ------------------------------------------------------------------------------------
 
 def backward_functions():
-    """(file, name) of every backward function of npple."""
+    """(file, name) of every backward function, but for the deviations that the oracle knows."""
     return {(file, name) for file in (ROOT / "npple").glob("*.py")
             for name in defined(file) if re.search(r"(^|_)backward$", name)}
 

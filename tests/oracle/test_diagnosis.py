@@ -12,10 +12,11 @@ import pytest
 import npple
 from npple import oracle
 from npple.isolation import isolation
-from npple.network import Network
+from npple.network import Network, backward, forward, joint_loss
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.variant import cast, compute
 
+CUT = {"stop-selector", "stop-others", "stop-gate"}  # hold gradients back
 OWN = {"gate-hidden", "gate-bias", "adam-l2", "last-gate-all"}  # need numbers of the candidate
 
 
@@ -41,6 +42,25 @@ def names(given, **options):
 @pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN])
 def test_a_candidate_made_from_the_catalogue_is_named(name):
     assert names(deviating(name)) == [(name,)]
+
+
+@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN])
+def test_the_gradient_of_a_deviation_is_that_of_its_own_loss_unless_it_holds_one_back(name):
+    for made, _ in deviate(BY_NAME[name], vectors().variant, {}):
+        variant, case = complete(made, cast(vectors().case, np.float64), {})
+        batch = case.targets, case.masks, case.weights
+
+        def run(params):
+            trace = forward(variant.table, params, case.x)
+            return trace, joint_loss(trace, *batch)
+
+        def gradients(params):
+            trace, (_, starts) = run(params)
+            found = backward(trace, starts)
+            return {key: found.get(key, np.zeros_like(array)) for key, array in params.items()}
+
+        report = npple.gradcheck_function(lambda p: run(p)[1][0], gradients, case.params)
+        assert report.passed == (name not in CUT)
 
 
 def test_all_deviations_say_what_they_are_and_where_they_were_seen():
