@@ -25,7 +25,7 @@ def mlp_forward(name, activations, params, x):
     return layers, caches
 
 
-def mlp_backward(dy, caches, need_dx=True):
+def mlp_backward(dy, caches, need_dx):
     """Layer by layer from the last: through the activation, then the dense layer.
 
     dy (..., batch, units of the last layer) -> dx (..., batch, in), parameter gradients by name

@@ -128,8 +128,8 @@ def test_fresh_moments_have_the_shape_and_dtype_of_their_parameter(dtype):
 def test_an_update_of_what_is_not_there_is_refused(optimizer):
     params = {"w": np.ones(2), "b": np.ones(2)}
     state = optimizer.init(params)
-    with pytest.raises(InputError, match="only: 'v' is no parameter"):
-        optimizer.step(params, params, state, only=["w", "v"])
+    with pytest.raises(InputError, match="^only: 'v' is no parameter"):
+        optimizer.step(params, params, state, only=["w", "v", "u"])
     with pytest.raises(InputError, match="grads: missing 'b'"):
         optimizer.step(params, {"w": np.ones(2)}, state)
 
@@ -255,6 +255,13 @@ def test_a_step_of_adam_without_a_moment_is_refused(missing):
         npple.Adam().step(params, params, state)
 
 
+@pytest.mark.parametrize("name", ["params", "grads", "state"])
+def test_an_update_takes_dictionaries(name):
+    given = {"params": {}, "grads": {}, "state": {}} | {name: [("w", np.ones(2))]}
+    with pytest.raises(InputError, match=f"^{name}: a dict is needed"):
+        npple.SGD().step(**given)
+
+
 def test_the_names_to_update_are_texts():
     with pytest.raises(InputError, match="^only: 5, expected"):
         npple.SGD().step({}, {}, {}, only=5)
@@ -263,10 +270,14 @@ def test_the_names_to_update_are_texts():
 @pytest.mark.parametrize("changes, message", [
     ({"initial": 5}, "^initial: a dict"), ({"decay": 5}, "^decay: a dict"),
     ({"step": -1}, "^step: an integer"),
-    ({"step": 10**400}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
+    ({"step": 10**400}, "^step: an integer"), ({"step": 10**15 + 1}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
 def test_task_weights_that_are_none_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         npple.task_weights(**{"initial": {"a": 1.0}, "decay": {"a": 0.5}, "step": 1} | changes)
+
+
+def test_the_last_step_that_has_task_weights():
+    assert npple.task_weights({"a": 1.0}, {"a": 0.5}, 10**15) == {"a": 0.0}
 
 
 @pytest.mark.parametrize("rng, dtype, message", [
@@ -315,6 +326,56 @@ def test_a_joint_loss_that_is_not_finite_is_refused_with_the_first_tensor_that_i
     with pytest.raises(npple.errors.Diverged, match=f"^{first}.* is not finite"):
         model, *batch = regression(scale)
         model.loss_and_grads(*batch)
+
+
+def linear(slope):
+    """y = slope (w x + b), w and b zero: the loss of a target t is t², its gradient -2 t slope x."""
+    model = npple.shared_bottom(1, {"a": "regression"}, expert_units=(1,), tower_units=(),
+                                activation="identity")
+    params = {name: np.zeros(shape) for name, shape in model.shapes.items()}
+    params["tower/a/layer1/weight"] += slope
+    return model, params
+
+
+def test_losses_of_blocks_whose_sum_overflows_are_refused(monkeypatch):
+    monkeypatch.setattr("npple.network.BLOCK", 1)
+    model, params = linear(1e-300)
+    targets = {"a": np.full(2, 1e-7)}
+    half = model.loss_and_grads(params, np.ones((2, 1)), targets, weights={"a": 1e308})[0]
+    assert half == pytest.approx(1e294, rel=1e-14)
+    with pytest.raises(npple.errors.Diverged, match="^loss is not finite$"):
+        model.loss_and_grads(params, np.ones((2, 1)), {"a": np.full(2, 1.4)},
+                             weights={"a": 1e308})
+
+
+def test_gradients_of_blocks_whose_sum_is_not_a_number_are_refused(monkeypatch):
+    monkeypatch.setattr("npple.network.BLOCK", 1)
+    model, params = linear(1.0)
+    with pytest.raises(npple.errors.Diverged, match="^grad/level1/.*weight is not finite$"):
+        model.loss_and_grads(params, np.array([[1e4], [-1e4]]), {"a": np.full(2, 0.1)},
+                             weights={"a": 1e307})
+
+
+@pytest.mark.parametrize("call", ["task_losses", "loss_and_grads"])
+def test_a_logit_of_minus_infinity_closes_a_gate_and_leaves_the_loss_finite(call):
+    model = npple.mmoe(1, {"a": "regression"}, experts=2, expert_units=(1,), tower_units=())
+    params = model.init(0)
+    params["level1/a/gate/layer1/weight"] = np.array([[-1e308, 0.0]])
+    trace = model.forward(params, np.full((2, 1), 1.5))
+    assert (trace["level1/a/gate/weights"] == [0, 1]).all()
+    x = np.full((2, 1), 100.0)
+    with np.errstate(over="ignore"):
+        assert np.isneginf(model.forward(params, x)["level1/a/gate/logits"][:, 0]).all()
+    assert getattr(model, call)(params, x, {"a": np.zeros(2)})
+
+
+def test_the_gradient_of_an_input_that_nobody_asks_for_is_not_computed(monkeypatch):
+    seen = []
+    monkeypatch.setattr("npple.network.backward", lambda *given: seen.append(backward(*given))
+                        or seen[-1])
+    model, params = linear(1.0)
+    model.loss_and_grads(params, np.ones((2, 1)), {"a": np.zeros(2)})
+    assert "level1/a" in seen[0] and "input" not in seen[0]
 
 
 def test_clipping_of_no_gradients_is_none():
