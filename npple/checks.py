@@ -113,14 +113,14 @@ def check_step(params, grads, state, names, moments=()):
 
 
 def _check_floats(what, name, array):
-    if not _is_plain(array) or array.dtype.kind not in "fc":
+    if not is_plain(array) or array.dtype.kind not in "fc":
         require(False, f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
 
 
 def _check_like(what, name, array, p):
     if array is None:
         require(False, f"{what}: missing {shown(name)}")
-    if not _is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:
+    if not is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:
         require(False, f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
 
 
@@ -133,7 +133,7 @@ def check_params(table, params):
     dtypes = {}
     for name, shape in table.shapes.items():
         array = params[name]
-        if not _is_plain(array):
+        if not is_plain(array):
             raise InputError(f"params: {name}: an array is needed, got {_kind(array)}")
         if array.shape != shape:
             raise InputError(f"params: {name}: shape {array.shape}, expected {shape}")
@@ -280,7 +280,7 @@ def check_array(what, value):
         require(False, f"{what}: not an array: {shown(str(error))}")
 
 
-def _is_plain(value):
+def is_plain(value):
     return isinstance(value, np.ndarray) and not isinstance(value, ODD)
 
 
@@ -300,7 +300,7 @@ def shown(value):
 
 
 def _shape(value):
-    return f"{value.dtype} {value.shape}" if _is_plain(value) else _kind(value)
+    return f"{value.dtype} {value.shape}" if is_plain(value) else _kind(value)
 
 
 def _kind(value):

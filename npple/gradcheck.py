@@ -15,7 +15,8 @@ from zlib import crc32
 import numpy as np
 
 from npple.checks import (check_array, check_choice, check_count, check_dicts, check_noise,
-                          check_number, check_params, check_targets, check_weights, check_x, shown)
+                          check_number, check_params, check_targets, check_weights, check_x,
+                          is_plain, shown)
 from npple.errors import CheckFailed, require
 from npple.network import Network, backward, forward, joint_loss, penalty_forward
 
@@ -236,8 +237,9 @@ def gradcheck_function(f, grad, x, *, method="complex-step", tolerance=None, exe
         require(callable(function), f"{what}: a function is needed, got {shown(function)}")
     require(isinstance(x, dict) and x, f"x: a dict of arrays is needed, got {shown(x)}")
     for name, value in x.items():
-        require(isinstance(value, np.ndarray) and value.dtype.kind == "f",
-                f"x: {name}: an array of real floats is needed, got {shown(value)}")
+        require(isinstance(name, str), f"x: names are texts, got {shown(name)}")
+        require(is_plain(value) and value.dtype.kind == "f" and value.size,
+                f"x: {shown(name)}: an array of real floats is needed, got {shown(value)}")
     loss = _FunctionLoss(dict(x), f, grad)
     return _check(loss, list(x), loss.gradient(), method, tolerance, executor, seed)
 
@@ -289,6 +291,9 @@ def hessian_vector(model, params, vector, x, targets, masks=None, weights=None, 
         v = check_array(f"vector: {name}", vector.get(name))
         require(v.shape == p.shape and v.dtype.kind in "iuf",
                 f"vector: {name}: an array of shape {p.shape} is needed, got {shown(v)}")
+        dtype = loss.values[name].dtype
+        require(np.result_type(v, dtype) == dtype, f"vector: {name}: {v.dtype} is wider than "
+                f"{dtype}, which is computed in: convert with .astype")
         along[name] = loss.values[name] + 1j * STEP * v
     grads = replace(loss, values=loss.values | along).gradient()
     return {name: (grads[name].imag / STEP).astype(p.dtype) for name, p in params.items()}
@@ -535,7 +540,7 @@ def _floor(analytic, numeric):
 
 def _row(loss, method, seed, name, analytic):
     """Runs one method on one tensor."""
-    rng = np.random.default_rng([seed, crc32(name.encode())])
+    rng = np.random.default_rng([seed, crc32(name.encode(errors="surrogatepass"))])
     ours, theirs, skipped, floor = METHODS[method][0](loss, name, analytic, rng)
     larger = np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), floor)
     error = np.abs(ours - theirs) / np.where(larger == 0, 1, larger)

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from npple import measure
-from npple.checks import check_choice, check_count, check_dicts
+from npple.checks import check_array, check_choice, check_count, check_dicts, shown
 from npple.errors import require
 from npple.measure import ISOLATED, REACHED
 from npple.network import Network
@@ -264,15 +264,17 @@ class Isolation:
         """
         self._check_tasks("gradients", gradients)
         check_dicts(groups=groups, **{f"gradients: {task!r}": g for task, g in gradients.items()})
-        members = {group: tuple(n for n in groups if groups[n] == group) for group in self.groups}
         for name, group in groups.items():
-            check_choice(f"groups: {name!r} is mapped to a wrong group", group, members)
+            check_choice(f"groups: {name!r} is mapped to a wrong group", group, self.groups)
+        members = {group: tuple(n for n in groups if groups[n] == group) for group in self.groups}
         for group, names in members.items():
             require(names, f"groups: no name is mapped to {group!r}")
         for task, named in gradients.items():
             odd = next(iter(named.keys() ^ groups.keys()), None)
             require(odd is None, f"gradients: {task!r} and groups must have equal names, "
                                  f"{odd!r} stands in one of them")
+            for name in named.keys() - {n for n, gradient in named.items() if gradient is None}:
+                check_array(f"gradients: {task!r}: {shown(name)}", named[name])
         return self._held(cell for task, named in gradients.items()
                           for cell in measure.nonzero(task, members, named))
 

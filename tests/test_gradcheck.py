@@ -346,8 +346,8 @@ def test_a_function_that_takes_no_complex_numbers_is_checked_by_differences():
 @pytest.mark.parametrize("f, x, message", [
     (lambda v: v["a"].real.sum(), X, "real result for complex arrays"),
     (lambda v: v["a"], X, "f: one number is needed"),
-    (product, {"a": [1.0]}, "x: a: an array of real floats is needed"),
-    (product, {"a": np.array([1])}, "x: a: an array of real floats is needed"),
+    (product, {"a": [1.0]}, "x: 'a': an array of real floats is needed"),
+    (product, {"a": np.array([1])}, "x: 'a': an array of real floats is needed"),
     (product, {}, "x: a dict of arrays is needed"),
 ])
 def test_unusable_functions_are_refused(f, x, message):

@@ -4,7 +4,7 @@ import inspect
 from bisect import bisect_left
 from math import prod
 
-from npple.architectures import ARCHITECTURES
+from npple.architectures import ARCHITECTURES, MANY
 from npple.checks import check_choice, check_count, check_kind
 from npple.errors import require
 
@@ -81,7 +81,7 @@ def networks(name, inputs, tasks, width, levels=2, options=None):
     check_choice("model", name, ARCHITECTURES)
     check_kind("tasks", tasks, dict, "a dict of task and kind")
     check_kind("options", options, (dict, type(None)), "a dict")
-    check_count("levels", levels)
+    check_count("levels", levels, most=MANY)
     builder = ARCHITECTURES[name]
     known = inspect.signature(builder).parameters
     given = {option: value for option, value in (options or {}).items() if option in known}

@@ -381,13 +381,13 @@ def _check_mapping(model, mapping, arrays, own=()):
                 np.add.at(uses[source].reshape(-1), places, 1)
         fault = fault or not _matches(name, own) and _misfit(move, expected, shapes)
         if fault:
-            faults.append(f"{name}: {fault}")
+            faults.append(f"{_named(name)}: {fault}")
     for name, count in uses.items():
         if not count.all() and not _matches(name, mapping.idle):
             part = f"{(count == 0).sum()} of {count.size} entries" if count.any() else "it is"
-            faults.append(f"{name} {shapes[name]} of the module: {part} not mapped")
+            faults.append(f"{_named(name)} {shapes[name]} of the module: {part} not mapped")
         if (count > 1).any():
-            faults.append(f"{name} {shapes[name]} of the module: mapped more than once")
+            faults.append(f"{_named(name)} {shapes[name]} of the module: mapped more than once")
     if faults:
         raise MappingError("\n  ".join([f"mapping: {len(faults)} parameters do not fit", *faults]))
 
@@ -417,7 +417,13 @@ def _misfit(move, expected, shapes):
 
 
 def _listed(move, shapes):
-    return ", ".join(f"{source} {shapes[source]}" for source in move.sources) or "constants"
+    return ", ".join(f"{_named(source)} {shapes[source]}" for source in move.sources) or "constants"
+
+
+def _named(name):
+    """A name as a line of the error shows it: plain, or the start of a long one in quotes."""
+    text = shown(name)
+    return text[1:-1] if isinstance(name, str) and not text.endswith("...") else text
 
 
 def _matches(name, patterns):
