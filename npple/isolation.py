@@ -270,9 +270,9 @@ class Isolation:
         for group, names in members.items():
             require(names, f"groups: no name is mapped to {group!r}")
         for task, named in gradients.items():
-            odd = next(iter(named.keys() ^ groups.keys()), None)
-            require(odd is None, f"gradients: {task!r} and groups must have equal names, "
-                                 f"{odd!r} stands in one of them")
+            odd = named.keys() ^ groups.keys()
+            require(not odd, f"gradients: {task!r} and groups must have equal names, "
+                             f"{shown(next(iter(odd), None))} stands in one of them")
             for name in named.keys() - {n for n, gradient in named.items() if gradient is None}:
                 check_array(f"gradients: {task!r}: {shown(name)}", named[name])
         return self._held(cell for task, named in gradients.items()
