@@ -5,6 +5,7 @@ Messages name the argument, what came and what was expected. Nothing is cast unl
 stay exactly the same (targets of 0 and 1 given as integers, say).
 """
 
+import sys
 from collections.abc import Iterable
 from os import PathLike
 
@@ -16,7 +17,6 @@ from npple.routing import Route
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
-ODD = (np.ma.MaskedArray, np.matrix)  # whose operators mean other things
 
 
 def check_dtype(what, dtype):
@@ -272,7 +272,7 @@ def _check_target(task, kind, target, mask, rows, real):
 
 def check_array(what, value):
     """`value` as a plain array, if it can be one."""
-    require(not isinstance(value, np.ma.MaskedArray),
+    require(not isinstance(value, _masked()),
             f"{what}: a masked array, expected a plain one: its mask would be lost")
     try:
         return np.asarray(value)
@@ -281,7 +281,15 @@ def check_array(what, value):
 
 
 def is_plain(value):
-    return isinstance(value, np.ndarray) and not isinstance(value, ODD)
+    """Whether a value is an array whose operators mean the usual."""
+    return type(value) is np.ndarray or (
+        isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, *_masked())))
+
+
+def _masked():
+    """The type of masked arrays, if its module was loaded: it takes as long as all of npple."""
+    module = sys.modules.get("numpy.ma")
+    return (module.MaskedArray,) if module else ()
 
 
 def _first(wrong):

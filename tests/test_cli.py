@@ -177,6 +177,11 @@ def test_importing_npple_loads_no_scipy(code):
     assert not loaded & {"scipy", "matplotlib", "tqdm", "torch"} and "numpy" in loaded
 
 
+def test_importing_npple_loads_of_numpy_and_python_only_what_is_small():
+    more = loaded_modules("import npple") - loaded_modules("import numpy")
+    assert {name.split(".")[0] for name in more} <= {"npple", "dataclasses", "copy", "zlib"}
+
+
 def test_python_m_npple_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "npple", "--version"], capture_output=True,
                           text=True, check=True)
