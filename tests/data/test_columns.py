@@ -86,6 +86,12 @@ def test_the_header_is_the_first_row(tmp_path):
     assert read_columns(path) == {"a": ["1", "3"], "b": ["2", ""]}
 
 
+def test_a_file_may_have_a_hundred_thousand_columns(tmp_path):
+    names = [f"c{i}" for i in range(10**5)]
+    path = written(tmp_path, "\n".join([",".join(names), *[",".join("7" for _ in names)] * 2]))
+    assert read_columns(path) == {name: ["7", "7"] for name in names}
+
+
 def test_a_header_alone_gives_empty_columns(tmp_path):
     assert read_columns(written(tmp_path, "a,b\n")) == {"a": [], "b": []}
 
