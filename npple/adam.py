@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npple.checks import check_dicts, check_number, check_step, check_texts, shown
-from npple.errors import require
+from npple.errors import InputError, require
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,9 @@ def _names(params, grads, state, only, moments=()):
     """The parameters to update, `only` these or all, if everything is there for them."""
     check_dicts(params=params, grads=grads, state=state)
     names = list(params) if only is None else check_texts("only", only)
-    unknown = [name for name in names if name not in params]
-    require(not unknown, f"only: {shown(unknown[:1])[1:-1]} is no parameter")
+    for name in names:
+        if name not in params:
+            raise InputError(f"only: {shown(name)} is no parameter")
     check_step(params, grads, state, names, moments)
     return names
 

@@ -273,8 +273,9 @@ class Isolation:
             odd = named.keys() ^ groups.keys()
             require(not odd, f"gradients: {task!r} and groups must have equal names, "
                              f"{shown(next(iter(odd), None))} stands in one of them")
-            for name in named.keys() - {n for n, gradient in named.items() if gradient is None}:
-                check_array(f"gradients: {task!r}: {shown(name)}", named[name])
+            for name, gradient in named.items():
+                if gradient is not None:
+                    check_array(f"gradients: {task!r}: {shown(name)}", gradient)
         return self._held(cell for task, named in gradients.items()
                           for cell in measure.nonzero(task, members, named))
 

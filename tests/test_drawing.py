@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from xml.etree import ElementTree
@@ -279,21 +280,24 @@ def taken_apart(picture):
 NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?(?![0-9a-f]{6})"
 
 
-def test_the_numbers_beside_the_plots_are_what_the_code_measures(measured):
+def test_the_numbers_beside_the_plots_are_what_the_code_measures(measured, monkeypatch):
+    """Of trainings the first epoch: later ones follow rounding, which is each processor's own."""
     isolation, errors = pictures.measure_isolation(), pictures.measure_errors()
     for task, norms in measured["isolation"].items():
         assert isolation[task] == pytest.approx(norms, rel=1e-4)
     for method, values in measured["errors"]["errors"].items():
         assert np.log10(errors["errors"][method]) == pytest.approx(np.log10(values), abs=0.7)
-    comparison = pictures.measure_comparison(["shared_bottom"], seeds=[0], correlations=[0.5])
+    monkeypatch.setattr(pictures, "CORRELATIONS", [0.5])
+    monkeypatch.setattr(pictures, "TRAINING", replace(pictures.TRAINING, epochs=1))
+    comparison = pictures.measure_comparison(["shared_bottom"], seeds=[0])
     assert comparison["tasks"].items() <= measured["comparison"]["tasks"].items()
     for found in comparison["results"]:
         kept, = [result for result in measured["comparison"]["results"]
                  if all(result[key] == found[key] for key in ("data", "architecture", "seed"))]
         assert found["parameters"] == kept["parameters"]
         for task, metrics in kept["tasks"].items():
-            assert found["tasks"][task]["test"]["mse"] == pytest.approx(
-                metrics["test"]["mse"], rel=0.2)  # rounding decides the path of a training
+            first, = found["tasks"][task]["validation"]
+            assert first["mse"] == pytest.approx(metrics["validation"][0]["mse"], rel=0.03)
 
 
 def test_the_tables_of_the_experiments_are_those_of_the_pictures(measured):

@@ -270,7 +270,8 @@ def test_the_names_to_update_are_texts():
 @pytest.mark.parametrize("changes, message", [
     ({"initial": 5}, "^initial: a dict"), ({"decay": 5}, "^decay: a dict"),
     ({"step": -1}, "^step: an integer"),
-    ({"step": 10**400}, "^step: an integer"), ({"step": 10**15 + 1}, "^step: an integer"), ({"initial": {"a": "x"}}, "^initial: 'a' must")])
+    ({"step": 10**400}, "^step: an integer"), ({"step": 10**15 + 1}, "^step: an integer"),
+    ({"initial": {"a": "x"}}, "^initial: 'a' must")])
 def test_task_weights_that_are_none_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         npple.task_weights(**{"initial": {"a": 1.0}, "decay": {"a": 0.5}, "step": 1} | changes)
@@ -329,7 +330,7 @@ def test_a_joint_loss_that_is_not_finite_is_refused_with_the_first_tensor_that_i
 
 
 def linear(slope):
-    """y = slope (w x + b), w and b zero: the loss of a target t is t², its gradient -2 t slope x."""
+    """y = slope (w x + b), w and b zero: a target t has the loss t², the gradient -2 t slope x."""
     model = npple.shared_bottom(1, {"a": "regression"}, expert_units=(1,), tower_units=(),
                                 activation="identity")
     params = {name: np.zeros(shape) for name, shape in model.shapes.items()}

@@ -94,23 +94,27 @@ def _isolation_case():
     return random_case(ple(16, tasks, levels=3, expert_units=(8,), tower_units=(4,)), batch=256)
 
 
-def measure_comparison(architectures=tuple(ARCHITECTURES), seeds=SEEDS, correlations=CORRELATIONS,
-                       out=None):
+def measure_comparison(architectures=tuple(ARCHITECTURES), seeds=SEEDS, out=None):
     """Architectures at equal budgets on synthetic data, as `npple compare` does it."""
-    found = compare(synthetic_cases(correlations, **DATA), architectures, seeds=seeds,
+    found = compare(synthetic_cases(CORRELATIONS, **DATA), architectures, seeds=seeds,
                     training=TRAINING, out=out, watch=progress)
     return {"tasks": found.tasks, "correlations": found.correlations,
             "results": list(map(_short, found.results))}
 
 
 def _short(result):
-    """A result without what no picture shows, numbers to five digits."""
+    """A result without what no picture shows but the first epoch's errors; five digits."""
     mixed = result["utilization"] if result["architecture"] in MIXERS and not result["seed"] else []
-    tasks = {task: {"test": {"mse": float(f"{found['test']['mse']:.5g}")}}
+    tasks = {task: {"test": _five_digits(found["test"]),
+                    "validation": [_five_digits(found["validation"][0])]}
              for task, found in result["tasks"].items()}
     rounded = [entry | {key: float(f"{entry[key]:.4f}") for key in ("mean", "deviation")}
                for entry in mixed]
     return result | {"tasks": tasks, "utilization": rounded, "connections": [], "seconds": 0}
+
+
+def _five_digits(metrics):
+    return {"mse": float(f"{metrics['mse']:.5g}")}
 
 
 def measure_errors():

@@ -91,7 +91,7 @@ def judge(call, arguments, chosen, kept):
     if not finite(result):
         if caught:
             return "answered: beyond the floats, with NumPy's warning", None
-        if not finite([arguments.get(name) for name in ("params", "grads", "state", "weights")]):
+        if not finite([arguments.get(name) for name in ("params", "grads", "state", "tensors")]):
             return "answered: not finite, as the parameters", None
         return "failed", "silently not finite"
     with warnings.catch_warnings():

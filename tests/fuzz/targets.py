@@ -351,16 +351,16 @@ class Parameter(np.ndarray):
 def adapted(r):
     case = r.choice(small())
     names = {f"{i}.weight": name for i, name in enumerate(case.params)}
-    weights = {path: case.params[name] for path, name in names.items()}
+    tensors = {path: case.params[name] for path, name in names.items()}
     mapping = {name: path for path, name in names.items()}
     function = r.choice([from_module, gradients_from_module, load_module])
     more = {"params": case.params} if function is load_module else {}
 
-    def call(weights, model, parameters, idle, **more):
-        module = Module(weights) if isinstance(weights, dict) else weights
+    def call(tensors, model, parameters, idle, **more):
+        module = Module(tensors) if isinstance(tensors, dict) else tensors
         return function(module, model, ModuleMapping(parameters, idle=idle), **more)
-    return Call(call, {"weights": weights, "model": case.model, "parameters": mapping, "idle": (),
-                       **more}, names={"weights": ("mapping", "module"), "idle": ("mapping",),
+    return Call(call, {"tensors": tensors, "model": case.model, "parameters": mapping, "idle": (),
+                       **more}, names={"tensors": ("mapping", "module"), "idle": ("mapping",),
                                        "parameters": ("mapping",)}, fixed=("model",))
 
 
