@@ -1,7 +1,6 @@
 """Writes what the pages of docs/ hold of npple itself: run `python docs/make.py` to renew it.
 
-    docs/api.md                                   the public interface, from the docstrings
-    ```python npple/ops.py:dense_backward         a block that is this function's source
+    ```python npple/core/ops.py:dense_backward         a block that is this function's source
     ```text output                                a block that is what the block before it prints
 """
 
@@ -25,12 +24,12 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
 MARK = "\x1e"  # stands between the outputs of two blocks
 
-MODULES = ("npple", "npple.routing", "npple.gradcheck", "npple.isolation", "npple.influence",
-           "npple.training", "npple.data", "npple.metrics", "npple.ranking", "npple.plots",
-           "npple.drawing", "npple.oracle", "npple.oracle.adapters", "npple.oracle.frameworks",
-           "npple.testing", "npple.experiments.compare", "npple.experiments.gains",
-           "npple.experiments.budget", "npple.experiments.inspection", "npple.experiments.workers",
-           "npple.experiments.abtest")
+MODULES = ("npple", "npple.routing", "npple.verify.gradcheck", "npple.verify.isolation", "npple.verify.influence",
+           "npple.learn.training", "npple.data", "npple.metrics", "npple.ranking", "npple.draw.plots",
+           "npple.draw", "npple.oracle", "npple.oracle.adapters", "npple.oracle.frameworks",
+           "npple.testing", "npple.lab.compare", "npple.lab.gains",
+           "npple.lab.budget", "npple.lab.inspection", "npple.lab.workers",
+           "npple.lab.abtest")
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
 PROPERTIES = (property, cached_property)
 ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
@@ -47,15 +46,14 @@ def renewed():
     """Yields (path, text) of the pages that are not what they should be."""
     for page in pages():
         text = page.read_text(encoding="utf-8") if page.exists() else ""
-        fresh = api_text() if page.name == "api.md" else with_outputs(page, with_sources(text))
+        fresh = with_outputs(page, with_sources(text))
         if fresh != text:
             yield page, fresh
 
 
 def pages():
     """The README in both languages and all pages of docs/."""
-    api = DOCS / "api.md"
-    return sorted({ROOT / "README.md", *DOCS.glob("**/*.md"), api})
+    return sorted({ROOT / "README.md", *DOCS.glob("**/*.md")})
 
 
 # Blocks -----------------------------------------------------------------------------------------
@@ -134,22 +132,6 @@ def run(page, text, folder):
 
 
 # The API page -----------------------------------------------------------------------------------
-
-def api_text():
-    """docs/api.md."""
-    parts = ["# The public interface", "", "Made from the docstrings by `python docs/make.py`.", ""]
-    for module in map(importlib.import_module, MODULES):
-        parts += [f"- [{module.__name__}](#module-{module.__name__.replace('.', '')})"]
-    seen = set()
-    for module in map(importlib.import_module, MODULES):
-        parts += ["", f"## Module {module.__name__}", "", markdown(module_doc(module))]
-        for name in public(module):
-            value = getattr(module, name)
-            if id(value) not in seen and not isinstance(value, ModuleType):
-                parts += ["", *entry(f"{module.__name__}.{name}", value)]
-                seen.add(id(value))
-    return re.sub("\n{3,}", "\n\n", "\n".join(parts) + "\n")
-
 
 def module_doc(module):
     """A module's docstring with its indentation, which Python 3.13 takes from `__doc__`."""

@@ -3,16 +3,15 @@
 from importlib import import_module
 
 from npple import ranking
-from npple.adam import SGD, Adam
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
                                  customized_sharing, ml_mmoe, mmoe, ple, shared_bottom,
                                  single_task, sluice, snr_aver, snr_trans)
 from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError
-from npple.gradcheck import gradcheck, gradcheck_function, hessian_vector
-from npple.influence import influence
-from npple.isolation import isolation
-from npple.losses import task_weights
-from npple.network import Network, Trace
+from npple.verify.gradcheck import gradcheck, gradcheck_function, hessian_vector
+from npple.verify.influence import influence
+from npple.verify.isolation import isolation
+from npple.network import Network, Trace, task_weights
+from npple.optimizers import SGD, Adam
 
 __version__ = "0.1.0"
 

@@ -4,13 +4,16 @@ All take `inputs` (the width of a plain matrix, or a dict column -> "numeric" or
 embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K").
 """
 
+from __future__ import annotations
+
 from numbers import Integral
 
 from npple.checks import check_count
 from npple.errors import require
 from npple.network import Network
-from npple.routing import (Concat, Experts, Gate, Level, Pass, Route, Source, Stitch, Table, Tower,
-                           check_task)
+from npple.core.rows import (Concat, Experts, Gate, Pass, Route, Source, Stitch, Tower,
+                             check_task)
+from npple.core.table import Level, Table
 
 MANY = 1000  # levels, subspaces or sub-networks: each is a row of the table of its own
 

@@ -12,7 +12,7 @@ from os import PathLike
 import numpy as np
 
 from npple.errors import InputError, require
-from npple.routing import Route
+from npple.core.rows import Route
 
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
@@ -170,21 +170,6 @@ def check_x(table, x, dtype):
     return x, rows
 
 
-def check_targets(table, targets, masks, rows, dtype):
-    """Targets and masks by task, ready for the losses: the mask of a task without one is None."""
-    masks = {} if masks is None else masks
-    for what, given in (("targets", targets), ("masks", masks)):
-        require(isinstance(given, dict), f"{what}: a dict by task is needed, got {_kind(given)}")
-        extra = given.keys() - table.tasks.keys()
-        require(not extra, f"{what}: no such task: {_list(extra)}, expected {_list(table.tasks)}")
-    missing = table.tasks.keys() - targets.keys()
-    require(not missing, f"targets: missing {_list(missing)}")
-    masks = {task: _check_mask(task, masks.get(task), rows) for task in table.tasks}
-    real = np.zeros(0, dtype).real.dtype
-    return {task: _check_target(task, kind, targets[task], masks[task], rows, real)
-            for task, kind in table.tasks.items()}, masks
-
-
 def check_weights(table, weights):
     """The weight of each task as a float; 1 for all where `weights` is None."""
     if weights is None:
@@ -236,7 +221,8 @@ def _check_codes(what, codes, size):
         raise InputError(f"{what}: codes from {low} to {high}, expected 0 to {size - 1}")
 
 
-def _check_mask(task, mask, rows):
+def check_mask(task, mask, rows):
+    """The sample space of a task as a plain array (rows,) of bool, or None for all rows."""
     if mask is None:
         return None
     mask = check_array(f"masks: {task!r}", mask)
@@ -245,29 +231,13 @@ def _check_mask(task, mask, rows):
     return mask
 
 
-def _check_target(task, kind, target, mask, rows, real):
-    """The target in the dtype of the loss; rows outside the mask become 0, whatever they held."""
-    what = f"targets: {task!r}"
-    target = check_array(what, target)
-    require(target.shape == (rows,), f"{what}: shape {target.shape}, expected ({rows},)")
-    require(target.dtype.kind in "biuf", f"{what}: dtype {target.dtype}, expected real numbers")
-    if mask is not None:
-        target = np.where(mask, target, np.zeros((), target.dtype))
-    require(np.isfinite(target).all(), f"{what}: not finite at row {_first(~np.isfinite(target))}")
-    if kind == "regression":
-        with np.errstate(over="ignore"):
-            exact = target.astype(real, copy=False)
-        limit = 2 ** (np.finfo(real).nmant + 1)  # integers beyond it are rounded, most of them
-        fits = (exact == target if target.dtype.kind not in "iu"
-                else (target <= limit) & (target >= -limit))
-        require(fits.all(),
-                f"{what}: dtype {target.dtype} does not fit {real} exactly: convert with .astype")
-        return exact
-    classes = 2 if kind == "binary" else int(kind.split(":")[1])
-    good = (target >= 0) & (target < classes) & (target == np.floor(target))
-    require(good.all(), f"{what}: {target[_first(~good)]} at row {_first(~good)}, expected "
-                        + ("0 or 1" if kind == "binary" else f"a class from 0 to {classes - 1}"))
-    return target.astype(real if kind == "binary" else np.intp)
+def check_columns(what, given, tasks, all_of_them=False):
+    """Raise `InputError` unless `given` is a dict by task, of `all_of_them` or some."""
+    require(isinstance(given, dict), f"{what}: a dict by task is needed, got {_kind(given)}")
+    extra = given.keys() - tasks.keys()
+    require(not extra, f"{what}: no such task: {_list(extra)}, expected {_list(tasks)}")
+    missing = tasks.keys() - given.keys() if all_of_them else ()
+    require(not missing, f"{what}: missing {_list(missing)}")
 
 
 def check_array(what, value):
@@ -290,10 +260,6 @@ def _masked():
     """The type of masked arrays, if its module was loaded: it takes as long as all of npple."""
     module = sys.modules.get("numpy.ma")
     return (module.MaskedArray,) if module else ()
-
-
-def _first(wrong):
-    return int(np.argmax(wrong))
 
 
 def shown(value):

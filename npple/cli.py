@@ -5,6 +5,8 @@ to standard error. Exit status: 0 passed, 1 a check failed, 2 bad usage or input
 by Ctrl-C or SIGTERM.
 """
 
+from __future__ import annotations
+
 import argparse
 import inspect
 import json
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from npple import ARCHITECTURES, InputError, NppleError, __version__
 from npple.errors import FileError, Stopped, require
-from npple.interruption import on_signal
+from npple.learn.interruption import on_signal
 
 
 def main(arguments=None):
@@ -104,7 +106,7 @@ def _given(args):
 
 def _named_tasks(texts):
     """Task name -> kind from NAME[=KIND], "binary" without one; or from a number of tasks."""
-    from npple.random_case import numbered_tasks
+    from npple.verify.cases import numbered_tasks
     if len(texts) == 1 and texts[0].isdecimal() and len(texts[0]) < 10:
         return numbered_tasks(int(texts[0]))
     tasks = {name: kind or "binary" for name, _, kind in (text.partition("=") for text in texts)}
@@ -154,7 +156,7 @@ def _roles(args):
 def _load(args):
     """Training and validation rows, the model's inputs, its tasks, and the schema to keep."""
     from npple import data
-    from npple.data import census
+    from npple.learn import census
     roles = _roles(args)
     if args.data == "synthetic":
         require(not args.validation, "--validation: synthetic data makes its own")
@@ -206,7 +208,7 @@ def _add_train(commands):
 
 
 def _train(args):
-    from npple.training import OPTIMIZERS, Run
+    from npple.learn.training import OPTIMIZERS, Run
     for name in ("epochs", "patience", "checkpoint_every"):
         value = getattr(args, name)
         require(value is None or value > 0,
@@ -272,7 +274,7 @@ def _run_name(number):
 
 def _resumed(run, checkpoint):
     """The saved run, if it was started with the same model and settings."""
-    from npple.training import SETTINGS, Run
+    from npple.learn.training import SETTINGS, Run
     saved = Run.load(checkpoint)
     for name in ("model", "optimizer", *SETTINGS):
         require(getattr(saved, name) == getattr(run, name),
@@ -319,7 +321,7 @@ def _metrics(metrics):
 
 
 def _summary(args, run, validation, parameters, checkpoint):
-    from npple.training import gate_weights
+    from npple.learn.training import gate_weights
     gates = {name: {group: float(weights.sum()) for group, weights in groups.items()}
              for name, groups in gate_weights(run.model, run.best, validation).items()}
     return {"model": args.model, "tasks": run.model.tasks, "parameters": parameters,
@@ -356,7 +358,7 @@ def _add_predict(commands):
 
 
 def _predict(args):
-    from npple.training import Run, predict
+    from npple.learn.training import Run, predict
     run = Run.load(args.checkpoint)
     rows, schema = _encode(run, args, labels=False, dtype=run.dtype)
     predictions = predict(run.model, run.best, rows)
@@ -423,7 +425,7 @@ def _print_results(args, results):
 
 
 def _add_gradcheck(commands):
-    from npple.gradcheck import METHODS
+    from npple.verify.gradcheck import METHODS
     parser = _add_proof(commands, "gradcheck", _gradcheck,
                         "check every gradient of an architecture on random data",
                         "npple gradcheck --model ple --levels 3")
@@ -431,7 +433,7 @@ def _add_gradcheck(commands):
 
 
 def _gradcheck(args):
-    from npple.gradcheck import demonstrate
+    from npple.verify.gradcheck import demonstrate
     results = []
     for name in _models(args):
         report = demonstrate(name, args.tasks, args.levels, method=args.method, seed=args.seed)
@@ -461,9 +463,9 @@ def _add_isolation(commands):
 
 
 def _isolation(args):
-    from npple import plots
-    from npple.influence import influence
-    from npple.isolation import isolation
+    from npple.draw import plots
+    from npple.verify.influence import influence
+    from npple.verify.isolation import isolation
     cases = [_trained_case(args)] if args.checkpoint else _random_cases(args)
     require(not args.plot or len(cases) == 1, "--plot: choose one --model to draw")
     results = []
@@ -486,8 +488,8 @@ def _isolation(args):
 
 
 def _random_cases(args):
-    from npple.isolation import generic_case
-    from npple.random_case import random_model
+    from npple.verify.isolation import generic_case
+    from npple.verify.cases import random_model
     cases = []
     for name in _models(args):
         case = generic_case(random_model(name, args.tasks, args.levels), args.seed)
@@ -497,7 +499,7 @@ def _random_cases(args):
 
 def _trained_case(args):
     """A checkpoint's model and best parameters, and the first rows of the data, in float64."""
-    from npple.training import Run
+    from npple.learn.training import Run
     require(args.data, "--checkpoint: the model needs rows to be measured on: give --data too")
     run = Run.load(args.checkpoint)
     rows = _encode(run, args, dtype="float64")[0].take(slice(0, args.rows))
@@ -577,7 +579,7 @@ def _add_abtest(commands):
 
 
 def _abtest(args):
-    from npple.experiments.abtest import abtest
+    from npple.lab.abtest import abtest
     options = {name: value for name, value in vars(args).items()
                if name not in ("models", "command", "run", "json")}
     report = abtest({name: ARCHITECTURES[name] for name in args.models}, **options,
@@ -612,8 +614,8 @@ def _add_compare(commands):
 
 def _compare(args):
     from npple.archive import replacing
-    from npple.experiments.compare import Case, Training, compare, progress, synthetic_cases
-    from npple.experiments.workers import open_workers
+    from npple.lab.compare import Case, Training, compare, progress, synthetic_cases
+    from npple.lab.workers import open_workers
     if args.data == "synthetic":
         _roles(args)
         require(not args.validation, "--validation: synthetic data makes its own")
@@ -639,7 +641,7 @@ def _compare(args):
         with replacing(args.csv) as file:
             file.write(comparison.to_csv().encode())
     if args.plots:
-        from npple.plots import comparison_figures, save
+        from npple.draw.plots import comparison_figures, save
         Path(args.plots).mkdir(parents=True, exist_ok=True)
         for name, figure in comparison_figures(comparison).items():
             save(figure, Path(args.plots) / f"{name}.svg")
@@ -664,7 +666,7 @@ def _add_draw(commands):
 
 def _draw(args):
     from npple.archive import replacing
-    from npple.drawing import diagram, page, svg, text
+    from npple.draw import diagram, page, svg, text
     tasks = _named_tasks(args.tasks)
     require(not args.out or args.out.endswith(".svg"), f"--out: {args.out}: a drawing ends in .svg")
     drawn = diagram(_build(args, args.inputs, tasks))

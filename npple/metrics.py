@@ -5,8 +5,8 @@ Outputs are what a tower gives: logits for classification, values for regression
 
 import numpy as np
 
-from npple.checks import check_array, shown
-from npple.errors import InputError, require
+from npple.checks import check_array
+from npple.errors import require
 
 
 def auc(targets, scores):
@@ -149,48 +149,6 @@ def mse(targets, values):
     targets = _finite("targets", targets, ndim=1)
     _require_length(targets, len(values))
     return float(np.square(targets - values).mean())
-
-
-def evaluate(kind, targets, outputs):
-    """The metrics of one task.
-
-    Parameters
-    ----------
-    kind : str
-        `"binary"`, `"regression"` or `"multiclass:K"` with K classes.
-    targets : array_like, shape (n,)
-        Zeros and ones, values, or class numbers from 0.
-    outputs : array_like, shape (n,), or (n, K) for multiclass
-        What the task's tower gives: logits, or values for regression.
-
-    Returns
-    -------
-    dict[str, float]
-        `auc` and `logloss` for binary, `mse` for regression, `logloss` and `accuracy` for
-        multiclass.
-
-    Raises
-    ------
-    InputError
-        If the kind is unknown, or shapes or values are not as above.
-    """
-    require(isinstance(kind, str), f"kind {shown(kind)}: expected a text")
-    if kind == "binary":
-        return {"auc": auc(targets, outputs), "logloss": log_loss(targets, outputs)}
-    if kind == "regression":
-        return {"mse": mse(targets, outputs)}
-    name, _, classes = kind.partition(":")
-    if name != "multiclass" or not classes.isdecimal():
-        raise InputError(f"kind {kind!r}: expected 'binary', 'regression' or 'multiclass:K'")
-    shape = check_array("outputs", outputs).shape
-    require(
-        len(shape) == 2 and classes == str(shape[1]),
-        f"outputs of shape {shape}: expected (n, {classes}) for {kind}",
-    )
-    return {
-        "logloss": multiclass_log_loss(targets, outputs),
-        "accuracy": accuracy(targets, outputs),
-    }
 
 
 def _finite(name, array, ndim):

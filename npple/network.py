@@ -1,284 +1,29 @@
-"""The network: one forward and one backward over a routing table, whatever its architecture.
+"""A model: a routing table, and the calls that check their arguments and run it."""
 
-    forward    for each row: read tensors, make one            -> a trace of every tensor by name
-    backward   for each row, last to first: turn the gradient of what it made into the gradients
-               of what it read                                  -> a gradient by name, for tensors
-               and parameters alike
-
-A row whose tensor no loss depends on is never visited, so its gradients are exactly 0. A loss and
-its gradients are added up over blocks of rows, which run side by side.
-"""
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npple.checks import (check_dtype, check_kind, check_noise, check_params, check_targets,
-                          check_weights, check_x, first_not_finite)
+from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
+                          check_number, check_params, check_weights, check_x, first_not_finite)
+from npple.core.base import Array, Arrays, Cache, Features, Masks, Shapes, Targets
+from npple.core.blocks import each_block
+from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
+                               penalty_backward, penalty_forward)
+from npple.core.rows import Route
+from npple.core.table import Table
 from npple.errors import Diverged, require
-from npple.experts import (experts_backward, experts_forward, experts_penalty_backward,
-                           experts_penalty_forward, mlp_backward, mlp_forward)
-from npple.fusions import (concat_backward, concat_forward, gate_backward, gate_forward,
-                           pass_backward, pass_forward, route_backward, route_forward,
-                           route_penalty_backward, route_penalty_forward, stitch_fusion_backward,
-                           stitch_fusion_forward)
-from npple.losses import loss_backward, loss_forward
-from npple.ops import (embedding_backward, embedding_forward, side_by_side, sigmoid_forward,
-                       softmax_forward)
-from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Table, Tower, classes
-from npple.threads import for_each
+from npple.kinds import check_targets
 
-BLOCK = 512  # rows
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
-# Made, freed and never touched: from now on glibc keeps what is freed for the arrays to come. Else
-# it hands large arrays back to the system, and up to a quarter of a step goes by in getting new.
-np.empty(2**25 - 2**13, np.uint8)
+__all__ = ["Network", "Trace", "task_weights"]
 
-
-class Trace(Mapping):
-    """Every tensor of one forward pass: a read-only dict by name, in the order of computation.
-
-    Attributes
-    ----------
-    table : npple.routing.Table
-        The rows that were run.
-    tensors : dict of ndarray
-        By name, in the order of computation.
-    caches : dict
-        Row -> what its backward pass needs.
-    """
-
-    def __init__(self, table, tensors, caches):
-        self.table, self.tensors, self.caches = table, tensors, caches
-
-    def __getitem__(self, name):
-        return self.tensors[name]
-
-    def __iter__(self):
-        return iter(self.tensors)
-
-    def __len__(self):
-        return len(self.tensors)
-
-    def __repr__(self):
-        return "\n".join(f"{name:40} {array.shape}" for name, array in self.tensors.items())
-
-    @property
-    def outputs(self):
-        """Task -> the tower's output.
-
-        Logits (batch,) for "binary", values (batch,) for "regression", logits (batch, K) for
-        "multiclass:K".
-        """
-        return {task: self.tensors[f"tower/{task}"] for task in self.table.tasks}
-
-    @property
-    def predictions(self):
-        """Task -> the outputs as probabilities (sigmoid, softmax) and values."""
-        return {task: _PREDICTIONS[self.table.tasks[task].split(":")[0]](z)
-                for task, z in self.outputs.items()}
-
-
-_PREDICTIONS = {
-    "binary": lambda z: sigmoid_forward(z)[0],
-    "regression": lambda z: z,
-    "multiclass": lambda z: softmax_forward(z)[0],
-}
-
-
-# The two passes ---------------------------------------------------------------------------------
-
-def tower_forward(tower, params, tensors):
-    """y_k = t_k(x) (PLE paper, section 4.1): representation (..., batch, in) -> `tower/task`.
-
-    (..., batch) for a scalar output, (..., batch, K) for K classes; hidden layers by name
-    """
-    activations = (*tower.activations, "identity")
-    layers, cache = mlp_forward(tower.parameters, activations, params, tensors[tower.reads])
-    _, y = layers.popitem()
-    return layers | {tower.name: y if classes(tower.kind) > 1 else y[..., 0]}, cache
-
-
-def tower_backward(tower, dy, cache, unread):
-    """Through the tower's layers to the representation it reads."""
-    dy = dy if classes(tower.kind) > 1 else dy[..., None]
-    dx, grads = mlp_backward(dy, cache, need_dx=tower.reads not in unread)
-    yield from grads.items()
-    if dx is not None:
-        yield tower.reads, dx
-
-
-def input_forward(table, params, x):
-    """The representation `input`: x itself, or its numeric columns and embeddings side by side.
-
-    x (batch, width), or columns (batch,) by name -> (..., batch, width)
-    """
-    if isinstance(table.inputs, int):
-        return {"input": x}, None
-    caches, parts = [], []
-    for name, kind in table.inputs:
-        if kind == "numeric":
-            part, cache = x[name][..., None], None
-        else:
-            part, cache = embedding_forward(params[f"embedding/{name}"], x[name])
-        parts.append(part)
-        caches.append((name, cache))
-    return {"input": side_by_side(parts)}, caches
-
-
-def input_backward(dy, caches):
-    """Cuts the gradient of `input` into its columns: (`x/name` or `embedding/name`, gradient)."""
-    start = 0
-    for name, cache in caches or ():
-        stop = start + (1 if cache is None else cache[0].shape[-1])
-        if cache is None:
-            yield f"x/{name}", dy[..., start]
-        else:
-            yield f"embedding/{name}", embedding_backward(dy[..., start:stop], cache)
-        start = stop
-
-
-OPERATIONS = {
-    Experts: (experts_forward, experts_backward),
-    Gate: (gate_forward, gate_backward),
-    Pass: (pass_forward, pass_backward),
-    Concat: (concat_forward, concat_backward),
-    Stitch: (stitch_fusion_forward, stitch_fusion_backward),
-    Route: (route_forward, route_backward),
-    Tower: (tower_forward, tower_backward),
-}
-PENALTIES = {
-    Experts: (experts_penalty_forward, experts_penalty_backward),
-    Route: (route_penalty_forward, route_penalty_backward),
-}
-
-
-def forward(table, params, x, noise=None):
-    """Runs the rows of `table` from first to last; nothing is checked. -> Trace
-
-    Parameters may have leading axes that broadcast: copies to be evaluated together.
-    """
-    tensors, inputs = input_forward(table, params, x)
-    tensors |= {f"{name}/route/noise": u for name, u in (noise or {}).items()}
-    caches = {"input": inputs}
-    for row in table.rows:
-        made, caches[row.name] = OPERATIONS[type(row)][0](row, params, tensors)
-        tensors |= made
-    return Trace(table, tensors, caches)
-
-
-def each_block(run, take, table, params, x, targets, masks, noise=None):
-    """`take(run(trace, targets, masks, shares))` for each block of a batch; nothing is checked.
-
-    Blocks have at most `BLOCK` rows and run side by side; `take` gets their results in order.
-    `shares` says for each task what part of its rows are in the block: the mean over a task's rows
-    in the batch is the sum of the blocks' means times these.
-    """
-    whole = slice(0, len(next(iter(targets.values()))))
-
-    def run_forward(at):
-        shares = {task: _count(mask, at) / max(_count(mask, whole), 1)
-                  for task, mask in masks.items()}
-        own = {task: None if mask is None else mask[at] for task, mask in masks.items()}
-        with np.errstate(over="ignore", invalid="ignore"):  # of this thread
-            trace = forward(table, params, _rows(x, at), noise)
-            return run(trace, _rows(targets, at), own, shares)
-
-    count = -(-whole.stop // BLOCK)
-    edges = [whole.stop * i // count for i in range(count + 1)]
-    for_each([slice(*pair) for pair in pairwise(edges)], run_forward, take)
-
-
-def _count(mask, at):
-    """How many rows of a slice are in a task's sample space."""
-    return at.stop - at.start if mask is None else int(np.count_nonzero(mask[at]))
-
-
-def _rows(columns, at):
-    """Some rows of a matrix, or of each column."""
-    if isinstance(columns, dict):
-        return {name: column[at] for name, column in columns.items()}
-    return columns[at]
-
-
-def losses(trace, targets, masks):
-    """Task -> (its loss (...), the cache of its backward)."""
-    return {task: loss_forward(kind, trace[f"tower/{task}"], targets[task], masks[task])
-            for task, kind in trace.table.tasks.items()}
-
-
-def joint_loss(trace, targets, masks, weights):
-    """L = sum_k w_k L_k (PLE paper, section 4.3), and where its gradients start.
-
-    A task with weight 0 is left out altogether, whatever its loss.
-
-    Returns
-    -------
-    loss : ndarray (...)
-    starts : dict of ndarray
-        dL/d(`tower/task`) by name.
-    """
-    loss, starts = 0.0, {}
-    for task, (value, cache) in losses(trace, targets, masks).items():
-        if weights[task]:
-            loss = loss + weights[task] * value
-            starts[f"tower/{task}"] = loss_backward(weights[task], cache)
-    return loss, starts
-
-
-def penalty_forward(table, params):
-    """The sum of the penalties of all rows that have one -> (value (...), cache)."""
-    value, caches = 0.0, []
-    for row in table.rows:
-        if row.penalty:
-            part, cache = PENALTIES[type(row)][0](row, params)
-            value = value + part
-            caches.append((row, cache))
-    return value, caches
-
-
-def penalty_backward(caches):
-    """Yields (parameter name, gradient) for each penalty."""
-    for row, cache in caches:
-        yield from PENALTIES[type(row)][1](row, cache)
-
-
-def backward(trace, starts, unread=frozenset()):
-    """Carries gradients back through the rows, from last to first.
-
-    Parameters
-    ----------
-    trace : Trace
-    starts : dict of ndarray
-        dL/d(tensor) by name, for the tensors that L is a direct function of: `tower/task`.
-    unread : set of str
-        Representations whose gradient nobody wants (`Network.unread`), not computed.
-
-    Returns
-    -------
-    dict of ndarray
-        dL/d(tensor) and dL/d(parameter) by name, for whatever the losses depend on.
-    """
-    gradients = dict(starts)
-    for row in reversed(trace.table.rows):
-        if row.name in gradients:
-            cache = trace.caches[row.name]
-            _add_up(gradients, OPERATIONS[type(row)][1](row, gradients[row.name], cache, unread))
-    if "input" in gradients:
-        _add_up(gradients, input_backward(gradients["input"], trace.caches["input"]))
-    return gradients
-
-
-def _add_up(total, parts):
-    """Adds (name, gradient) to what a dictionary has under that name."""
-    for name, value in parts:
-        total[name] = total[name] + value if name in total else value
-
-
-# The model --------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Network:
@@ -293,21 +38,21 @@ class Network:
     table: Table
 
     @property
-    def tasks(self):
+    def tasks(self) -> dict[str, str]:
         """Task name -> kind."""
         return self.table.tasks
 
     @property
-    def shapes(self):
+    def shapes(self) -> Shapes:
         """Parameter name -> shape."""
         return self.table.shapes
 
     @property
-    def unread(self):
+    def unread(self) -> frozenset[str]:
         """The representations whose gradient no parameter needs: `input` without embeddings."""
         return frozenset() if self.table.embeddings else frozenset({"input"})
 
-    def init(self, seed=0, dtype=np.float64):
+    def init(self, seed: int = 0, dtype: DTypeLike = np.float64) -> dict[str, Array]:
         """Fresh parameters.
 
         Weights are uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010), biases 0, embeddings
@@ -335,12 +80,9 @@ class Network:
         require(isinstance(seed, (int, np.integer)) and seed >= 0,
                 f"seed: an integer of at least 0 is needed, got {seed!r}")
         check_dtype("dtype", dtype)
-        fixed = {f"{row.parameters}/weight": np.array(row.start) for row in self.table.rows
-                 if isinstance(row, Stitch)}
-        return {name: (fixed[name] if name in fixed else _initial(name, shape, seed)).astype(dtype)
-                for name, shape in self.shapes.items()}
+        return {name: array.astype(dtype) for name, array in self.table.initial(int(seed)).items()}
 
-    def noise(self, rng, dtype=np.float64):
+    def noise(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> dict[str, Array]:
         """Noise for one pass in training: fusion -> (n,) uniform in (0, 1), for each `Route`.
 
         Parameters
@@ -364,7 +106,7 @@ class Network:
         return {row.name: rng.uniform(1e-6, 1 - 1e-6, row.count(self.table)).astype(dtype)
                 for row in self.table.rows if isinstance(row, Route)}
 
-    def forward(self, params, x, noise=None):
+    def forward(self, params: Arrays, x: Features, noise: Arrays | None = None) -> Trace:
         """Every intermediate of the network on a batch.
 
         Parameters
@@ -391,7 +133,8 @@ class Network:
         x, _ = check_x(self.table, x, dtype)
         return forward(self.table, params, x, check_noise(self.table, noise, dtype))
 
-    def task_losses(self, params, x, targets, masks=None, noise=None):
+    def task_losses(self, params: Arrays, x: Features, targets: Targets,
+                    masks: Masks | None = None, noise: Arrays | None = None) -> dict[str, float]:
         """Each task's own loss, unweighted.
 
         Parameters
@@ -428,13 +171,15 @@ class Network:
             return found
 
         total = {}
-        each_block(run, lambda found: _add_up(total, found.items()),
+        each_block(run, lambda found: add_up(total, found.items()),
                    *self._checked(params, x, targets, masks, noise))
         _require_finite(total)
         return total
 
-    def loss_and_grads(self, params, x, targets, masks=None, weights=None, noise=None,
-                       penalties=True):
+    def loss_and_grads(self, params: Arrays, x: Features, targets: Targets,
+                       masks: Masks | None = None, weights: Mapping[str, float] | None = None,
+                       noise: Arrays | None = None, penalties: bool = True
+                       ) -> tuple[float, dict[str, Array]]:
         """The joint loss L = sum_k w_k L_k and its gradient (PLE paper, section 4.3).
 
         Parameters
@@ -482,7 +227,7 @@ class Network:
         def take(result):
             nonlocal loss
             loss = loss + result[0]
-            _add_up(grads, result[1])
+            add_up(grads, result[1])
 
         loss, grads = 0.0, {}
         batch = self._checked(params, x, targets, masks, noise)
@@ -510,14 +255,31 @@ def _require_finite(named, trace={}):
         raise Diverged(f"{first_not_finite(trace) or name} is not finite")
 
 
-def _initial(name, shape, seed):
-    """One parameter's initial values in float64."""
-    rng = np.random.default_rng([seed, crc32(name.encode())])
-    if name.startswith("embedding/"):
-        return rng.uniform(-0.1, 0.1, shape)
-    if name.endswith("/log_alpha"):
-        return rng.uniform(0.5, 1.5, shape)
-    if name.endswith("/bias"):
-        return np.zeros(shape)
-    bound = np.sqrt(6 / (shape[-2] + shape[-1]))
-    return rng.uniform(-bound, bound, shape)
+def task_weights(initial: Mapping[str, float], decay: Mapping[str, float], step: int
+                 ) -> dict[str, float]:
+    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss at a step (PLE, section 4.3).
+
+    Parameters
+    ----------
+    initial, decay : dict of float
+        w_k0 and gamma_k by task; a task missing from `decay` keeps its weight.
+    step : int
+        t, the number of updates made so far.
+
+    Returns
+    -------
+    dict of float
+
+    Raises
+    ------
+    InputError
+        For a decay of a task without a weight, or one that is not in (0, 1].
+    """
+    check_dicts(initial=initial, decay=decay)
+    check_count("step", step, 0, 10**15)
+    for task, gamma in decay.items():
+        require(task in initial, f"decay: {task!r} is no task, expected {list(initial)}")
+        gamma = check_number(f"decay: {task!r}", gamma, 0, 1)
+        require(gamma > 0, f"decay: {task!r} must be above 0")
+    return {task: check_number(f"initial: {task!r}", weight) * decay.get(task, 1.0) ** step
+            for task, weight in initial.items()}

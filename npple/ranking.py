@@ -4,6 +4,8 @@ The score of a video is a product of powers, computed as a sum of logs, so that 
 neither underflow nor lose their order. The weighted sum is the usual alternative.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from npple.checks import check_array, check_dicts, check_number, shown

@@ -1,5 +1,7 @@
 """For the test suites of others: does my module, or my function, compute what npple computes?"""
 
+from __future__ import annotations
+
 from npple.errors import require
 from npple.oracle.adapters import check_module
 from npple.oracle.comparison import check

@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]  # for `from strategies import ...`
+sys.path[:0] = [str(TESTS), str(TESTS / "fuzz"),  # for `from strategies import ...`
+                str(TESTS.parent / "docs")]
 
 settings.register_profile("npple", deadline=None, derandomize=True, max_examples=20,
                           suppress_health_check=[HealthCheck.too_slow])

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from npple.architectures import ARCHITECTURES
 from npple.network import Network
-from npple.ops import ACTIVATIONS
-from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower, classes
+from npple.core.ops import ACTIVATIONS
+from npple.core.losses import kind_of
+from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
 
 MODELS = ("single_task", "shared_bottom", "mmoe", "ml_mmoe", "cgc", "ple")
 TASKS = ("vtr", "vcr", "shr", "cmr", "like")
@@ -168,7 +169,7 @@ def problem(model, seed, rows, dtype="float64"):
     """Random parameters, batch, masks and weights of a model; the numbers fit into float32."""
     rng = np.random.default_rng(seed)
     real = np.zeros(0, dtype).real.dtype
-    targets = {task: random_target(rng, kind, rows).astype("float32" if classes(kind) == 1 else int)
+    targets = {task: random_target(rng, kind, rows).astype("float32" if kind_of(kind).width == 1 else int)
                for task, kind in model.tasks.items()}
     masks = {task: rng.random(rows) < rng.choice([0, 0.6, 1], p=[0.1, 0.6, 0.3])
              for task in model.tasks if rng.random() < 0.7}
@@ -193,7 +194,7 @@ def random_x(rng, table, rows, real="float64"):
 def random_target(rng, kind, rows):
     if kind == "regression":
         return rng.standard_normal(rows)
-    return rng.integers(max(classes(kind), 2), size=rows)
+    return rng.integers(max(kind_of(kind).width, 2), size=rows)
 
 
 # Comparing --------------------------------------------------------------------------------------

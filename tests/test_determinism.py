@@ -27,7 +27,7 @@ LARGE = """
 import sys
 import npple
 from npple.data import synthetic
-from npple.training import Run
+from npple.learn.training import Run
 
 data = synthetic(1024, inputs=300, seed=0, dtype="float64")  # products that BLAS splits
 model = npple.ple(300, dict.fromkeys(data.targets, "regression"), expert_units=(256,))

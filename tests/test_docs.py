@@ -110,10 +110,6 @@ def commands(page):
 COMMAND = re.compile(r"(npple [a-z]|python |pytest |\.ci/)")
 
 
-def test_the_interface_page_is_made_from_the_docstrings_as_they_are():
-    assert make.api_text() == text(DOCS / "api.md"), "renew it: python docs/make.py"
-
-
 @pytest.mark.parametrize("module", make.MODULES)
 def test_docstrings_are_complete(module):
     """In numpydoc's form, and true to the code as far as the code alone can tell."""

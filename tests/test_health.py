@@ -9,7 +9,7 @@ import npple
 from npple import ranking
 from npple.cli import main
 from npple.data import Dataset, synthetic
-from npple.training import Run, evaluate_model
+from npple.learn.training import Run, evaluate_model
 
 TASKS = {"a": "binary", "b": "multiclass:3", "c": "regression"}
 KINDS = pytest.mark.parametrize("dtype", [np.float32, np.float64])

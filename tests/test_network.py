@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npple
-from npple.network import Network, backward, forward, joint_loss
+from npple.core.passes import backward, forward, joint_loss
+from npple.network import Network
 from npple.routing import Experts, Gate, Level, Source, Table, Tower
 from strategies import (DTYPES, MODELS, SMOOTH, assert_close, assert_equal, models, problem,
                         problems, seeds, tables, worst)
@@ -113,7 +114,7 @@ def test_the_loss_is_a_plain_float(drawn):
 def test_however_a_batch_is_cut_into_blocks_its_losses_and_gradients_are_the_same(drawn, rows):
     """With masks: a block may hold none of a task's rows, or all of them."""
     whole, own = drawn.loss_and_grads(), drawn.model.task_losses(drawn.params, *drawn.data)
-    with patch("npple.network.BLOCK", rows):
+    with patch("npple.core.blocks.BLOCK", rows):
         loss, grads = drawn.loss_and_grads()
         assert drawn.model.task_losses(drawn.params, *drawn.data) == pytest.approx(own, rel=1e-13)
     assert loss == pytest.approx(whole[0], rel=1e-13)
@@ -123,8 +124,8 @@ def test_however_a_batch_is_cut_into_blocks_its_losses_and_gradients_are_the_sam
 
 def test_only_a_block_of_rows_is_run_at_a_time():
     model = npple.ple(inputs=2, tasks={"a": "regression"})
-    rows = 2 * npple.network.BLOCK + 1
-    with patch("npple.network.forward", wraps=forward) as run:
+    rows = 2 * npple.core.blocks.BLOCK + 1
+    with patch("npple.core.blocks.forward", wraps=forward) as run:
         model.loss_and_grads(model.init(0), np.ones((rows, 2)), {"a": np.ones(rows)})
     assert sorted(len(call.args[2]) for call in run.call_args_list) == [341, 342, 342]
 

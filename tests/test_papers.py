@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import npple
-from npple.random_case import random_case
+from npple.verify.cases import random_case
 from strategies import assert_close
 
 TASKS = {"a": "binary", "b": "regression", "c": "binary"}

@@ -8,6 +8,8 @@ A module's array and npple's hold the same numbers in another order: transposed,
 a mapping only says how to read. The way back is found by sending numbered entries through it.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,9 +20,11 @@ from math import prod
 
 import numpy as np
 
-from npple.checks import check_kind, check_params, check_targets, check_texts, shown
+from npple.checks import check_kind, check_params, check_texts, shown
+from npple.kinds import check_targets
 from npple.errors import InputError, MappingError, require
-from npple.network import Network, Trace, joint_loss
+from npple.core.passes import joint_loss
+from npple.network import Network, Trace
 from npple.oracle.comparison import check
 from npple.oracle.results import as_arrays
 from npple.oracle.rounding import UNITS

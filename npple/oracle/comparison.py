@@ -1,5 +1,7 @@
 """Is this PLE right? A candidate's tensors against test vectors, in the order of computation."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property

@@ -1,17 +1,16 @@
-"""The operations that deviations put in the place of the paper's: rows with a pair of their own.
+"""The rows that deviations put in the place of the paper's: subclasses with passes of their own."""
 
-They are registered beside the network's own rows, so that its one forward and backward run them.
-"""
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npple.experts import experts_backward, experts_forward, mlp_backward, mlp_forward
-from npple.network import OPERATIONS, tower_backward, tower_forward
-from npple.ops import (ACTIVATIONS, mixture_backward, mixture_forward, sigmoid_backward,
-                       sigmoid_forward, softmax_backward, softmax_forward)
-from npple.routing import Experts, Fusion, Gate, Level, Table, Tower
+from npple.core.base import Array, Arrays, Cache, Gradients
+from npple.core.ops import (ACTIVATIONS, mixture_backward, mixture_forward, sigmoid_backward,
+                            sigmoid_forward, softmax_backward, softmax_forward)
+from npple.core.rows import Experts, Fusion, Gate, Tower, mlp_backward, mlp_forward
+from npple.core.table import Level, Table
 
 BATCHNORM_EPSILON = 1e-5  # the default of PyTorch
 
@@ -60,46 +59,37 @@ class DeviantGate(Gate):
     def validate(self, table):
         """Whatever a deviation makes; its gates are made from gates that were checked."""
 
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        """As a gate's: the representation, its logits (what is squashed) and weights."""
+        layers, mlp = mlp_forward(self.parameters, (*self.activations, "identity"), params,
+                                  tensors[self.selector])
+        _, z = layers.popitem()
+        outputs = z.shape
+        z = z if self.columns is None else z[..., list(self.columns)]
+        logits, normal = NORMALISE[self.normalise][0](z)
+        weights, squash = SQUASH[self.squash][0](logits)
+        parts, counts = self.take(tensors)
+        y, mixture = mixture_forward(weights, parts)
+        layers |= {f"{self.parameters}/logits": logits, f"{self.parameters}/weights": weights}
+        return layers | {self.name: y}, (mlp, outputs, normal, squash, mixture, counts)
 
-def deviant_gate_forward(gate, params, tensors):
-    """As `gate_forward`: the representation, its logits (what is squashed) and weights."""
-    activations = (*gate.activations, "identity")
-    layers, mlp = mlp_forward(gate.parameters, activations, params, tensors[gate.selector])
-    _, z = layers.popitem()
-    outputs = z.shape
-    z = z if gate.columns is None else z[..., list(gate.columns)]
-    logits, normal = NORMALISE[gate.normalise][0](z)
-    weights, squash = SQUASH[gate.squash][0](logits)
-    taken = [tensors[source.name][..., source.index, :, :] for source in gate.sources]
-    y, mixture = mixture_forward(weights, np.concatenate(taken, axis=-3))
-    groups = [(source, tensors[source.name], part.shape[-3])
-              for source, part in zip(gate.sources, taken)]
-    layers |= {f"{gate.parameters}/logits": logits, f"{gate.parameters}/weights": weights}
-    return layers | {gate.name: y}, (mlp, outputs, normal, squash, mixture, groups)
-
-
-def deviant_gate_backward(gate, dy, cache, unread):
-    """As `gate_backward`, without what is cut."""
-    mlp, outputs, normal, squash, mixture, groups = cache
-    dweights, dexperts = mixture_backward(dy, mixture)
-    start = 0
-    for source, tensor, count in groups:
-        if source.name not in gate.detached:
-            whole = np.zeros_like(tensor)
-            whole[..., source.index, :, :] = dexperts[..., start:start + count, :, :]
-            yield source.name, whole
-        start += count
-    if not gate.learns:
-        return
-    dlogits = NORMALISE[gate.normalise][1](SQUASH[gate.squash][1](dweights, squash), normal)
-    dz = dlogits
-    if gate.columns is not None:
-        dz = np.zeros(outputs, dlogits.dtype)
-        dz[..., list(gate.columns)] = dlogits
-    dselector, grads = mlp_backward(dz, mlp, need_dx=gate.selector not in unread)
-    yield from grads.items()
-    if dselector is not None and gate.selects:
-        yield gate.selector, dselector
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        """As a gate's, without what is cut."""
+        mlp, outputs, normal, squash, mixture, counts = cache
+        dweights, dparts = mixture_backward(dy, mixture)
+        yield from ((name, grad) for name, grad in self.give(dparts, counts)
+                    if name not in self.detached)
+        if not self.learns:
+            return
+        dlogits = NORMALISE[self.normalise][1](SQUASH[self.squash][1](dweights, squash), normal)
+        dz = dlogits
+        if self.columns is not None:
+            dz = np.zeros(outputs, dlogits.dtype)
+            dz[..., list(self.columns)] = dlogits
+        dselector, grads = mlp_backward(dz, mlp, need_dx=self.selector not in unread)
+        yield from grads.items()
+        if dselector is not None and self.selects:
+            yield self.selector, dselector
 
 
 def _over_batch(pair):
@@ -173,13 +163,11 @@ class Stay(Fusion):
     def validate(self, table):
         """Nothing to check."""
 
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        return {self.name: tensors["input"]}, None
 
-def stay_forward(stay, params, tensors):
-    return {stay.name: tensors["input"]}, None
-
-
-def stay_backward(stay, dy, cache, unread):
-    yield "input", dy
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        yield "input", dy
 
 
 @dataclass(frozen=True)
@@ -188,35 +176,32 @@ class PickedExperts(Experts):
 
     picks: tuple[tuple[str, int], ...] = ()
 
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        """As a group's, on the parameters picked."""
+        own = {name: _stacked(name.removeprefix(self.parameters)) for name in params
+               if name.startswith(f"{self.parameters}/layer")}
+        picked = {name: np.stack([params[owner + suffix].take(i, axis) for owner, i in self.picks],
+                                 axis) for name, (suffix, axis) in own.items()}
+        made, experts = super().forward(picked, tensors)
+        return made, (own, params, experts)
 
-def _stacked(name, suffix):
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        """As a group's; each gradient goes to the parameter that was picked."""
+        own, params, experts = cache
+        for name, grad in super().backward(dy, experts, unread):
+            if name not in own:
+                yield name, grad
+                continue
+            suffix, axis = own[name]
+            for k, (owner, i) in enumerate(self.picks):
+                whole = np.zeros(params[owner + suffix].shape, grad.dtype)
+                np.moveaxis(whole, axis, 0)[i] = grad.take(k, axis)
+                yield owner + suffix, whole
+
+
+def _stacked(suffix):
     """The axis of experts in a parameter: before (in, out) of a weight, before (out,) of a bias."""
-    return name, suffix, -3 if suffix.endswith("weight") else -2
-
-
-def picked_forward(group, params, tensors):
-    """As `experts_forward`, on the parameters picked."""
-    own = [_stacked(name, name.removeprefix(group.parameters)) for name in params
-           if name.startswith(f"{group.parameters}/layer")]
-    picked = {name: np.stack([params[owner + suffix].take(i, axis) for owner, i in group.picks],
-                             axis) for name, suffix, axis in own}
-    made, cache = experts_forward(group, picked, tensors)
-    return made, (own, params, cache)
-
-
-def picked_backward(group, dy, cache, unread):
-    """As `experts_backward`; each gradient goes to the parameter that was picked."""
-    own, params, cache = cache
-    places = {name: (suffix, axis) for name, suffix, axis in own}
-    for name, grad in experts_backward(group, dy, cache, unread):
-        if name not in places:
-            yield name, grad
-            continue
-        suffix, axis = places[name]
-        for k, (owner, i) in enumerate(group.picks):
-            whole = np.zeros(params[owner + suffix].shape, grad.dtype)
-            np.moveaxis(whole, axis, 0)[i] = grad.take(k, axis)
-            yield owner + suffix, whole
+    return suffix, -3 if suffix.endswith("weight") else -2
 
 
 @dataclass(frozen=True)
@@ -225,21 +210,11 @@ class DeviantTower(Tower):
 
     output: str = "identity"
 
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        made, tower = super().forward(params, tensors)
+        y, active = ACTIVATIONS[self.output][0](made[self.name])
+        return made | {self.name: y}, (tower, active)
 
-def deviant_tower_forward(tower, params, tensors):
-    made, cache = tower_forward(tower, params, tensors)
-    y, active = ACTIVATIONS[tower.output][0](made[tower.name])
-    return made | {tower.name: y}, (cache, active)
-
-
-def deviant_tower_backward(tower, dy, cache, unread):
-    dz = ACTIVATIONS[tower.output][1](dy, cache[1])
-    yield from tower_backward(tower, dz, cache[0], unread)
-
-
-OPERATIONS |= {
-    DeviantGate: (deviant_gate_forward, deviant_gate_backward),
-    Stay: (stay_forward, stay_backward),
-    PickedExperts: (picked_forward, picked_backward),
-    DeviantTower: (deviant_tower_forward, deviant_tower_backward),
-}
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        tower, active = cache
+        yield from super().backward(ACTIVATIONS[self.output][1](dy, active), tower, unread)

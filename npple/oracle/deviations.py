@@ -5,18 +5,20 @@ last ones change the loss or Adam. A deviation maps a variant to its deviating v
 deviations can be combined.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npple.adam import Adam
+from npple.optimizers import Adam
 from npple.errors import InputError
-from npple.network import forward
+from npple.core.passes import forward
 from npple.oracle.deviant_rows import (DeviantTower, PickedExperts, Stay, deviant_gate,
                                         with_rows)
 from npple.oracle.variant import Variant, compute
-from npple.ops import ACTIVATIONS
+from npple.core.ops import ACTIVATIONS
 from npple.routing import Experts, Gate, Level, Source, Table, Tower
 
 

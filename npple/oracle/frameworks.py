@@ -5,6 +5,8 @@ the module has that model's parts. What the packages compute was read off their 
 measured in tests/peers/test_deepctr.py and test_rechub.py; docs/conformance.md has the results.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

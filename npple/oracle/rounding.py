@@ -6,6 +6,8 @@ operation, and every term of every sum, at random by up to `SAFETY` unit roundof
 precision may show, whatever its order of summation and whichever of the usual formulas it takes.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +33,7 @@ def tolerances(variant, case, precisions=tuple(UNITS), wanted=None):
     Parameters
     ----------
     variant : npple.oracle.variant.Variant
-    case : npple.random_case.Case
+    case : npple.verify.cases.Case
         In float64, from `npple.oracle.variant.cast`.
     precisions : sequence of str
         Keys of `UNITS`, finest first: none excuses less than a finer one.

@@ -4,14 +4,16 @@ A `Variant` is the paper's model, or a deviation from it: another table, other f
 losses, another Adam. One function computes them all.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npple.adam import Adam
-from npple.checks import check_targets, check_x
-from npple.network import (backward, forward, joint_loss, losses, penalty_backward,
-                           penalty_forward)
+from npple.optimizers import Adam
+from npple.checks import check_x
+from npple.kinds import check_targets
+from npple.core.passes import (backward, forward, joint_loss, losses, penalty_backward, penalty_forward)
 from npple.routing import Table
 
 STEPS = (1, 2, 10)  # the Adam steps whose parameters are kept
@@ -63,7 +65,7 @@ def compute(variant, case, wanted=None):
     Parameters
     ----------
     variant : Variant
-    case : npple.random_case.Case
+    case : npple.verify.cases.Case
         From `cast`; parameters and features may have leading axes, copies computed together.
     wanted : collection of str, optional
         Names to stop at: passes that none of them needs are left out. All by default.

@@ -5,19 +5,21 @@ are short numbers, exact in every precision down to bfloat16, so that all candid
 the same ones.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 
 from npple import archive
-from npple.adam import Adam
-from npple.checks import (check_choice, check_noise, check_params, check_targets, check_weights,
-                          check_x)
+from npple.optimizers import Adam
+from npple.checks import check_choice, check_noise, check_params, check_weights, check_x
+from npple.kinds import check_targets
 from npple.errors import FileError, InputError, require
 from npple.network import Network
 from npple.oracle.rounding import UNITS, tolerances
 from npple.oracle.variant import STEPS, Variant, cast, compute, each_column
-from npple.random_case import Case, random_case
+from npple.verify.cases import Case, random_case
 from npple.routing import Table
 
 FORMAT, VERSION = "npple vectors", 1
@@ -47,7 +49,7 @@ class Vectors:
 
     Attributes
     ----------
-    case : npple.random_case.Case
+    case : npple.verify.cases.Case
         What a candidate is given: `model`, `params`, `x`, `targets`, `masks`, `weights`, `noise`.
     adam : npple.Adam
         The settings of the steps.

@@ -30,10 +30,10 @@ from timing import measure, save, table, threads_here, with_threads
 
 import npple
 from npple.data import Schema
-from npple.data.census import CATEGORICAL, FIELDS, LOG, NUMERIC, ROLES, TASKS, read_census
-from npple.gradcheck import gradcheck
+from npple.learn.census import CATEGORICAL, FIELDS, LOG, NUMERIC, ROLES, TASKS, read_census
+from npple.verify.gradcheck import gradcheck
 from npple.metrics import auc
-from npple.training import Run
+from npple.learn.training import Run
 
 ROWS, BATCH = 56_000, 256
 

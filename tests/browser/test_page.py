@@ -1,4 +1,4 @@
-"""The page to explore, in headless Chromium: what it lights is what `npple.isolation` says.
+"""The page to explore, in headless Chromium: what it lights is what `npple.verify.isolation` says.
 
 Needs the extra `browser`, and Chromium with its driver (Debian: chromium, chromium-driver).
 """
@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 
 import npple
-from npple.drawing import diagram, page
+from npple.draw import diagram, page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the extra browser is not installed")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402

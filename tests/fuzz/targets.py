@@ -13,18 +13,18 @@ import numpy as np
 
 import npple
 from hostile import FOLDER, NAMES, cut, flip, inf, overwrite
-from npple import archive, data, drawing, metrics, ranking
+from npple import archive, data, draw, kinds, metrics, ranking
 from npple.cli import main
 from npple.data import Dataset, Schema
-from npple.experiments.abtest import abtest, draw_world
-from npple.experiments.budget import sized
-from npple.experiments.compare import Case, Training, compare
-from npple.experiments.inspection import connections, utilization
-from npple.influence import average
+from npple.lab.abtest import abtest, draw_world
+from npple.lab.budget import sized
+from npple.lab.compare import Case, Training, compare
+from npple.lab.inspection import connections, utilization
+from npple.verify.influence import average
 from npple.oracle import (ModuleMapping, check, from_module, gradients_from_module, load,
                           load_module, make_vectors, read_results)
-from npple.random_case import random_case, random_model
-from npple.training import Run, evaluate_model, gate_weights, predict
+from npple.verify.cases import random_case, random_model
+from npple.learn.training import Run, evaluate_model, gate_weights, predict
 from runner import Call
 
 TEMPORARY = Path(FOLDER.name)
@@ -263,14 +263,14 @@ def inspected(r):
 
 def drawn(r):
     case = r.choice(pool())
-    function = r.choice([drawing.svg, drawing.text])
-    given = {"title": "a title"} if function is drawing.svg else {}
-    return Call(function, given | {"diagram": drawing.diagram(case.model),
+    function = r.choice([draw.svg, draw.text])
+    given = {"title": "a title"} if function is draw.svg else {}
+    return Call(function, given | {"diagram": draw.diagram(case.model),
                                    "task": r.choice([None, *case.model.tasks])}, len)
 
 
 def page_of(r):
-    return Call(drawing.page, {"inputs": 3, "tasks": {"a": "binary"}, "model": "cgc",
+    return Call(draw.page, {"inputs": 3, "tasks": {"a": "binary"}, "model": "cgc",
                                "task_experts": 1}, len, {"task_experts": ("expert",),
                                                          "tasks": ("task",)})
 
@@ -392,7 +392,7 @@ def _or_undefined(value):
 def evaluate(r):
     kind = r.choice(["binary", "regression", "multiclass:3"])
     z = np.linspace(-2, 2, 15).reshape(5, 3)
-    return Call(metrics.evaluate, {"kind": kind, "targets": np.array([0, 1, 1, 0, 1]),
+    return Call(kinds.evaluate, {"kind": kind, "targets": np.array([0, 1, 1, 0, 1]),
                                    "outputs": z if ":" in kind else z[:, 0]},
                 lambda found: [_or_undefined(value) for value in found.values()],
                 {"kind": ("kind", "outputs", "targets"), "outputs": ("logits", "values", "scores")})
@@ -471,7 +471,7 @@ CENSUS = None
 def census():
     import gzip
     from importlib.resources import files
-    text = gzip.decompress((files("npple.data") / "census-sample.csv.gz").read_bytes())
+    text = gzip.decompress((files("npple.learn") / "census-sample.csv.gz").read_bytes())
     return b"\n".join(text.split(b"\n")[:20]) + b"\n"
 
 

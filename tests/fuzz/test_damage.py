@@ -11,7 +11,7 @@ from targets import bundle, checkpoint
 
 import npple
 from npple import oracle
-from npple.training import Run
+from npple.learn.training import Run
 
 FILES = {"checkpoint": (checkpoint, Run.load), "vectors": (bundle, oracle.load)}
 

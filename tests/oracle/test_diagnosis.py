@@ -11,8 +11,9 @@ import pytest
 
 import npple
 from npple import oracle
-from npple.isolation import isolation
-from npple.network import Network, backward, forward, joint_loss
+from npple.verify.isolation import isolation
+from npple.core.passes import backward, forward, joint_loss
+from npple.network import Network
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.variant import cast, compute
 

@@ -147,7 +147,7 @@ def adam(arrays, settings):
 def bundle(tmp_path_factory):
     """Written by another process: this one never imports npple."""
     path = tmp_path_factory.mktemp("bundle") / "ple.npz"
-    script = ("import sys; from npple import oracle; from npple.random_case import random_model; "
+    script = ("import sys; from npple import oracle; from npple.verify.cases import random_model; "
               "oracle.make_vectors(random_model('ple'), seed=5).save(sys.argv[1])")
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
     return read(path)

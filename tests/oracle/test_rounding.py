@@ -7,7 +7,7 @@ import npple
 from npple import oracle
 from npple.oracle.rounding import FLOOR, UNITS, tolerances
 from npple.oracle.variant import Variant, cast, compute
-from npple.random_case import random_case, random_model
+from npple.verify.cases import random_case, random_model
 
 
 @pytest.fixture(scope="module", params=["ple", "snr_trans"])

@@ -10,7 +10,7 @@ import npple
 from npple import FileError, InputError, archive, oracle
 from npple.oracle.cases import CASES
 from npple.oracle.vectors import FORMAT, TELLING, VERSION
-from npple.random_case import random_model
+from npple.verify.cases import random_model
 
 TASKS = {"a": "binary", "b": "regression", "c": "multiclass:3"}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npple
-from npple.ops import ACTIVATIONS
+from npple.core.ops import ACTIVATIONS
 from strategies import (MODELS, arguments, assert_close, problem, random_target, random_x, seeds,
                         worst)
 

@@ -1,0 +1,184 @@
+"""One forward and one backward over a routing table, the joint loss, and the penalties.
+
+    forward    for each row: read tensors, make one            -> a trace of every tensor by name
+    backward   for each row, last to first: turn the gradient of what it made into the gradients
+               of what it read                                  -> a gradient by name, for tensors
+               and parameters alike
+
+A row whose tensor no loss depends on is never visited, so its gradients are exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+import numpy as np
+
+from npple.core.base import Array, Arrays, Cache, Codes, Features, Gradients, Masks, Targets
+from npple.core.losses import kind_of, loss_backward, loss_forward
+from npple.core.ops import embedding_backward, embedding_forward, side_by_side
+from npple.core.rows import Row
+from npple.core.table import Table
+
+
+class Trace(Mapping[str, Array]):
+    """Every tensor of one forward pass: a read-only dict by name, in the order of computation.
+
+    Attributes
+    ----------
+    table : npple.routing.Table
+        The rows that were run.
+    tensors : dict of ndarray
+        By name, in the order of computation.
+    caches : dict
+        Row -> what its backward pass needs.
+    """
+
+    def __init__(self, table: Table, tensors: dict[str, Array], caches: dict[str, Cache]) -> None:
+        self.table, self.tensors, self.caches = table, tensors, caches
+
+    def __getitem__(self, name: str) -> Array:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:40} {array.shape}" for name, array in self.tensors.items())
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """Task -> the tower's output.
+
+        Logits (batch,) for "binary", values (batch,) for "regression", logits (batch, K) for
+        "multiclass:K".
+        """
+        return {task: self.tensors[f"tower/{task}"] for task in self.table.tasks}
+
+    @property
+    def predictions(self) -> dict[str, Array]:
+        """Task -> the outputs as probabilities (sigmoid, softmax) and values."""
+        return {task: kind_of(self.table.tasks[task]).predict(z)
+                for task, z in self.outputs.items()}
+
+
+def input_forward(table: Table, params: Arrays, x: Features) -> tuple[dict[str, Array], Cache]:
+    """The representation `input`: x itself, or its numeric columns and embeddings side by side.
+
+    x (batch, width), or columns (batch,) by name -> (..., batch, width)
+    """
+    if isinstance(x, np.ndarray):
+        return {"input": x}, None
+    made = {name: embedding_forward(params[f"embedding/{name}"], cast(Codes, x[name]))
+            if name in table.embeddings else (cast(Array, x[name])[..., None], None)
+            for name, _ in table.columns}
+    return ({"input": side_by_side([part for part, _ in made.values()])},
+            {name: cache for name, (_, cache) in made.items()})
+
+
+def input_backward(dy: Array, caches: Cache) -> Gradients:
+    """Cuts the gradient of `input` into its columns: (`x/name` or `embedding/name`, gradient)."""
+    start = 0
+    for name, cache in (caches or {}).items():
+        stop = start + (1 if cache is None else cache[0].shape[-1])
+        if cache is None:
+            yield f"x/{name}", dy[..., start]
+        else:
+            yield f"embedding/{name}", embedding_backward(dy[..., start:stop], cache)
+        start = stop
+
+
+def forward(table: Table, params: Arrays, x: Features, noise: Arrays | None = None) -> Trace:
+    """Runs the rows of `table` from first to last; nothing is checked. -> Trace
+
+    Parameters may have leading axes that broadcast: copies to be evaluated together.
+    """
+    tensors, inputs = input_forward(table, params, x)
+    tensors |= {f"{name}/route/noise": u for name, u in (noise or {}).items()}
+    caches = {"input": inputs}
+    for row in table.rows:
+        made, caches[row.name] = row.forward(params, tensors)
+        tensors |= made
+    return Trace(table, tensors, caches)
+
+
+def backward(trace: Trace, starts: Arrays, unread: frozenset[str] = frozenset()
+             ) -> dict[str, Array]:
+    """Carries gradients back through the rows, from last to first.
+
+    Parameters
+    ----------
+    trace : Trace
+    starts : dict of ndarray
+        dL/d(tensor) by name, for the tensors that L is a direct function of: `tower/task`.
+    unread : frozenset of str
+        Representations whose gradient nobody wants (`Network.unread`), not computed.
+
+    Returns
+    -------
+    dict of ndarray
+        dL/d(tensor) and dL/d(parameter) by name, for whatever the losses depend on.
+    """
+    gradients = dict(starts)
+    for row in reversed(trace.table.rows):
+        if row.name in gradients:
+            add_up(gradients, row.backward(gradients[row.name], trace.caches[row.name], unread))
+    if "input" in gradients:
+        add_up(gradients, input_backward(gradients["input"], trace.caches["input"]))
+    return gradients
+
+
+def add_up(total: dict[str, Array], parts: Iterable[tuple[str, Array]]) -> None:
+    """Adds (name, gradient) to what a dictionary has under that name."""
+    for name, value in parts:
+        total[name] = total[name] + value if name in total else value
+
+
+def losses(trace: Trace, targets: Targets, masks: Masks) -> dict[str, tuple[Array, Cache]]:
+    """Task -> (its loss (...), the cache of its backward)."""
+    return {task: loss_forward(kind_of(kind), trace[f"tower/{task}"], targets[task], masks[task])
+            for task, kind in trace.table.tasks.items()}
+
+
+def joint_loss(trace: Trace, targets: Targets, masks: Masks, weights: Mapping[str, float]
+               ) -> tuple[Array | float, dict[str, Array]]:
+    """L = sum_k w_k L_k (PLE paper, equation 8), and where its gradients start.
+
+    A task with weight 0 is left out altogether, whatever its loss.
+
+    Returns
+    -------
+    loss : ndarray (...)
+    starts : dict of ndarray
+        dL/d(`tower/task`) by name.
+    """
+    loss: Array | float = 0.0
+    starts = {}
+    for task, (value, cache) in losses(trace, targets, masks).items():
+        if weights[task]:
+            loss = loss + weights[task] * value
+            starts[f"tower/{task}"] = loss_backward(weights[task], cache)
+    return loss, starts
+
+
+def penalty_forward(table: Table, params: Arrays
+                    ) -> tuple[Array | float, list[tuple[Row, Cache]]]:
+    """The sum of the penalties of all rows that have one -> (value (...), cache)."""
+    value: Array | float = 0.0
+    caches = []
+    for row in table.rows:
+        if row.penalty:
+            part, cache = row.penalty_forward(params)
+            value = value + part
+            caches.append((row, cache))
+    return value, caches
+
+
+def penalty_backward(caches: Iterable[tuple[Row, Cache]]) -> Gradients:
+    """(parameter name, gradient) of each penalty."""
+    for row, cache in caches:
+        yield from row.penalty_backward(cache)

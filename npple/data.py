@@ -1,0 +1,14 @@
+"""Data for the models to learn from: a CSV file, the census of the papers, synthetic tasks.
+
+A file is read into columns of text (`read_columns`), a `Schema` learned from the training columns
+says what they mean, and its `encode` gives a `Dataset`. `read_census` and `synthetic` are the two
+data sets of the papers.
+"""
+
+from npple.learn.census import bundled, read_census
+from npple.learn.columns import read_columns
+from npple.learn.dataset import Dataset
+from npple.learn.schema import Schema
+from npple.learn.synthetic import synthetic, weights
+
+__all__ = ["Dataset", "Schema", "bundled", "read_census", "read_columns", "synthetic", "weights"]

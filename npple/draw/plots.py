@@ -1,0 +1,389 @@
+"""Pictures, for the extra `plot`: matplotlib is imported when one is drawn, never before."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from npple.archive import replacing
+from npple.errors import InputError, require
+from npple.lab.gains import metric
+
+STYLE = {"svg.hashsalt": "npple", "font.size": 9}  # the salt: equal pictures are equal files
+UNDATED = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
+
+
+def isolation_figure(isolation, norms):
+    """The isolation matrix: tasks down, groups across by level, isolated cells empty.
+
+    Parameters
+    ----------
+    isolation : npple.verify.isolation.Isolation
+    norms : dict of dict of float
+        Task -> group -> the norm of the task's gradient (`Influence.norms`): how dark a reached
+        cell is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    matplotlib = _matplotlib()
+    tasks, groups = isolation.tasks, list(isolation.groups)
+    sections, labels = zip(*(_parts(group) for group in groups), strict=True)
+    cells = np.array([[norms[task][group] if isolation.matrix[task][group] == "reached" else np.nan
+                       for group in groups] for task in tasks])
+    with matplotlib.rc_context(STYLE):
+        figure = matplotlib.figure.Figure((2 + 0.4 * len(groups), 2.2 + 0.4 * len(tasks)),
+                                          layout="constrained")
+        axes = figure.subplots()
+        image = axes.pcolormesh(cells, edgecolors="0.85", **_shades(matplotlib, cells))
+        figure.colorbar(image, label="gradient norm", fraction=0.03, pad=0.02)
+        axes.set_xticks(np.arange(len(groups)) + 0.5, labels, rotation=60, ha="right",
+                        rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(tasks)) + 0.5, [f"{task} loss" for task in tasks])
+        axes.tick_params(length=0)
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
+        _sections(axes, sections)
+    return figure
+
+
+def save(figure, file):
+    """Write a figure without its date, so that equal pictures are equal files.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    file : path
+        Ending in .svg, .png or .pdf.
+
+    Raises
+    ------
+    InputError
+        For another ending.
+    FileError
+        If the file cannot be written.
+    """
+    ending = Path(file).suffix
+    require(ending in UNDATED, f"{file}: a picture ends in {', '.join(UNDATED)}")
+    with _matplotlib().rc_context(STYLE), replacing(file) as opened:
+        figure.savefig(opened, format=ending[1:], metadata=UNDATED[ending], dpi=150)
+
+
+def _sections(axes, sections):
+    """A gap between the levels, and each one's name above its columns."""
+    start = 0
+    for name, members in groupby(sections):
+        stop = start + len(list(members))
+        axes.annotate(name, ((start + stop) / 2, 0), (0, 6), textcoords="offset points",
+                      ha="center", weight="bold")
+        axes.axvline(stop, color="white", linewidth=6)
+        start = stop
+
+
+def _parts(group):
+    """What stands above a group's column and below: `level1/a/gate` -> "level 1", "a gate"."""
+    section, _, rest = group.partition("/")
+    if not rest:
+        return "", section
+    section = "towers" if section == "tower" else re.sub(r"^level(\d)", r"level \1", section)
+    return section, rest.replace("/", " ")
+
+
+def _shades(matplotlib, cells):
+    """Logarithmic; the lightest shade is a clear blue, for a norm of 0 too, white only for NaN."""
+    positive = cells[cells > 0] if (cells > 0).any() else np.ones(1)
+    blues = matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256))
+    return {"cmap": matplotlib.colors.ListedColormap(blues),
+            "norm": matplotlib.colors.LogNorm(positive.min(), positive.max(), clip=True)}
+
+
+def _matplotlib():
+    try:
+        import matplotlib.colors
+        import matplotlib.figure
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install 'npple[plot]'") from None
+    return matplotlib
+
+
+# A comparison of architectures (`npple.lab.compare`) --------------------------------------
+
+MARKERS = "osD^v<>PX*hp"
+
+
+def comparison_figures(comparison):
+    """All pictures of a comparison; those of experts and connections are of its first trials.
+
+    Parameters
+    ----------
+    comparison : npple.lab.gains.Comparison
+
+    Returns
+    -------
+    dict of matplotlib.figure.Figure
+        `curves`, and where there is something to see `gains`, `correlation`, `utilization`,
+        `connections`: the figures of these names.
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    first = comparison.results[0]
+    trials = [result for result in comparison.results
+              if (result["data"], result["seed"]) == (first["data"], first["seed"])]
+    figures = {"curves": curves_figure(comparison)}
+    if _gains(comparison):
+        figures["gains"] = gains_figure(comparison)
+    if sum(p is not None for p in comparison.correlations.values()) > 1:
+        figures["correlation"] = correlation_figure(comparison)
+    if any(trial["utilization"] for trial in trials):
+        figures["utilization"] = utilization_figure(trials)
+    if any(trial["connections"] for trial in trials):
+        figures["connections"] = connections_figure(trials)
+    return figures
+
+
+def gains_figure(comparison):
+    """A panel a data set: gain of the first task across, of the second up, with 95 % intervals.
+
+    The axes go through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
+    Each is linear up to its median gain and logarithmic from there, since gains differ widely.
+
+    Parameters
+    ----------
+    comparison : npple.lab.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        gains = _gains(comparison)
+        figure, panels = _panels(len(gains), 3.6, 3.4)
+        looks = _looks(comparison)
+        for axes, (data, pairs) in zip(panels, gains.items()):
+            for architecture, ((x, dx), (y, dy)) in pairs.items():
+                axes.errorbar(x, y, dy, dx, linestyle="", elinewidth=0.6, **looks[architecture])
+            axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
+            axes.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+            for set_scale, bars in zip((axes.set_xscale, axes.set_yscale), zip(*pairs.values())):
+                middle = np.median([abs(gain) for gain, _ in bars]) or 1
+                set_scale("symlog", linthresh=middle, linscale=2)
+            axes.tick_params(axis="x", rotation=60)
+            first, second = list(comparison.tasks[data])[:2]
+            axes.set(title=data, xlabel=f"gain of {first}", ylabel=f"gain of {second}")
+        _legend(figure, panels)
+    return figure
+
+
+def correlation_figure(comparison):
+    """A panel a task: its metric, with 95 % intervals, against the label correlation p.
+
+    Parameters
+    ----------
+    comparison : npple.lab.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        data = {name: p for name, p in comparison.correlations.items() if p is not None}
+        tasks = comparison.tasks[next(iter(data))]
+        figure, panels = _panels(len(tasks), 4, 3)
+        for axes, (task, kind) in zip(panels, tasks.items()):
+            for architecture, look in _looks(comparison).items():
+                points = sorted((data[row.data], *_bar(row.metrics[task]))
+                                for row in comparison.outcomes if row.data in data
+                                and row.architecture == architecture and row.metrics[task])
+                if points:
+                    axes.errorbar(*zip(*points), linewidth=0.8, elinewidth=0.6, **look)
+            name, sign = metric(kind)
+            axes.set(title=task, xlabel="label correlation p", ylabel=name,
+                     yscale="linear" if sign > 0 else "log")  # losses differ by factors
+        _legend(figure, panels)
+    return figure
+
+
+def curves_figure(comparison):
+    """A panel a data set and task: the validation metric by epoch, mean over the seeds.
+
+    Parameters
+    ----------
+    comparison : npple.lab.gains.Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        places = [(data, task) for data, tasks in comparison.tasks.items() for task in tasks]
+        figure, panels = _panels(len(places), 3, 2.4)
+        looks = _looks(comparison)
+        for axes, (data, task) in zip(panels, places):
+            name, _ = metric(comparison.tasks[data][task])
+            for architecture, look in looks.items():
+                curves = [[epoch.get(name) for epoch in result["tasks"][task]["validation"]]
+                          for result in comparison.results if task in result["tasks"]
+                          and (result["data"], result["architecture"]) == (data, architecture)]
+                if curves:
+                    mean = np.mean(np.array(curves, dtype=float), axis=0)
+                    axes.plot(np.arange(1, len(mean) + 1), mean, linewidth=0.8, **look)
+            axes.set(title=f"{data}: {task}", xlabel="epoch", ylabel=f"validation {name}")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        _legend(figure, panels)
+    return figure
+
+
+def utilization_figure(results):
+    """A panel an architecture: mean and deviation of each gate's weight on each of its experts.
+
+    Parameters
+    ----------
+    results : list of dict
+        Of one data set and one seed, from `Comparison.results`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        results = [result for result in results if result["utilization"]]
+        figure, panels = _panels(len(results), 8, 1.8, columns=1)
+        owners = list(dict.fromkeys(entry["group"].split("/")[1] for result in results
+                                    for entry in result["utilization"]))
+        for axes, result in zip(panels, results):
+            at, ticks = 0, {}
+            for into, entries in groupby(result["utilization"], key=lambda entry: entry["into"]):
+                start = at
+                for at, entry in enumerate(entries, start):
+                    owner = entry["group"].split("/")[1]
+                    axes.bar(at, entry["mean"], 0.9, yerr=entry["deviation"],
+                             color=f"C{owners.index(owner)}", label=f"{owner} experts")
+                ticks[(start + at) / 2] = into
+                at += 2  # a gap between gates
+            axes.set_xticks(list(ticks), ticks.values())
+            axes.set(title=result["architecture"], ylabel="weight", ylim=(0, 1))
+        _legend(figure, panels)
+    return figure
+
+
+def connections_figure(results):
+    """A panel an SNR: its sub-networks and tasks, each connection as dark as z, dotted if pruned.
+
+    Parameters
+    ----------
+    results : list of dict
+        Of one data set and one seed, from `Comparison.results`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        results = [result for result in results if result["connections"]]
+        figure, panels = _panels(len(results), 4, 2.6)
+        for axes, result in zip(panels, results):
+            ends = [(_node(entry["group"], 0), _node(entry["into"], 1), entry["z"])
+                    for entry in result["connections"]]
+            names = {}  # level -> the names on it, from top to bottom
+            for low, high, _ in ends:
+                for level, name in (low, high):
+                    names.setdefault(level, {}).setdefault(name, -len(names.get(level, {})))
+            for low, high, z in ends:
+                style = {"alpha": 0.2 + 0.8 * z} if z else {"linestyle": ":", "color": "C3"}
+                axes.plot([low[0], high[0]], [names[level][name] for level, name in (low, high)],
+                          **({"color": "C0", "zorder": 1} | style))
+            for level, heights in names.items():
+                for name, height in heights.items():
+                    axes.text(level, height, name, ha="center", va="center",
+                              bbox={"boxstyle": "round", "facecolor": "white"})
+            axes.set_title(f"{result['architecture']} (dotted: pruned)")
+            axes.margins(0.2)
+            axes.axis("off")
+    return figure
+
+
+def _node(name, above):
+    """`level1/sub2/experts` or a fusion `level1/income` -> its level and name."""
+    level, name = name.split("/")[:2]
+    return int(level.removeprefix("level")) + above, name
+
+
+def _looks(comparison):
+    """Architecture -> its colour, mark and name in the legend, the same in all panels."""
+    names = dict.fromkeys(row.architecture for row in comparison.outcomes)
+    colors = _matplotlib().colormaps["tab20"].colors
+    colors = colors[::2] + colors[1::2]  # the strong ones first
+    return {name: {"color": color, "marker": marker, "markersize": 4, "label": name}
+            for name, color, marker in zip(names, colors, MARKERS)}
+
+
+def _gains(comparison):
+    """Data set -> architecture -> mean and half interval of the gains of the first two tasks."""
+    found = {}
+    for row in comparison.outcomes:
+        gains = list(row.gains.values())[:2]
+        if len(gains) == 2 and all(gains):
+            found.setdefault(row.data, {})[row.architecture] = [_bar(gain) for gain in gains]
+    return found
+
+
+def _bar(estimate):
+    """The mean and half of the interval, 0 where there is none."""
+    return estimate.mean, 0 if estimate.high is None else estimate.high - estimate.mean
+
+
+def _panels(count, width, height, columns=4):
+    """A figure, and its panels row by row; width and height are those of a panel."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = _matplotlib().figure.Figure((width * columns, height * rows + 0.6),
+                                         layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
+def _legend(figure, panels):
+    """One legend for all panels, below them."""
+    entries = {label: handle for axes in panels
+               for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center",
+                  ncols=int(figure.get_figwidth() / 1.7))

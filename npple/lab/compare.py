@@ -1,0 +1,362 @@
+"""Comparing architectures: equal parameters, equal training, several seeds, paired gains.
+
+A trial is one architecture, data set and seed, trained once. Trials know nothing of each other, so
+they run wherever an executor puts them, in any order, with the same results; each result is a
+small JSON file as soon as it is there, and a comparison that was interrupted goes on from these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+
+import npple
+from npple.optimizers import Adam
+from npple.archive import replacing
+from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice, check_count, check_kind, check_number, check_path
+from npple.data import Dataset, synthetic
+from npple.errors import Diverged, FileError, Stopped, require
+from npple.lab.budget import known_options, networks, parameters, sized
+from npple.lab.gains import Comparison
+from npple.lab.inspection import connections, utilization
+from npple.learn.training import Run, _fingerprint, evaluate_model
+
+REFERENCE_WIDTH = 32  # the default budget is that of PLE with experts of this width
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set to compare on.
+
+    Attributes
+    ----------
+    name : str
+    train, test : npple.data.Dataset
+        A tenth of `train` is set aside to choose the best epoch; `test` is only reported.
+    inputs : int or dict
+        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+    tasks : dict of str
+        Task -> "binary", "regression" or "multiclass:K".
+    correlation : float or None
+        The label correlation p of synthetic data.
+    """
+
+    name: str
+    train: Dataset
+    test: Dataset
+    inputs: int | dict
+    tasks: dict
+    correlation: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every network of a comparison is trained, by Adam: the same for all.
+
+    Parameters
+    ----------
+    epochs : int
+        The one with the best validation counts.
+    batch_size : int
+    rate : float
+        Adam's step size.
+
+    Raises
+    ------
+    InputError
+        For a number out of its range.
+    """
+
+    epochs: int = 5
+    batch_size: int = 512
+    rate: float = 3e-3
+
+    def __post_init__(self):
+        check_count("epochs", self.epochs, most=10 ** 9)
+        check_count("batch_size", self.batch_size)
+        check_number("rate", self.rate)
+
+
+def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128, tasks=2, seed=0):
+    """One case for each label correlation; a fifth of the rows is the test.
+
+    Parameters
+    ----------
+    correlations : sequence of float
+        The cosines p between the weight vectors of any two tasks.
+    rows, inputs, tasks : int
+        How many rows, features and tasks each case has.
+    seed : int
+        Of the data and of what becomes the test.
+
+    Returns
+    -------
+    list of Case
+
+    Raises
+    ------
+    InputError
+        For an argument that `npple.learn.synthetic` refuses.
+    """
+    cases = []
+    for p in correlations:
+        data = synthetic(rows, inputs, p, tasks=tasks, seed=seed)
+        kinds = dict.fromkeys(data.targets, "regression")
+        cases.append(Case(f"synthetic p={p:g}", *data.split(0.8, seed), inputs, kinds, float(p)))
+    return cases
+
+
+def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budget=None, levels=2,
+            options=None, training=Training(), executor=None, share=None, out=None, watch=None,
+            stop=None):
+    """Train the architectures on the cases with equal budgets, once for each seed.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        With different names.
+    architectures : sequence of str
+        Of `npple.ARCHITECTURES`. Gains need `single_task` among them.
+    seeds : sequence of int
+        A seed decides initial values, the order of the rows and routing noise. The data and what
+        is set aside of them are the same for all seeds, so gains are paired over seeds.
+    budget : int, optional
+        Parameters of each architecture, embeddings not counted; by default those of PLE with
+        experts of width 32. The widths of the experts are adjusted to it.
+    levels : int
+        Extraction levels; layers of an expert where an architecture has no levels.
+    options : dict, optional
+        Further arguments of builders; each builder is given those it has.
+    training : Training
+    executor : concurrent.futures.Executor, optional
+        Where trials run, for example from `npple.lab.workers.open_workers`; by default
+        here, one by one.
+    share : callable, optional
+        From `open_workers`, with its executor.
+    out : path, optional
+        A folder for the results of trials; those that it holds already are not run again.
+    watch : callable, optional
+        Called with the number of all trials and of those found in `out`; returns what is to be
+        called with each result. `progress` is one.
+    stop : callable, optional
+        Asked after each result whether to end here; then the trials that run are still finished.
+
+    Returns
+    -------
+    npple.lab.gains.Comparison
+
+    Raises
+    ------
+    InputError
+        For arguments that make no comparison.
+    FileError
+        If a result cannot be written.
+    Stopped
+        When `stop` said so; `out` holds what was finished.
+    """
+    _check(cases, architectures, seeds, options, training, out)
+    trials = {}
+    for case in cases:
+        data = [_fingerprint(case.train), _fingerprint(case.test)]
+        size = _reference_size(case, levels, options) if budget is None else budget
+        for name in architectures:
+            models = sized(name, case.inputs, case.tasks, size, levels, options)
+            for seed in seeds:
+                trial = _Trial(case.name, name, models, training, int(seed))
+                trials[trial.key(data)] = trial
+    done = _run(trials, {case.name: case for case in cases}, executor, share, out, watch,
+                stop)
+    kinds = {case.name: case.tasks for case in cases}
+    correlations = {case.name: case.correlation for case in cases}
+    return Comparison(kinds, correlations, [done[key] for key in trials])
+
+
+def progress(total, found, stream=None):
+    """For `watch`: a bar of tqdm on a terminal, elsewhere a line for each result, with time left.
+
+    Parameters
+    ----------
+    total, found : int
+        All trials, and how many of them are there already.
+    stream : file, optional
+        Standard error by default.
+
+    Returns
+    -------
+    callable
+        To be called with each result.
+    """
+    stream = stream or sys.stderr
+    bar = _bar(total, found, stream) if stream.isatty() else None
+    started, count = time.monotonic(), found
+
+    def show(result):
+        nonlocal count
+        count += 1
+        if bar:
+            bar.update()
+            return
+        left = (time.monotonic() - started) / (count - found) * (total - count)
+        print(f"{count}/{total}  {result['data']}  {result['architecture']}  "
+              f"seed {result['seed']}  {result['seconds']:.1f} s  ({_duration(left)} left)",
+              file=stream, flush=True)
+    return show
+
+
+def _bar(total, found, stream):
+    """A bar, or None where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, initial=found, unit="run", file=stream)
+
+
+def _duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+# One trial --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Trial:
+    """One training: all that decides its result, beside the data."""
+
+    case: str
+    architecture: str
+    models: list
+    training: Training
+    seed: int
+
+    def key(self, data):
+        """A name for the result, from everything that decides it; `data` identifies the data."""
+        facts = {"versions": [npple.__version__, np.__version__], "case": self.case,
+                 "architecture": self.architecture, "seed": self.seed, "data": data,
+                 "tables": [model.table.to_dict() for model in self.models],
+                 "training": asdict(self.training)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def run(self, case):
+        """The result, as JSON can hold it; a network for each task where there are several."""
+        started = time.perf_counter()
+        sizes = parameters(self.models)
+        result = {"data": self.case, "architecture": self.architecture, "seed": self.seed,
+                  "parameters": sizes[0], "embeddings": sizes[1],
+                  "tasks": {}, "utilization": [], "connections": [], "diverged": None}
+        train, validation = case.train.split(0.9, 0)
+        for model in self.models:
+            run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed)
+            try:
+                run.train(_only(train, model), _only(validation, model), self.training.epochs)
+            except Diverged as error:
+                result["diverged"] = str(error)
+                break
+            test = _only(case.test, model)
+            for task, metrics in evaluate_model(model, run.best, test).items():
+                result["tasks"][task] = {
+                    "test": metrics, "best_epoch": run.best_epoch["epoch"],
+                    "validation": [entry["validation"][task] for entry in run.history]}
+            result["utilization"] += utilization(model, run.best, test)
+            result["connections"] += connections(model, run.best)
+        return result | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def _only(data, model):
+    """The rows with the targets of the model's tasks alone."""
+    targets, masks = ({task: values[task] for task in model.tasks if task in values}
+                      for values in (data.targets, data.masks))
+    return Dataset(data.x, targets, masks)
+
+
+# All of them ------------------------------------------------------------------------------------
+
+def _run(trials, cases, executor, share, out, watch, stop):
+    """Key -> result of every trial, from the folder `out` or from the executor."""
+    if executor is None:
+        with ThreadPoolExecutor(1) as executor:
+            return _run(trials, cases, executor, share, out, watch, stop)
+    done = {}
+    if out is not None:
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{out}: {error.strerror}, expected a folder to write to") from None
+        done = {key: result for key in trials if (result := _read(_file(out, key)))}
+    show = watch(len(trials), len(done)) if watch else lambda result: None
+    needed = {trial.case for key, trial in trials.items() if key not in done}
+    shared = {name: share(cases[name]) if share else cases[name] for name in needed}
+    futures = {executor.submit(trial.run, shared[trial.case]): key
+               for key, trial in trials.items() if key not in done}
+    try:
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            key = futures[future]
+            done[key] = future.result()
+            if out is not None:
+                with replacing(_file(out, key)) as file:
+                    file.write(json.dumps(done[key]).encode())
+            show(done[key])
+            if stop and stop():
+                _cancel(futures)
+    finally:
+        _cancel(futures)
+    if len(done) < len(trials):
+        raise Stopped(f"stopped with {len(done)} of {len(trials)} results")
+    return done
+
+
+def _cancel(futures):
+    for future in futures:
+        future.cancel()
+
+
+def _file(out, key):
+    return Path(out) / f"trial-{key}.json"
+
+
+def _read(path):
+    """A result, or None where there is none that can be read: its trial is run again."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _reference_size(case, levels, options):
+    return parameters(networks("ple", case.inputs, case.tasks, REFERENCE_WIDTH, levels, options))[0]
+
+
+def _check(cases, architectures, seeds, options, training, out):
+    """Refuse names and seeds that come twice, are none, or options that nobody has."""
+    for what, values in (("cases", cases), ("architectures", architectures), ("seeds", seeds)):
+        check_kind(what, values, Sequence, "a sequence")
+    for case in cases:
+        check_kind("cases", case, Case, "a Case")
+    for name in architectures:
+        check_choice("architectures", name, ARCHITECTURES)
+    for seed in seeds:
+        require(isinstance(seed, Integral) and seed >= 0,
+                f"seeds: integers of at least 0 are needed, got {seed!r}")
+    for what, values in (("cases", [case.name for case in cases]),
+                         ("architectures", architectures), ("seeds", seeds)):
+        require(values and len(set(values)) == len(values),
+                f"{what}: different ones are needed, got {list(values)}")
+    check_kind("training", training, Training, "a Training")
+    check_kind("options", options, (dict, type(None)), "a dict")
+    if out is not None:
+        check_path("out", out)
+    unknown = set(options or ()) - known_options(architectures)
+    require(not unknown, f"options: {sorted(unknown)}, expected some of "
+                         f"{sorted(known_options(architectures))}")

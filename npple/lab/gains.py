@@ -1,0 +1,272 @@
+"""What a comparison found: metrics, gains over single task, and which of them are beyond noise."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from npple.kinds import about
+from npple.lab.inspection import pruned_share
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95 % interval.
+
+    Attributes
+    ----------
+    mean : float
+    low, high : float or None
+        The bounds of the interval; None for a single seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def direction(self):
+        """1 where the whole interval is above 0, -1 where it is below, 0 for what may be noise."""
+        return 0 if self.low is None else int(self.low > 0) - int(self.high < 0)
+
+
+def estimate(values):
+    """The mean of one value a seed, with Student's t interval.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+
+    Returns
+    -------
+    Estimate or None
+        None where a value is missing.
+    """
+    from scipy import stats
+
+    if any(value is None for value in values):
+        return None
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Estimate(mean, None, None)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One architecture on one data set, over all seeds.
+
+    Attributes
+    ----------
+    data, architecture : str
+    parameters, embeddings : int
+        Sizes; embeddings are not counted among the parameters.
+    seconds : float
+        Mean time of a training.
+    diverged : int
+        Seeds whose loss was not finite; then there are no estimates.
+    pruned : float or None
+        Share of the routed connections that are pruned, for models that have such.
+    metrics, gains : dict of Estimate or None
+        By task: the metric, and how much better it is than that of `single_task`: AUC higher, MSE
+        or log-loss lower. None for `single_task` itself, and where it was not trained.
+    mean_gain : Estimate or None
+        Of the mean gain over the tasks, where all have one metric.
+    ple_lead : Estimate or None
+        How much better than this PLE is in the mean over the tasks, under the same condition.
+    """
+
+    data: str
+    architecture: str
+    parameters: int
+    embeddings: int
+    seconds: float
+    diverged: int
+    pruned: float | None
+    metrics: dict
+    gains: dict
+    mean_gain: Estimate | None
+    ple_lead: Estimate | None
+
+    @property
+    def negative_transfer(self):
+        """Whether a task is worse than on its own, beyond noise."""
+        return -1 in self._directions
+
+    @property
+    def seesaw(self):
+        """Whether a task gains and another one loses, both beyond noise."""
+        return {-1, 1} <= self._directions
+
+    @property
+    def _directions(self):
+        return {gain.direction for gain in self.gains.values() if gain}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of `compare`; prints as a table.
+
+    Attributes
+    ----------
+    tasks : dict of dict of str
+        Data set -> task -> kind.
+    correlations : dict of float or None
+        Data set -> label correlation p.
+    results : list of dict
+        One of each trial, in the order of data sets, architectures and seeds: sizes, seconds,
+        metrics on the test rows, validation metrics of each epoch, expert utilization, routed
+        connections.
+    """
+
+    tasks: dict
+    correlations: dict
+    results: list
+
+    @cached_property
+    def outcomes(self):
+        """An `Outcome` for each data set and architecture, in the order of the results."""
+        return [self._outcome(*key) for key in self._groups]
+
+    @cached_property
+    def _groups(self):
+        """(data set, architecture) -> its results, seed by seed."""
+        groups = {}
+        for result in self.results:
+            groups.setdefault((result["data"], result["architecture"]), []).append(result)
+        return groups
+
+    def _outcome(self, data, architecture):
+        results, tasks = self._groups[data, architecture], self.tasks[data]
+        alike = len({metric(kind) for kind in tasks.values()}) == 1
+        return Outcome(
+            data, architecture, results[0]["parameters"], results[0]["embeddings"],
+            seconds=float(np.mean([result["seconds"] for result in results])),
+            diverged=sum(result["diverged"] is not None for result in results),
+            pruned=pruned_share([c for result in results for c in result["connections"]]),
+            metrics={task: estimate(self._values(data, architecture, task)) for task in tasks},
+            gains={task: self._lead(data, architecture, "single_task", [task]) for task in tasks},
+            mean_gain=self._lead(data, architecture, "single_task", tasks) if alike else None,
+            ple_lead=self._lead(data, "ple", architecture, tasks) if alike else None)
+
+    def _values(self, data, architecture, task):
+        """The task's metric for each seed, None where there is none."""
+        name, _ = metric(self.tasks[data][task])
+        return [result["tasks"].get(task, {}).get("test", {}).get(name)
+                for result in self._groups[data, architecture]]
+
+    def _lead(self, data, better, than, tasks):
+        """How much better one architecture is than another, in the mean over the tasks."""
+        if better == than or not {(data, better), (data, than)} <= self._groups.keys():
+            return None
+        leads = []  # task by task, seed by seed
+        for task in tasks:
+            _, sign = metric(self.tasks[data][task])
+            pairs = zip(self._values(data, better, task), self._values(data, than, task),
+                        strict=True)
+            leads.append([None if None in pair else sign * (pair[0] - pair[1]) for pair in pairs])
+        return estimate([None if None in of_seed else np.mean(of_seed) for of_seed in zip(*leads)])
+
+    def to_dict(self):
+        """All of it as plain values, for JSON.
+
+        Returns
+        -------
+        dict
+            `tasks`, `correlations` and `results` as they are, and `outcomes`: each as a dict, with
+            its intervals and the flags `seesaw` and `negative_transfer`.
+        """
+        outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
+                                       "negative_transfer": outcome.negative_transfer}
+                    for outcome in self.outcomes]
+        return {"tasks": self.tasks, "correlations": self.correlations, "outcomes": outcomes,
+                "results": self.results}
+
+    def to_csv(self):
+        """The outcomes as CSV text: a row for each data set, architecture and task.
+
+        Returns
+        -------
+        str
+            With a line of headings first.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("data", "architecture", "parameters", "embeddings", "seconds", "task",
+                         "metric", "mean", "low", "high", "gain", "gain_low", "gain_high",
+                         "negative_transfer", "seesaw"))
+        for row in self.outcomes:
+            for task, found in row.metrics.items():
+                writer.writerow((row.data, row.architecture, row.parameters, row.embeddings,
+                                 round(row.seconds, 3), task, metric(self.tasks[row.data][task])[0],
+                                 *_cells(found), *_cells(row.gains[task]),
+                                 int(row.negative_transfer), int(row.seesaw)))
+        return text.getvalue()
+
+    def __str__(self):
+        return "\n\n".join(self._table(data) for data in self.tasks)
+
+    def _table(self, data):
+        rows = [row for row in self.outcomes if row.data == data]
+        seeds = len(self._groups[data, rows[0].architecture])
+        title = (f"{data}: mean of {seeds} seeds ± half of the 95 % interval; a gain is over "
+                 "single_task, * is beyond noise")
+        heads = [head for task, kind in self.tasks[data].items()
+                 for head in (f"{task} {metric(kind)[0]}", "gain")]
+        lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]
+        for row in rows:
+            numbers = [cell for task in row.metrics for cell in
+                       (_shown(row.metrics[task]), _shown(row.gains[task], gain=True))]
+            lines.append([row.architecture, f"{row.parameters:,}", f"{row.seconds:.1f}", *numbers,
+                          _shown(row.mean_gain, gain=True), _shown(row.ple_lead, gain=True),
+                          _remarks(row)])
+        return "\n".join([title, *_aligned(lines)])
+
+
+def metric(kind):
+    """The metric that gains are about.
+
+    Parameters
+    ----------
+    kind : str
+        Of the task: "binary", "regression" or "multiclass:K".
+
+    Returns
+    -------
+    name : str
+        "auc", "mse" or "logloss".
+    sign : int
+        1 if higher is better, -1 if lower is.
+    """
+    return about(kind).gain
+
+
+def _remarks(row):
+    remarks = {"seesaw": row.seesaw, "negative transfer": row.negative_transfer,
+               f"{row.pruned or 0:.0%} pruned": row.pruned,
+               f"diverged {row.diverged} times": row.diverged}
+    return ", ".join(remark for remark, holds in remarks.items() if holds)
+
+
+def _cells(found):
+    return (found.mean, found.low, found.high) if found else (None,) * 3
+
+
+def _shown(found, gain=False):
+    if found is None:
+        return ""
+    mean = f"{found.mean:+.4f}" if gain else f"{found.mean:.4f}"
+    half = "" if found.low is None else f" ± {found.high - found.mean:.4f}"
+    return mean + half + ("" if not gain else "*" if found.direction else " ")
+
+
+def _aligned(lines):
+    """Columns side by side: the first and the last to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:-1]),
+                       line[-1]]).rstrip() for line in lines]

@@ -1,0 +1,1 @@
+"""Learning from data: files into arrays, and the training loop. Knows no command line."""

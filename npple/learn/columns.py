@@ -1,0 +1,229 @@
+"""Read a CSV file into columns of text; what the text means is for `Schema` to say."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from npple.checks import check_texts, shown
+from npple.errors import FileError, InputError, require
+
+GZIP_MAGIC = b"\x1f\x8b"
+EXPANSION = 200  # times its size that a gzip file may expand to; a table seldom does 30 times
+ANY_EXPANSION = 2**26  # bytes that any may
+
+
+class Texts(Sequence):
+    """A column of texts: each distinct one once, and for each row which one it is.
+
+    It can be read like a list of str and equals one with the same texts. What is done with a
+    column is done once per distinct text.
+
+    Parameters
+    ----------
+    words : list of str
+        Different from each other; some may be in no row.
+    numbers : (n,) array of int
+        Of each row, the place of its text in `words`.
+    """
+
+    def __init__(self, words, numbers):
+        self.words, self.numbers = words, numbers
+
+    @classmethod
+    def of(cls, name, texts):
+        """The same texts, given as a list or tuple; `InputError` names the column `name`."""
+        if isinstance(texts, cls):
+            return texts
+        if not all(map(str.__instancecheck__, texts)):
+            row, text = next((row, text) for row, text in enumerate(texts, start=1)
+                             if not isinstance(text, str))
+            raise InputError(f"column {shown(name)}, row {row}: {shown(text)}, expected a text")
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        numbers = np.fromiter(map(places.__getitem__, texts), np.int32, len(texts))
+        return cls(list(places), numbers)
+
+    @cached_property
+    def distinct(self):
+        """The texts that are in a row, and of each row the place of its text among them."""
+        present = np.unique(self.numbers)
+        places = np.empty(len(self.words), np.intp)
+        places[present] = np.arange(len(present))
+        return [self.words[number] for number in present], places[self.numbers]
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __iter__(self):
+        return map(self.words.__getitem__, self.numbers.tolist())
+
+    def __getitem__(self, rows):
+        if isinstance(rows, slice):
+            return Texts(self.words, self.numbers[rows])
+        return self.words[self.numbers[rows]]
+
+    def __eq__(self, other):
+        listed = isinstance(other, (list, tuple, Texts))
+        return list(self) == list(other) if listed else NotImplemented
+
+    def __repr__(self):
+        return f"<{len(self)} texts, {len(self.distinct[0])} of them distinct>"
+
+
+def read_columns(path, names=None):
+    """Read a CSV file, plain or gzip-compressed, in UTF-8.
+
+    Spaces around a field are dropped. Nothing is skipped: a blank line is an error too.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. Whether it is compressed is seen from its first bytes, not from its name.
+    names : sequence of str, optional
+        The column names of a file without a header; by default the first row holds them.
+
+    Returns
+    -------
+    dict column -> Texts
+        The fields, as many per column, in file order.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is empty or is not text.
+    InputError
+        If a name is empty or comes twice, or a row has not one field per name.
+    """
+    rows = read_rows(path)
+    return as_columns(path, next(rows) if names is None else names, rows)
+
+
+def read_rows(path):
+    """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
+    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
+    text = _text(path)
+    if '"' not in text:  # then a line is a row, and this takes half the time
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+        yield from (line.split(",") if line else [] for line in lines)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise FileError(f"{_quoted(path)}, line {reader.line_num}: {error}") from error
+
+
+def as_columns(path, names, rows):
+    """Turn rows of fields into columns of text without surrounding spaces."""
+    names = [name.strip(" ") for name in check_texts("names", names)]
+    require(names and all(names),
+            f"{_quoted(path)}: names: a column name is missing, expected one each")
+    for name, count in Counter(names).items():
+        require(count == 1, f"{_quoted(path)}: column name {shown(name)} comes {count} times")
+    numbers = _Numbers()
+    fields = chain.from_iterable(_equally_long(path, rows, len(names)))
+    found = np.fromiter(map(numbers.__getitem__, fields), np.int32)  # row after row
+    words = list(numbers.of_text)
+    by_column = np.ascontiguousarray(found.reshape(-1, len(names)).T)
+    return {name: Texts(words, column) for name, column in zip(names, by_column)}
+
+
+def converted(name, texts, convert, expected, dtype):
+    """Convert each text of a column, doing the work once per distinct text.
+
+    Parameters
+    ----------
+    name : str
+        The column, for the error message.
+    texts : Texts
+    convert : callable
+        From a text to its value, or to None if the text cannot be accepted.
+    expected : str
+        What is accepted, for the error message.
+    dtype : dtype
+        Of the result.
+
+    Returns
+    -------
+    (n,) array
+
+    Raises
+    ------
+    InputError
+        Naming the column, the row counted from 1, and the text.
+    """
+    words, places = texts.distinct
+    values = [convert(text) for text in words]
+    if None in values:
+        row = int(np.argmax(np.array([value is None for value in values])[places]))
+        raise InputError(f"column {shown(name)}, row {row + 1}: {shown(texts[row])}, "
+                         f"expected {expected}")
+    return np.array(values, dtype)[places]
+
+
+class _Numbers(dict):
+    """field -> number of its text without surrounding spaces, in the order they first come."""
+
+    def __init__(self):
+        self.of_text = {}
+
+    def __missing__(self, field):
+        number = self.of_text.setdefault(field.strip(" "), len(self.of_text))
+        self[field] = number
+        return number
+
+
+def _text(path):
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            data = _expanded(path, data)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{_quoted(path)}: byte {error.start + 1} is not UTF-8, expected a CSV file"
+        raise FileError(message) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
+    except FileError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{_quoted(path)}: {reason}, expected a readable file") from error
+    if not text.strip():
+        raise FileError(f"{_quoted(path)}: the file is empty, expected a CSV file")
+    if "\0" in text:
+        raise FileError(f"{_quoted(path)}: NUL characters, expected a CSV file, not a binary one")
+    return text
+
+
+def _expanded(path, data):
+    """What a gzip file holds, unless it is a bomb: never much more memory than the limit."""
+    limit = max(EXPANSION * len(data), ANY_EXPANSION)
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        raise FileError(f"{_quoted(path)}: {len(data)} bytes of gzip expand to more than {limit}, "
+                        "expected a CSV file")
+    return text
+
+
+def _equally_long(path, rows, width):
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            place = f"{_quoted(path)}, row {number}"
+            raise InputError(f"{place}: {len(row)} fields, expected {width}")
+        yield row
+
+
+def _quoted(path):
+    return shown(os.fspath(path) if isinstance(path, (str, os.PathLike)) else path)

@@ -1,0 +1,148 @@
+"""Rows ready for a model: features, one target per task, and who has a label at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npple.checks import check_kind, check_number, shown
+from npple.errors import require
+
+
+def check_floating(dtype):
+    """`dtype` as a dtype, if it is one of real floats of this machine's byte order."""
+    try:
+        found = np.dtype(object if dtype is None else dtype)
+    except Exception:  # NumPy parses texts as Python does
+        found = np.dtype(object)
+    fits = found.kind == "f" and found.isnative
+    require(fits, f"dtype is {shown(dtype)}, expected a floating one")
+    return found
+
+
+def streams(seed, count):
+    """`count` independent generators of random numbers, the same for the same seed.
+
+    Raises
+    ------
+    InputError
+        If `seed` is not an integer of at least 0.
+    """
+    known = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0
+    require(known, f"seed is {shown(seed)}, expected an integer of at least 0")
+    return np.random.default_rng(seed).spawn(count)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Features, targets and masks of n rows.
+
+    Parameters
+    ----------
+    x : (n, width) array, or dict column -> (n,) array
+        The features: floats where numeric, integer codes where categorical.
+    targets : dict task -> (n,) array
+        The labels; empty when there are none, as for prediction.
+    masks : dict task -> (n,) bool array
+        True where a row belongs to the task's sample space. A task without a mask has them all.
+
+    Raises
+    ------
+    InputError
+        If there is no feature, the arrays differ in their rows, or a mask is not boolean or
+        has no task.
+    """
+
+    x: np.ndarray | dict
+    targets: dict
+    masks: dict
+
+    def __post_init__(self):
+        features = self.x if isinstance(self.x, dict) else {"x": self.x}
+        require(features, "x: the dataset has no features, expected at least one column")
+        for group, arrays in (("x", features), ("targets", self.targets), ("masks", self.masks)):
+            check_kind(group, arrays, dict, "a dict of arrays")
+            for name, values in arrays.items():
+                rows = isinstance(values, np.ndarray) and values.ndim
+                if not rows or len(values) != len(self):
+                    what = "x" if values is self.x else f"{group}: {shown(name)}"
+                    require(rows, f"{what}: an array of rows is needed, got {shown(values)}")
+                    require(False, f"{what}: {len(values)} rows, expected {len(self)}")
+        for task, mask in self.masks.items():
+            require(task in self.targets,
+                    f"masks: {shown(task)}, expected one of the targets: {shown(list(self.targets))}")
+            require(mask.dtype == bool, f"masks: {shown(task)}: {mask.dtype}, expected bool")
+
+    def __len__(self):
+        return len(next(iter(self.x.values())) if isinstance(self.x, dict) else self.x)
+
+    def take(self, rows):
+        """The dataset of these rows only.
+
+        Parameters
+        ----------
+        rows : slice, or (m,) array of row indices or of booleans
+            A slice gives views of the arrays, an array gives copies.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        InputError
+            If `rows` is neither.
+        """
+        if not isinstance(rows, slice):
+            rows = _indices(rows, len(self))
+        x = _taken(self.x, rows) if isinstance(self.x, dict) else self.x[rows]
+        return Dataset(x, _taken(self.targets, rows), _taken(self.masks, rows))
+
+    def split(self, fraction, seed):
+        """Two random parts without a common row.
+
+        Parameters
+        ----------
+        fraction : float
+            The share of the rows that go to the first part, between 0 and 1.
+        seed : int
+            The same seed gives the same parts.
+
+        Returns
+        -------
+        train, rest : Dataset
+
+        Raises
+        ------
+        InputError
+            If the fraction or the seed cannot be used, or a part would be empty.
+        """
+        require(0 < check_number("fraction", fraction, 0, 1) < 1,
+                f"fraction: {fraction}, expected a number between 0 and 1")
+        count = round(fraction * len(self))
+        enough = 0 < count < len(self)
+        require(enough, f"fraction: {fraction} of {len(self)} rows leaves one of the parts empty")
+        (random,) = streams(seed, 1)
+        order = random.permutation(len(self))
+        return self.take(order[:count]), self.take(order[count:])
+
+
+def _indices(rows, count):
+    """What selects rows, as an array that does select some of `count` rows."""
+    try:
+        indices = np.asarray(rows)
+    except Exception:
+        indices = np.asarray(None)
+    fits = indices.ndim == 1 and indices.dtype.kind in "iub"
+    if fits and indices.dtype == bool:
+        fits = len(indices) == count
+    elif fits and indices.size:
+        fits = -count <= indices.min() and indices.max() < count
+    require(fits, f"rows: {shown(rows)}, expected a slice, indices of {count} rows, or as many "
+                  "booleans")
+    return indices
+
+
+def _taken(arrays, rows):
+    return {name: values[rows] for name, values in arrays.items()}

@@ -1,0 +1,157 @@
+"""Regression tasks whose relatedness is a number one chooses: the data of the MMoE paper."""
+
+import contextlib
+import math
+import sys
+
+import numpy as np
+
+from npple.checks import shown
+from npple.learn.dataset import Dataset, check_floating, streams
+from npple.errors import InputError, require
+
+
+def synthetic(
+    rows, inputs=512, correlation=0.5, tasks=2, sines=10, noise=0.1, scale=1.0, seed=0,
+    dtype=np.float32,
+):
+    """Draw rows of the synthetic regression tasks "task1", "task2", ...
+
+    With x ~ N(0, I) and the vectors w_k of `weights`,
+    `y_k = w_k.x + sum_i sin(alpha_i w_k.x + beta_i) + N(0, noise^2)`,
+    where alpha and beta are standard normal and the same for all tasks.
+
+    Parameters
+    ----------
+    rows, inputs, tasks, sines : int
+        How many rows n, features, tasks and sine terms.
+    correlation : float
+        The cosine p between the weight vectors of any two tasks.
+    noise : float
+        The standard deviation of the noise.
+    scale : float
+        The length c of the weight vectors.
+    seed : int
+        The same seed gives the same functions, and the same first rows, whatever `rows` is.
+    dtype : floating dtype, optional
+        Of features and targets. They are drawn in float64, so it changes nothing but rounding.
+
+    Returns
+    -------
+    Dataset
+        x (n, inputs), targets (n,) for each task, no masks.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of its range; the message says which range.
+
+    References
+    ----------
+    Ma et al., KDD 2018, section 3.2; Tang et al., RecSys 2020, uses inputs=512, sines=10,
+    scale=1.
+    """
+    _check_count("rows", rows, 1)
+    _check_number("noise", noise, 0.0, math.inf)
+    dtype = check_floating(dtype)
+    w = weights(inputs, correlation, tasks, scale, seed)  # (tasks, inputs)
+    with _fitting_memory(rows=rows, inputs=inputs, tasks=tasks, sines=sines):
+        alpha, beta = _waves(sines, seed)
+        random_x, random_noise = streams(seed, 4)[2:]
+        x = random_x.standard_normal((rows, inputs))
+        projected = x @ w.T  # (n, tasks)
+        y = projected + noise * random_noise.standard_normal((rows, tasks))
+        for a, b in zip(alpha, beta):
+            y += np.sin(a * projected + b)
+        largest = np.finfo(dtype).max
+        require(np.abs(y).max() <= largest, f"noise, scale: targets too large for {dtype}")
+        targets = {f"task{k + 1}": y[:, k].astype(dtype) for k in range(tasks)}
+        return Dataset(x.astype(dtype, copy=False), targets, {})
+
+
+def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
+    """The weight vectors behind `synthetic` with the same arguments.
+
+    With orthonormal u_1, u_2, ... drawn at random, `w_1 = c u_1` and
+    `w_2 = c (p u_1 + sqrt(1 - p^2) u_2)`. Further vectors continue this: each has the length c
+    and the cosine p with all before it. That exists only for p >= -1 / (tasks - 1).
+
+    Parameters
+    ----------
+    inputs, tasks : int
+        How many features and tasks.
+    correlation : float
+        The cosine p between any two of the vectors.
+    scale : float
+        Their length c.
+    seed : int
+        The same seed gives the same vectors.
+
+    Returns
+    -------
+    (tasks, inputs) array
+        float64, one weight vector in each row.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of its range; the message says which range.
+
+    References
+    ----------
+    Ma et al., KDD 2018, equations 2 and 3.
+    """
+    _check_count("tasks", tasks, 1)
+    _check_count("inputs", inputs, tasks)
+    _check_number("correlation", correlation, -1 / max(tasks - 1, 1), 1.0)
+    _check_number("scale", scale, 0.0, math.inf)
+    random = streams(seed, 4)[0]
+    with _fitting_memory(inputs=inputs, tasks=tasks):
+        q, r = np.linalg.qr(random.standard_normal((inputs, tasks)))
+        u = (q * np.sign(np.diag(r))).T  # (tasks, inputs); the signs make it unique
+        return scale * _mixture(correlation, tasks) @ u
+
+
+def _mixture(p, tasks):
+    """The lower triangle L (tasks, tasks) for which L L^T has ones on its diagonal, p elsewhere.
+
+    All entries below the diagonal in one column are equal, so one pass over the columns does
+    it; unlike a library's Cholesky it also does p = 1 and p = -1 / (tasks - 1).
+    """
+    mixture = np.zeros((tasks, tasks))
+    used = 0.0  # the squared length that the columns so far take of each later row
+    for k in range(tasks):
+        own = math.sqrt(max(1.0 - used, 0.0))
+        mixture[k, k] = own
+        mixture[k + 1 :, k] = (p - used) / own if own else 0.0
+        used += mixture[-1, k] ** 2
+    return mixture
+
+
+def _waves(sines, seed):
+    """The alpha and beta (sines,) of the sine terms."""
+    _check_count("sines", sines, 0)
+    return streams(seed, 4)[1].standard_normal((sines, 2)).T
+
+
+def _check_count(name, value, least):
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    require(fits, f"{name} is {shown(value)}, expected an integer of at least {least}")
+
+
+def _check_number(name, value, low, high):
+    number = isinstance(value, (int, float, np.integer, np.floating)) and type(value) is not bool
+    fits = number and low <= value <= high and abs(value) <= sys.float_info.max
+    require(fits, f"{name} is {shown(value)}, expected a number from {low} to {high}")
+
+
+@contextlib.contextmanager
+def _fitting_memory(**sizes):
+    """Refuse sizes of arrays that no memory holds, which NumPy says in two ways."""
+    try:
+        yield
+    except (MemoryError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        given = ", ".join(f"{name} {shown(size)}" for name, size in sizes.items())
+        raise InputError(f"{given}: more than the memory holds") from None

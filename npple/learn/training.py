@@ -1,0 +1,454 @@
+"""Training: shuffled mini-batches, validation each epoch, the best parameters kept, checkpoints.
+
+A `Run` is everything a training is at one moment. Its batches follow from the seed and the epoch
+alone, so a run that is saved after any step, loaded and continued gives the same bits as one that
+was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from zlib import crc32
+
+import numpy as np
+
+from npple import archive
+from npple.optimizers import SGD, Adam
+from npple.checks import (check_count, check_kind, check_number, check_params, check_weights,
+                          check_x, first_not_finite, shown)
+from npple.kinds import check_targets
+from npple.learn.dataset import Dataset, check_floating
+from npple.errors import Diverged, FileError, InputError, Stopped, require
+from npple.core.blocks import BLOCK
+from npple.kinds import about, evaluate
+from npple.network import Network, task_weights
+from npple.routing import Gate, Table
+
+FORMAT, VERSION = "npple checkpoint", 1
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema")
+PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data")
+
+
+@dataclass
+class Run:
+    """A training run: model, settings, and how far it has come.
+
+    Attributes
+    ----------
+    model : Network
+    optimizer : Adam or SGD
+    batch_size, seed : int
+    weights, decay : dict of float
+        w_k0 and gamma_k of each task's loss: step t weighs it with w_k0 · gamma_k^t.
+    skip_absent : bool
+        Leave parameters alone in steps where no row belongs to a task that reaches them; otherwise
+        Adam's momentum keeps moving them.
+    dtype : str
+        Of parameters, features and real targets: "float32", "float64" or "longdouble".
+    schema : dict or None
+        How raw columns become features (`npple.data.Schema.to_dict`); kept with the checkpoint.
+    params, state : dict of ndarray
+        The latest parameters and the optimizer's state.
+    best : dict of ndarray
+        The parameters of the epoch with the lowest weighted validation loss.
+    step, epoch, batch : int
+        Updates made; finished epochs; finished batches of the current epoch.
+    history : list of dict
+        For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
+        (task -> metrics) and `score` (the weighted validation loss).
+
+    Raises
+    ------
+    InputError
+        For a setting that cannot be used.
+    """
+
+    model: Network
+    optimizer: Adam | SGD = Adam()
+    batch_size: int = 256
+    seed: int = 0
+    weights: dict | None = None
+    decay: dict = field(default_factory=dict)
+    skip_absent: bool = False
+    dtype: str = "float32"
+    schema: dict | None = None
+
+    def __post_init__(self):
+        self._check_settings()
+        self.weights = check_weights(self.model.table, self.weights)
+        task_weights(self.weights, self.decay, 0)
+        self.params = self.best = self.model.init(self.seed, np.dtype(self.dtype))
+        self.state = self.optimizer.init(self.params)
+        self.step = self.epoch = self.batch = 0
+        self.loss_sum, self.history, self.data = 0.0, [], None
+
+    def _check_settings(self):
+        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
+                           ("skip_absent", bool), ("schema", (dict, type(None)))):
+            value = getattr(self, name)
+            require(isinstance(value, kind), f"{name}: {shown(value)} is not of the right kind")
+        check_count("batch_size", self.batch_size)
+        check_count("seed", self.seed, 0)
+        self.batch_size, self.seed = int(self.batch_size), int(self.seed)
+        self.decay = {task: check_number(f"decay: {shown(task)}", gamma, 0, 1)
+                      for task, gamma in self.decay.items()}
+        self.dtype = check_floating(self.dtype).name
+        require(self.dtype != "float16", "dtype is float16, expected at least float32")
+
+    def train(self, data, validation, epochs, *, patience=None, checkpoint=None, every=None,
+              on_batch=None, on_epoch=None, stop=None):
+        """Train until `epochs` epochs are finished, counting those before a resume.
+
+        Parameters
+        ----------
+        data, validation : npple.data.Dataset
+            Features in the dtype of the run, targets and masks by task.
+        epochs : int
+        patience : int, optional
+            Stop after this many epochs in a row without a better validation score.
+        checkpoint : path, optional
+            Where to save the run, at its start and after each epoch.
+        every : int, optional
+            Save after each `every` steps too.
+        on_batch, on_epoch : callable, optional
+            Called with the run and the number of batches an epoch, or the epoch's history entry.
+        stop : callable, optional
+            Asked after each step whether to end here; what is true is a yes.
+
+        Raises
+        ------
+        InputError
+            For data the model does not take, or other data than the run was started with.
+        Diverged
+            When a loss, a gradient or a parameter is not finite; the run, and its checkpoint, keep
+            what was before that step.
+        Stopped
+            When `stop` said so; the checkpoint holds the run as it is.
+        FileError
+            When the checkpoint cannot be written.
+        """
+        self._check_call(data, validation, epochs, patience, checkpoint, every)
+        batches = -(-len(data) // self.batch_size)
+        if checkpoint and not self.step:
+            self.save(checkpoint)
+        try:
+            while self.epoch < epochs and not self._exhausted(patience):
+                self._steps(data, batches, checkpoint, every, on_batch, stop)
+                self._finish_epoch(validation, batches)
+                if checkpoint:
+                    self.save(checkpoint)
+                if on_epoch:
+                    on_epoch(self.history[-1])
+        except (Diverged, Stopped):
+            if checkpoint:
+                self.save(checkpoint)
+            raise
+
+    def _check_call(self, data, validation, epochs, patience, checkpoint, every):
+        check_count("epochs", epochs, 0, most=10 ** 9)
+        for name, value in (("patience", patience), ("every", every)):
+            if value is not None:
+                check_count(name, value)
+        require(checkpoint is None or isinstance(checkpoint, (str, PathLike)),
+                f"checkpoint: a path is needed, got {shown(checkpoint)}")
+        for name, rows in (("data", data), ("validation", validation)):
+            _check_rows(name, self.model, rows, np.dtype(self.dtype))
+        fingerprint = _fingerprint(data)
+        require(self.data in (None, fingerprint), "data: not the rows this run was started with")
+        self.data = fingerprint
+
+    def _steps(self, data, batches, checkpoint, every, on_batch, stop):
+        """What is left of the epoch's steps."""
+        shuffled = data.take(np.random.default_rng([self.seed, self.epoch]).permutation(len(data)))
+        while self.batch < batches:
+            if stop and stop():
+                raise Stopped(f"stopped after step {self.step}, in epoch {self.epoch + 1}")
+            self._update(shuffled)
+            if checkpoint and every and self.step % every == 0:
+                self.save(checkpoint)
+            if on_batch:
+                on_batch(self, batches)
+
+    def _update(self, shuffled):
+        """One step on the next batch."""
+        start = self.batch * self.batch_size
+        rows = shuffled.take(slice(start, start + self.batch_size))
+        weights = task_weights(self.weights, self.decay, self.step)
+        noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
+        try:
+            loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
+                                                    weights, noise)
+        except Diverged as error:
+            self._diverged(error)
+        if not math.isfinite(self.loss_sum + loss):
+            self._diverged("the sum of losses is not finite")
+        only = None
+        if self.skip_absent:
+            present = [task for task in self.model.tasks
+                       if task not in rows.masks or rows.masks[task].any()]
+            only = self.model.table.reached_parameters(present)
+        with np.errstate(over="ignore", invalid="ignore"):
+            params, state = self.optimizer.step(self.params, grads, self.state, only)
+        if name := first_not_finite(params):
+            self._diverged(f"{name} is not finite after the update")
+        self.params, self.state, self.step, self.batch, self.loss_sum = (
+            params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
+
+    def _diverged(self, what):
+        raise Diverged(f"step {self.step + 1}: {what}; a smaller --rate or --clip 1 may help")
+
+    def _finish_epoch(self, validation, batches):
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                metrics = evaluate_model(self.model, self.params, validation)
+        except Diverged as error:
+            raise Diverged(f"validation after step {self.step}: {error}") from None
+        score = sum(self.weights[task] * metrics[task][about(kind).loss]
+                    for task, kind in self.model.tasks.items() if metrics[task])
+        if not math.isfinite(score):
+            raise Diverged(f"validation after step {self.step}: the loss is not finite")
+        if not self.history or score < min(entry["score"] for entry in self.history):
+            self.best = self.params
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.history.append({"epoch": self.epoch, "loss": self.loss_sum / batches,
+                             "validation": metrics, "score": score})
+        self.loss_sum = 0.0
+
+    @property
+    def best_epoch(self):
+        """The history entry of the best epoch."""
+        return min(self.history, key=lambda entry: entry["score"])
+
+    def _exhausted(self, patience):
+        return (patience is not None and self.history
+                and self.epoch - self.best_epoch["epoch"] >= patience)
+
+    def save(self, path):
+        """Write the run to one file, atomically.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        InputError
+            If `path` is no path.
+        FileError
+            If the file cannot be written.
+        """
+        arrays = {f"{group}/{name}": array for group in ("params", "best", "state")
+                  for name, array in getattr(self, group).items()}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        kind = next(name for name, cls in OPTIMIZERS.items() if type(self.optimizer) is cls)
+        meta = {"table": self.model.table.to_dict(), "settings": settings,
+                "optimizer": {"kind": kind} | asdict(self.optimizer),
+                "progress": {name: getattr(self, name) for name in PROGRESS}}
+        archive.save(path, arrays, meta, format=FORMAT, version=VERSION)
+
+    @classmethod
+    def load(cls, path):
+        """Read a run that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        InputError
+            If `path` is no path.
+        FileError
+            For a file that is missing, damaged, of another kind or version, or whose arrays are
+            not those of its model.
+        """
+        arrays, meta = archive.load(path, format=FORMAT, versions=(VERSION,))
+        try:
+            model = Network(Table.from_dict(meta["table"]))
+            check_params(model.table, _group("params", arrays))  # before it allocates as many
+            optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
+            run = cls(model, optimizer, **{name: meta["settings"][name] for name in SETTINGS})
+            for name, value in _checked_progress(meta["progress"]).items():
+                setattr(run, name, value)
+            for group in ("params", "best", "state"):
+                setattr(run, group, _same_arrays(group, getattr(run, group), arrays))
+        except (InputError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
+                RecursionError, MemoryError) as error:
+            raise FileError(f"{path}: not a usable checkpoint: {shown(error)}") from None
+        return run
+
+
+def evaluate_model(model, params, data, rows=BLOCK):
+    """Each task's metrics on a data set, over the task's own rows.
+
+    Parameters
+    ----------
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+    rows : int
+        How many are run at a time.
+
+    Returns
+    -------
+    dict of dict of float
+        As from `npple.kinds.evaluate`, None where undefined; empty for a task without a row.
+
+    Raises
+    ------
+    InputError
+        For data the model does not take.
+    Diverged
+        For outputs that are not finite.
+    """
+    outputs = predict(model, params, data, rows, raw=True)
+    if name := first_not_finite(outputs):
+        raise Diverged(f"tower/{name} is not finite")
+    _check_rows("data", model, data, check_params(model.table, params))
+    metrics = {}
+    for task, kind in model.tasks.items():
+        own = data.masks.get(task, slice(None))
+        targets = data.targets[task][own]
+        found = evaluate(kind, targets, outputs[task][own]) if len(targets) else {}
+        metrics[task] = {name: None if np.isnan(value) else value for name, value in found.items()}
+    return metrics
+
+
+def predict(model, params, data, rows=BLOCK, raw=False):
+    """Each task's predictions for all rows of a data set: probabilities or values.
+
+    Parameters
+    ----------
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+        Targets are not looked at.
+    rows : int
+        How many are run at a time.
+    raw : bool
+        The towers' outputs (logits) instead.
+
+    Returns
+    -------
+    dict of ndarray
+        By task: (n,), or (n, K) for "multiclass:K".
+
+    Raises
+    ------
+    InputError
+        For data the model does not take, or without a row.
+    """
+    parts = [trace.outputs if raw else trace.predictions
+             for trace in _traces(model, params, data, rows)]
+    return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
+
+
+def gate_weights(model, params, data, rows=BLOCK):
+    """The mean weight that each gate gives each of its experts.
+
+    Parameters
+    ----------
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+        Targets are not looked at.
+    rows : int
+        How many are run at a time.
+
+    Returns
+    -------
+    dict of dict of ndarray
+        Gate's representation, such as `level1/income` -> expert group -> (n,) mean weight of its
+        experts.
+
+    Raises
+    ------
+    InputError
+        For data the model does not take, or without a row.
+    """
+    gates = [row for row in model.table.rows if isinstance(row, Gate)]
+    sums = {gate.name: 0 for gate in gates}
+    for trace in _traces(model, params, data, rows):
+        for gate in gates:
+            weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
+            sums[gate.name] = sums[gate.name] + weights.sum(axis=0, dtype=np.float64)
+    means = {}
+    for gate in gates:
+        stops = np.cumsum([source.count(model.table) for source in gate.sources])
+        parts = np.split(sums[gate.name] / len(data), stops[:-1])
+        means[gate.name] = {source.name: part for source, part in zip(gate.sources, parts)}
+    return means
+
+
+def _traces(model, params, data, rows):
+    """The forward pass of a data set, some rows at a time."""
+    check_kind("data", data, Dataset, "a Dataset")
+    require(len(data), "data: no rows")
+    check_count("rows", rows)
+    for start in range(0, len(data), rows):
+        yield model.forward(params, data.take(slice(start, start + rows)).x)
+
+
+def _check_rows(what, model, data, dtype):
+    """Raise `InputError` unless all of a data set is as the model takes it."""
+    check_kind(what, data, Dataset, "a Dataset")
+    try:
+        _, rows = check_x(model.table, data.x, dtype)
+        check_targets(model.table, data.targets, data.masks, rows, dtype)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+
+
+def _fingerprint(data):
+    """A checksum over all values, so that a run is not resumed on other rows."""
+    columns = data.x if isinstance(data.x, dict) else {"x": data.x}
+    total = len(data)
+    for group in (columns, data.targets, data.masks):
+        for name, values in group.items():
+            total = crc32(np.ascontiguousarray(values).tobytes(), crc32(name.encode(), total))
+    return total
+
+
+def _checked_progress(progress):
+    """How far a saved run had come, if it can have come there."""
+    for name in ("step", "epoch", "batch"):
+        check_count(name, progress[name], 0)
+    require(type(progress["loss_sum"]) is float and math.isfinite(progress["loss_sum"]),
+            f"loss_sum: {shown(progress['loss_sum'])}")
+    require(progress["data"] is None or type(progress["data"]) is int,
+            f"data: {shown(progress['data'])}")
+    history = progress["history"]
+    require(isinstance(history, list) and len(history) == progress["epoch"],
+            f"history: an entry for each of {progress['epoch']} epochs is needed")
+    for number, entry in enumerate(history, start=1):
+        require(entry["epoch"] == number and isinstance(entry["validation"], dict),
+                f"history: entry {number} is {shown(entry)}")
+        for name in ("loss", "score"):
+            check_number(f"history: {name}", entry[name], -math.inf)
+    return {name: progress[name] for name in PROGRESS}
+
+
+def _group(group, arrays):
+    """The arrays of a group, by the names they have in it."""
+    return {name.removeprefix(f"{group}/"): array for name, array in arrays.items()
+            if name.startswith(f"{group}/")}
+
+
+def _same_arrays(group, expected, arrays):
+    """The arrays of a group, if their names, shapes and dtypes are the expected ones."""
+    found = _group(group, arrays)
+    require(found.keys() == expected.keys(), f"{group}: other names than the model's")
+    for name, array in expected.items():
+        require(found[name].shape == array.shape and found[name].dtype == array.dtype,
+                f"{group}/{name}: {found[name].dtype} {found[name].shape}, expected "
+                f"{array.dtype} {array.shape}")
+    name = first_not_finite(found)
+    require(name is None, f"{group}/{name} is not finite")
+    return {name: found[name] for name in expected}

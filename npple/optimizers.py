@@ -1,0 +1,189 @@
+"""Adam and SGD by hand, as pure functions: parameters, gradients, state in; new ones out.
+
+The state is a dictionary of arrays, so saving it and going on continues bit for bit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npple.checks import check_dicts, check_number, check_step, check_texts, shown
+from npple.core.optimizers import adam_update, clipped, sgd_update
+from npple.errors import InputError, require
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015, Algorithm 1), with decoupled weight decay as an option.
+
+        m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g²
+        p = p - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+    Parameters
+    ----------
+    rate : float
+        The step size alpha.
+    beta1, beta2 : float
+        Decay of the first and second moment, in [0, 1).
+    epsilon : float
+        Added outside the square root, after the bias correction.
+    weight_decay : float
+        p loses rate · weight_decay · p each step, before the rest (AdamW, Loshchilov & Hutter
+        2019).
+    clip : float or None
+        Gradients are scaled down together to this norm where their global norm is larger.
+
+    Raises
+    ------
+    InputError
+        For a setting outside its range.
+    """
+
+    rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self):
+        _check_settings(self)
+        for name in ("beta1", "beta2"):
+            require(getattr(self, name) < 1, f"{name} must be below 1, got {getattr(self, name)}")
+
+    def init(self, params):
+        """The state before the first step: `m/name`, `v/name` (zeros), `t/name` (0) for each.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+
+        Returns
+        -------
+        dict of ndarray
+        """
+        return ({f"m/{name}": np.zeros_like(p) for name, p in params.items()}
+                | {f"v/{name}": np.zeros_like(p) for name, p in params.items()}
+                | {f"t/{name}": np.zeros((), np.int64) for name in params})
+
+    def step(self, params, grads, state, only=None):
+        """One update.
+
+        Parameters
+        ----------
+        params, grads : dict of ndarray
+            Equal names, shapes and dtype.
+        state : dict of ndarray
+            From `init` or the last step.
+        only : collection of str, optional
+            The parameters to update; the others keep value, moments and count t. By default all,
+            and then a parameter whose gradient is 0 still moves by its old momentum m.
+
+        Returns
+        -------
+        params, state : dict of ndarray
+            New dictionaries; what came in is left as it was.
+
+        Raises
+        ------
+        InputError
+            For names, shapes or dtypes that do not belong together.
+        """
+        names = _names(params, grads, state, only, moments=("m", "v"))
+        params, state, grads = dict(params), dict(state), clipped(grads, self.clip)
+        for name in names:
+            t = state[f"t/{name}"] + 1
+            params[name], m, v = adam_update(
+                params[name], grads[name], state[f"m/{name}"], state[f"v/{name}"], int(t),
+                self.rate, self.beta1, self.beta2, self.epsilon, self.weight_decay)
+            state |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
+        return params, state
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain gradient descent, p = p - rate g.
+
+    Parameters
+    ----------
+    rate : float
+        The step size.
+    weight_decay : float
+        p loses rate · weight_decay · p each step, before the rest.
+    clip : float or None
+        Gradients are scaled down together to this norm where their global norm is larger.
+
+    Raises
+    ------
+    InputError
+        For a setting outside its range.
+    """
+
+    rate: float = 1e-2
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self):
+        _check_settings(self)
+
+    def init(self, params):
+        """The state before the first step: there is none.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
+        return {}
+
+    def step(self, params, grads, state, only=None):
+        """One update.
+
+        Parameters
+        ----------
+        params, grads : dict of ndarray
+            Equal names, shapes and dtype.
+        state : dict
+            From `init` or the last step: empty.
+        only : collection of str, optional
+            The parameters to update; the others keep their value. By default all.
+
+        Returns
+        -------
+        params, state : dict of ndarray
+            New parameters; what came in is left as it was.
+
+        Raises
+        ------
+        InputError
+            For names, shapes or dtypes that do not belong together.
+        """
+        names = _names(params, grads, state, only)
+        params, grads = dict(params), clipped(grads, self.clip)
+        for name in names:
+            params[name] = sgd_update(params[name], grads[name], self.rate, self.weight_decay)
+        return params, state
+
+
+def _names(params, grads, state, only, moments=()):
+    """The parameters to update, `only` these or all, if everything is there for them."""
+    check_dicts(params=params, grads=grads, state=state)
+    names = list(params) if only is None else check_texts("only", only)
+    for name in names:
+        if name not in params:
+            raise InputError(f"only: {shown(name)} is no parameter")
+    check_step(params, grads, state, names, moments)
+    return names
+
+
+def _check_settings(optimizer):
+    """Settings in their ranges become plain floats: a NumPy scalar would cast the parameters."""
+    for name, value in list(vars(optimizer).items()):
+        if value is not None or name != "clip":
+            value = check_number(name, value)
+            require(value > 0 or name not in ("rate", "clip", "epsilon"), f"{name} must be above 0")
+            object.__setattr__(optimizer, name, value)

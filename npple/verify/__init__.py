@@ -1,0 +1,1 @@
+"""The proofs: gradient checks, isolation four ways, influence, and the random cases they use."""

@@ -1,0 +1,131 @@
+"""A random model with random parameters and data, for gradient checks, isolation and the oracle.
+
+Everything is generic on purpose: no value is zero, symmetric or equal to another, gates are far
+from uniform, so that a mistake has nothing to cancel against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from zlib import crc32
+
+import numpy as np
+
+from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice
+from npple.core.losses import kind_of
+from npple.errors import require
+from npple.kinds import about
+from npple.network import Network
+
+MOST = 1000  # tasks
+KINDS = ("binary", "regression", "multiclass:3")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names."""
+
+    model: Network
+    params: dict
+    x: np.ndarray | dict
+    targets: dict
+    masks: dict
+    weights: dict
+    noise: dict
+
+    @property
+    def batch(self):
+        """What `loss_and_grads` takes after `params`, in this order."""
+        return self.x, self.targets, self.masks, self.weights, self.noise
+
+
+def random_model(name, tasks=3, levels=2):
+    """A small model of an architecture: embeddings, all task kinds, uneven expert counts.
+
+    Parameters
+    ----------
+    name : str
+        A key of `npple.ARCHITECTURES`.
+    tasks : int or dict of str
+        The number of tasks (their kinds take turns), or task -> kind.
+    levels : int
+        Extraction levels, for the architectures that have them.
+
+    Returns
+    -------
+    npple.network.Network
+    """
+    check_choice("model", name, ARCHITECTURES)
+    tasks = tasks if isinstance(tasks, dict) else numbered_tasks(tasks)
+    options = {"levels": levels, "shared_experts": 2, "experts": 4,
+               "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},
+               "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True,
+               "orthogonality": 0.01, "l0": 0.02}
+    builder = ARCHITECTURES[name]
+    known = signature(builder).parameters
+    inputs = {"age": "numeric", "country": (6, 3), "device": (3, 2), "length": "numeric"}
+    return builder(inputs, tasks, **{key: options[key] for key in options if key in known})
+
+
+def numbered_tasks(count):
+    """task1, task2, ... with the kinds of `KINDS` in turn; `InputError` for no or too many."""
+    require(type(count) is int and 0 < count <= MOST,
+            f"tasks: a positive integer up to {MOST} is needed, got {count!r}")
+    return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(count)}
+
+
+def random_case(model, seed=0, batch=8, dtype=np.float64):
+    """Generic parameters and one batch for a model.
+
+    Parameters
+    ----------
+    model : npple.network.Network
+    seed : int
+        At least 0. A parameter depends on it, its name and its shape alone: two models that share
+        a name share its values.
+    batch : int
+        Rows. From two tasks on, every other task is masked: about half of the rows, at least one.
+    dtype : dtype
+        Of parameters, features and regression targets.
+
+    Returns
+    -------
+    Case
+    """
+    rng = np.random.default_rng([seed, batch])
+    table = model.table
+    params = {name: _parameter(name, shape, seed).astype(dtype)
+              for name, shape in model.shapes.items()}
+    if isinstance(table.inputs, int):
+        x = rng.normal(size=(batch, table.inputs)).astype(dtype)
+    else:
+        x = {name: rng.normal(size=batch).astype(dtype) if kind == "numeric"
+             else rng.integers(0, kind[0], batch) for name, kind in table.inputs}
+    targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
+    masks = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
+    weights = {task: rng.uniform(0.5, 2) for task in model.tasks}
+    return Case(model, params, x, targets, masks, weights, model.noise(rng, dtype))
+
+
+def _parameter(name, shape, seed):
+    """Biases in [0.1, 1), embeddings in ±[0.5, 1.5); weights too, scaled to keep variances."""
+    rng = np.random.default_rng([seed, crc32(name.encode())])
+    if name.endswith(("/bias", "/log_alpha")):
+        return rng.uniform(0.1, 1, shape)
+    scale = 1 if name.startswith("embedding/") else np.sqrt(2 / shape[-2])
+    return rng.uniform(0.5, 1.5, shape) * rng.choice([-scale, scale], shape)
+
+
+def _target(kind, rng, batch, dtype):
+    """Targets of a task (batch,)."""
+    drawn = about(kind).draw(kind_of(kind), rng, batch)
+    return drawn.astype(dtype) if drawn.dtype.kind == "f" else drawn
+
+
+def _mask(rng, batch):
+    """About half of the rows (batch,), at least one."""
+    mask = rng.random(batch) < 0.5
+    mask[rng.integers(batch)] = True
+    return mask

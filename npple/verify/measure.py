@@ -1,0 +1,103 @@
+"""The four ways in which isolation is measured, each an argument of its own.
+
+Each takes an `Isolation` with parameters and data, and yields its verdict on every cell of the
+matrix, once or more: (task, group, "isolated" or "reached", the first entry as evidence).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npple.optimizers import SGD, Adam
+from npple.core.losses import kind_of
+from npple.kinds import about
+
+ISOLATED, REACHED = "isolated", "reached"
+
+
+def analytic(isolation, params, x, targets, masks):
+    """The gradient of each task's loss alone."""
+    for task in isolation.tasks:
+        grads = _own_gradients(isolation.model, task, params, x, targets, masks)
+        yield from nonzero(task, isolation.groups, grads)
+
+
+def parameters(isolation, params, x):
+    """The outputs of all tasks, before and after one group's parameters are replaced."""
+    rng = np.random.default_rng(0)
+    replacements = {"other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
+                    "NaN": lambda p: np.full_like(p, np.nan)}
+    before = isolation.model.forward(params, x)
+    for group, names in isolation.groups.items():
+        for what, values in replacements.items():
+            changed = params | {name: values(params[name]) for name in names}
+            after = isolation.model.forward(changed, x)
+            for task in isolation.tasks:
+                yield _changed(task, group, before, after, (f"tower/{task}",), f"{what} in {group}")
+
+
+def labels(isolation, params, x, targets, masks):
+    """The gradients of the joint loss, before and after one task's targets are replaced."""
+    model = isolation.model
+    _, before = model.loss_and_grads(params, x, targets, masks)
+    for task, kind in model.tasks.items():
+        others = {task: _other_targets(kind, np.asarray(targets[task]), (masks or {}).get(task))}
+        _, after = model.loss_and_grads(params, x, targets | others, masks)
+        for group, names in isolation.groups.items():
+            yield _changed(task, group, before, after, names, f"other targets of {task}")
+
+
+def training(isolation, params, x, targets, masks, steps):
+    """The parameters, before and after steps on one task's loss alone."""
+    for optimizer in (SGD(), Adam()):
+        for task in isolation.tasks:
+            after, state = params, optimizer.init(params)
+            for _ in range(steps):
+                grads = _own_gradients(isolation.model, task, after, x, targets, masks)
+                after, state = optimizer.step(after, grads, state)
+            cause = f"{steps} steps of {type(optimizer).__name__} on {task} alone"
+            for group, names in isolation.groups.items():
+                yield _changed(task, group, params, after, names, cause)
+
+
+def _own_gradients(model, task, params, x, targets, masks):
+    """The gradient of one task's loss alone, without penalties, which are no task's."""
+    alone = {other: float(other == task) for other in model.tasks}
+    return model.loss_and_grads(params, x, targets, masks, alone, penalties=False)[1]
+
+
+def _other_targets(kind, y, mask):
+    """Targets that differ from `y` on the task's rows, for all rows."""
+    return about(kind).other(kind_of(kind), y, y if mask is None else y[mask])
+
+
+def nonzero(task, groups, grads):
+    """Each group's verdict by a task's own gradient: is any entry not exactly 0?"""
+    for group, names in groups.items():
+        arrays = {name: np.asarray(0.0 if grads[name] is None else grads[name]) for name in names}
+        yield _verdict(task, group, {name: array != 0 for name, array in arrays.items()},
+                       f"gradient of the {task} loss",
+                       lambda name, at: f"is {arrays[name][at]}")
+
+
+def _changed(task, group, before, after, names, cause):
+    """A group's verdict by arrays from before and after: do the bits of any entry differ?"""
+    return _verdict(task, group, {name: ~same_bits(before[name], after[name]) for name in names},
+                    cause, lambda name, at: f"was {before[name][at]}, is {after[name][at]}")
+
+
+def same_bits(a, b):
+    """Where two arrays hold the same number, the same zero or both NaN."""
+    return (a == b) & (np.signbit(a.real) == np.signbit(b.real)) | (a != a) & (b != b)
+
+
+def _verdict(task, group, moved, cause, values):
+    """A cell that is reached if any entry moved; the first such entry, or the first, as evidence.
+
+    moved: name -> bool array; values(name, index) says what that entry holds
+    """
+    name = next((name for name, where in moved.items() if where.any()), None)
+    found, rest = (REACHED, "") if name else (ISOLATED, ", the others likewise")
+    name = name or next(iter(moved))
+    at = tuple(map(int, np.unravel_index(moved[name].argmax(), moved[name].shape)))
+    return task, group, found, f"{cause}: {name}{list(at)} {values(name, at)}{rest}"

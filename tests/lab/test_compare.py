@@ -1,0 +1,453 @@
+"""Comparisons: equal budgets, results that depend on nothing but what they should, honest gains."""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import npple
+from npple.data import Dataset
+from npple.errors import FileError, InputError, Stopped
+from npple.lab import compare as module
+from npple.lab.budget import networks, parameters, sized
+from npple.lab.compare import Case, Training, compare, progress, synthetic_cases
+from npple.lab.gains import Comparison, estimate
+from npple.lab.inspection import (connections, connections_text, pruned_share, utilization,
+                                          utilization_text)
+from npple.lab.workers import Processes, open_workers
+from npple.draw.plots import comparison_figures, save
+from npple.learn.training import Run, evaluate_model, gate_weights
+
+NAMES = ("single_task", "mmoe", "ple")
+SMALL = {"architectures": NAMES, "seeds": (0, 1), "budget": 2000, "training": Training(2, 64, 0.01)}
+TASKS = {"a": "binary", "b": "regression", "c": "multiclass:3"}
+
+
+def small_cases(rows=400):
+    return synthetic_cases((0.0, 0.5), rows=rows, inputs=4)
+
+
+def mixed_case(rows=200):
+    """Three kinds of task, a mask, columns with embeddings."""
+    random = np.random.default_rng(0)
+    x = {"age": random.standard_normal(rows).astype("float32"),
+         "city": random.integers(0, 5, rows)}
+    noise = random.standard_normal(rows).astype("float32")  # so that training overfits
+    targets = {"a": (x["age"] + noise > 0).astype("float32"), "b": x["age"] + noise,
+               "c": x["city"] % 3}
+    data = Dataset(x, targets, {"b": x["city"] > 0})
+    return Case("mixed", *data.split(0.8, 0), {"age": "numeric", "city": (5, 3)}, TASKS)
+
+
+def untimed(comparison):
+    """The results without what differs from one run to the next."""
+    return [{key: value for key, value in result.items() if key != "seconds"}
+            for result in comparison.results]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return untimed(compare(small_cases(), **SMALL))
+
+
+# Budgets ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", npple.ARCHITECTURES)
+@settings(max_examples=8)
+@given(budget=st.integers(20_000, 200_000), inputs=st.integers(1, 64), levels=st.integers(1, 3),
+       tasks=st.integers(1, 3))
+def test_no_other_width_comes_closer_to_the_budget(name, budget, inputs, levels, tasks):
+    tasks = dict.fromkeys("abc"[:tasks], "regression")
+    found = sized(name, inputs, tasks, budget, levels)
+    width = found[0].table.levels[0].groups[0].units[0]
+    distances = {w: abs(parameters(networks(name, inputs, tasks, w, levels))[0] - budget)
+                 for w in (width - 1, width, width + 1) if w}
+    assert parameters(found)[0] == parameters(networks(name, inputs, tasks, width, levels))[0]
+    assert distances[width] == min(distances.values())
+
+
+@pytest.mark.parametrize("name", npple.ARCHITECTURES)
+def test_all_architectures_have_the_budget_within_a_few_percent(name):
+    tasks = {"a": "regression", "b": "binary"}
+    found = sized(name, {"x": "numeric", "c": (7, 4)}, tasks, 30_000)
+    own = sum(a.size for n in found for k, a in n.init(0).items() if not k.startswith("embedding"))
+    assert abs(own - 30_000) < 0.05 * 30_000
+    assert parameters(found) == (own, 28 * len(found))
+
+
+@pytest.mark.parametrize("name", npple.ARCHITECTURES)
+def test_all_architectures_are_equally_deep(name):
+    model = networks(name, 3, {"a": "regression", "b": "regression"}, 4, levels=3)[0]
+    layers = sum(len(level.groups[0].units) for level in model.table.levels)
+    assert layers == 3
+
+
+def test_a_budget_out_of_reach_is_refused():
+    with pytest.raises(InputError, match="budget: 10 parameters are out of reach of ple"):
+        sized("ple", 4, {"a": "binary"}, 10)
+
+
+def test_options_reach_the_builders_that_have_them():
+    options = {"shared_experts": 3, "tower_units": (5,), "l0": 0.5}
+    ple, = networks("ple", 4, {"a": "binary"}, 8, options=options)
+    snr, = networks("snr_aver", 4, {"a": "binary"}, 8, options=options)
+    assert ple.table.row["level1/shared/experts"].count == 3
+    assert snr.table.towers[0].units == (5,) and snr.table.row["level1/sub1"].penalty == 0.5
+
+
+# What decides a result --------------------------------------------------------------------------
+
+def test_two_processes_give_the_same_bits_as_none(expected):
+    with open_workers(2) as (executor, share):
+        found = compare(small_cases(), executor=executor, share=share, **SMALL)
+    assert untimed(found) == expected
+
+
+def test_a_killed_worker_changes_nothing(expected):
+    killed = []
+
+    def watch(total, found):
+        def kill_one(result):
+            if not killed:
+                killed.append(multiprocessing.active_children()[0])
+                killed[0].kill()
+        return kill_one
+
+    with open_workers(2) as (executor, share):
+        found = compare(small_cases(), executor=executor, share=share, watch=watch, **SMALL)
+    assert killed[0].exitcode == -9
+    assert untimed(found) == expected
+
+
+def test_a_dask_cluster_gives_the_same_bits(expected):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, dashboard_address=None) as cluster:
+        with open_workers(dask=cluster.scheduler_address) as (executor, share):
+            found = compare(small_cases(), executor=executor, share=share, **SMALL)
+    assert untimed(found) == expected
+
+
+def wait_for(path, log):
+    with open(log, "a") as file:
+        file.write("started\n")
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def test_a_worker_that_dies_loses_its_own_call_only(tmp_path):
+    with Processes(2) as executor:
+        other = executor.submit(wait_for, tmp_path / "go", tmp_path / "log")
+        with pytest.raises(InputError, match="3 processes died"):
+            executor.submit(os._exit, 1).result()
+        (tmp_path / "go").touch()
+        other.result()
+    assert (tmp_path / "log").read_text() == "started\n"
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(expected, tmp_path, monkeypatch):
+    def interrupt(total, found):
+        def show(result):
+            if len(list(tmp_path.iterdir())) == 3:
+                raise KeyboardInterrupt
+        return show
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(small_cases(), out=tmp_path, watch=interrupt, **SMALL)
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    seen = []
+    found = compare(small_cases(), out=tmp_path, **SMALL,
+                    watch=lambda *counts: (seen.append(counts), lambda result: None)[1])
+    assert seen == [(12, 3)]
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert untimed(found) == expected
+    monkeypatch.setattr(module._Trial, "run", None)  # a third time, nothing is left to do
+    assert untimed(compare(small_cases(), out=tmp_path, **SMALL)) == expected
+
+
+def test_a_comparison_that_is_asked_to_stop_keeps_what_runs_and_goes_on_later(expected, tmp_path):
+    with pytest.raises(Stopped, match="stopped with .* of 12 results"):
+        compare(small_cases(), out=tmp_path, stop=lambda: True, **SMALL)
+    assert 0 < len(list(tmp_path.iterdir())) < 12
+    assert untimed(compare(small_cases(), out=tmp_path, stop=lambda: False, **SMALL)) == expected
+
+
+def test_a_damaged_result_is_made_again(expected, tmp_path):
+    compare(small_cases(), out=tmp_path, **SMALL)
+    sorted(tmp_path.iterdir())[0].write_text('{"data"')
+    assert untimed(compare(small_cases(), out=tmp_path, **SMALL)) == expected
+
+
+@pytest.mark.parametrize("change", [
+    {"seeds": (2, 3)}, {"training": Training(2, 64, 0.02)}, {"training": Training(1, 64, 0.01)},
+    {"budget": 2500}, {"options": {"tower_units": (8,)}}, {"levels": 1}, "rows"])
+def test_a_result_is_not_taken_for_another(change, tmp_path):
+    compare(small_cases(), out=tmp_path, **SMALL)
+    seen = []
+    cases, change = (small_cases(401), {}) if change == "rows" else (small_cases(), change)
+    compare(cases, out=tmp_path, **SMALL | change,
+            watch=lambda *counts: (seen.append(counts), lambda result: None)[1])
+    assert seen == [(12, 0)]
+
+
+def test_single_task_is_each_task_trained_alone():
+    case = mixed_case()
+    found, = compare([case], ["single_task"], seeds=(3,), budget=2000,
+                     training=Training(8, 32, 0.1)).results
+    train, validation = case.train.split(0.9, 0)
+    together = sized("single_task", case.inputs, TASKS, 2000)
+    width = together[0].table.levels[0].groups[0].units[0]
+    earlier = []  # tasks whose best epoch is not the last
+    for task, kind in TASKS.items():
+        def alone(data):
+            masks = {task: data.masks[task]} if task in data.masks else {}
+            return Dataset(data.x, {task: data.targets[task]}, masks)
+        model = npple.single_task(case.inputs, {task: kind}, expert_units=(width, width))
+        run = Run(model, npple.Adam(0.1), 32, 3)
+        run.train(alone(train), alone(validation), 8)
+        earlier.append(run.best_epoch["epoch"] < 8)
+        metrics = evaluate_model(model, run.best, alone(case.test))
+        assert found["tasks"][task]["test"] == metrics[task]
+    assert any(earlier)
+
+
+# Gains ------------------------------------------------------------------------------------------
+
+def made(scores, kinds=None):
+    """A comparison whose results have these metrics: architecture -> task -> one a seed."""
+    names = {"binary": "auc", "regression": "mse", "multiclass:3": "logloss"}
+    kinds = kinds or dict.fromkeys(next(iter(scores.values())), "binary")
+    results = [{"data": "d", "architecture": name, "seed": seed, "parameters": 9, "embeddings": 0,
+                "seconds": 1.0, "diverged": None, "utilization": [], "connections": [],
+                "tasks": {task: {"test": {names[kinds[task]]: values[seed]}, "best_epoch": 1,
+                                 "validation": [{names[kinds[task]]: values[seed]}]}
+                          for task, values in tasks.items()}}
+               for name, tasks in scores.items()
+               for seed in range(len(next(iter(tasks.values()))))]
+    return Comparison({"d": kinds}, {"d": None}, results)
+
+
+VALUES = st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=2, max_size=6)
+
+
+@given(values=VALUES, kind=st.sampled_from(("binary", "regression", "multiclass:3")))
+def test_a_gain_is_paired_over_seeds_with_scipys_interval(values, kind):
+    alone_a, alone_b, ple_a, ple_b = map(list, zip(*values))
+    _, row = made({"single_task": {"a": alone_a, "b": alone_b}, "ple": {"a": ple_a, "b": ple_b}},
+                  {"a": kind, "b": kind}).outcomes
+    sign = 1 if kind == "binary" else -1
+    for gain, alone, ple in ((row.gains["a"], alone_a, ple_a), (row.gains["b"], alone_b, ple_b)):
+        differences = sign * (np.array(ple) - np.array(alone))
+        half = np.ptp(stats.t.interval(0.95, len(values) - 1, scale=1)) / 2 * (
+            differences.std(ddof=1) / len(values) ** 0.5)
+        assert gain.mean == pytest.approx(differences.mean(), abs=1e-12)
+        assert gain.low == pytest.approx(differences.mean() - half, abs=1e-12)
+        assert gain.high == pytest.approx(differences.mean() + half, abs=1e-12)
+    assert row.mean_gain.mean == pytest.approx((row.gains["a"].mean + row.gains["b"].mean) / 2,
+                                               abs=1e-12)
+
+
+def test_an_interval_is_that_of_a_paired_t_test():
+    alone, ple = [0.7, 0.72, 0.69, 0.71], [0.74, 0.73, 0.75, 0.72]
+    row = made({"single_task": {"a": alone}, "ple": {"a": ple}}).outcomes[1]
+    low, high = stats.ttest_rel(ple, alone).confidence_interval(0.95)
+    assert (row.gains["a"].low, row.gains["a"].high) == pytest.approx((low, high), rel=1e-12)
+
+
+UP, DOWN, NOISE = [0.80, 0.81, 0.82], [0.60, 0.61, 0.62], [0.69, 0.72, 0.72]
+
+
+@pytest.mark.parametrize("a, b, seesaw, negative", [
+    (UP, DOWN, True, True), (DOWN, UP, True, True), (DOWN, NOISE, False, True),
+    (UP, NOISE, False, False), (UP, UP, False, False), (DOWN, DOWN, False, True)])
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_flags_follow_gains_beyond_noise(a, b, seesaw, negative, kind):
+    alone = [0.70, 0.71, 0.72]
+    if kind == "regression":  # what was better is now worse
+        a, b = ([1.41 - value for value in values] for values in (a, b))
+        alone = [1.41 - value for value in alone]
+    row = made({"single_task": {"a": alone, "b": alone}, "mmoe": {"a": a, "b": b}},
+               {"a": kind, "b": kind}).outcomes[1]
+    assert (row.seesaw, row.negative_transfer) == (seesaw, negative)
+
+
+def test_one_seed_has_no_interval_and_no_flag():
+    alone, row = made({"single_task": {"a": [0.9], "b": [0.1]},
+                       "ple": {"a": [0.1], "b": [0.9]}}).outcomes
+    assert row.gains["a"].mean == pytest.approx(-0.8) and row.gains["a"].low is None
+    assert not row.seesaw and not row.negative_transfer and alone.gains == {"a": None, "b": None}
+
+
+def test_the_lead_of_ple_is_over_each_other_architecture():
+    rows = made({"single_task": {"a": [0.5, 0.6]}, "mmoe": {"a": [0.9, 0.9]},
+                 "ple": {"a": [0.8, 0.7]}}).outcomes
+    assert rows[0].ple_lead.mean == pytest.approx(0.2)
+    assert rows[1].ple_lead.mean == pytest.approx(-0.15)
+    assert rows[2].ple_lead is None
+
+
+def test_metrics_of_different_kinds_have_no_mean():
+    comparison = compare([mixed_case()], NAMES, seeds=(0, 1), budget=2000,
+                         training=Training(1, 32))
+    row = comparison.outcomes[-1]
+    assert row.mean_gain is None and set(row.gains) == set(TASKS)
+    for name in ("a auc", "b mse", "c logloss"):
+        assert name in str(comparison)
+
+
+def test_an_undefined_metric_leaves_no_estimate():
+    assert estimate([0.5, None]) is None
+    assert "ple" in str(made({"single_task": {"a": [0.5, 0.5]}, "ple": {"a": [0.5, None]}}))
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_stand():
+    found = compare(small_cases()[:1], **SMALL | {"training": Training(2, 64, 1e30)})
+    assert all(row.diverged == 2 and row.metrics["task1"] is None for row in found.outcomes)
+    assert "diverged 2 times" in str(found)
+
+
+def test_json_and_csv_hold_the_outcomes():
+    found = compare(small_cases(), **SMALL)
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["results"] == found.results
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert len(rows) == len(found.outcomes) * 2
+    for row, outcome in zip(rows[::2], content["outcomes"], strict=True):
+        assert (row["data"], row["architecture"]) == (outcome["data"], outcome["architecture"])
+        assert float(row["mean"]) == outcome["metrics"]["task1"]["mean"]
+        if outcome["architecture"] != "single_task":
+            assert float(row["gain_low"]) == outcome["gains"]["task1"]["low"]
+
+
+# What training made of the models ---------------------------------------------------------------
+
+def test_utilization_is_the_mean_and_deviation_of_each_gates_weights():
+    model = npple.ple(4, {"a": "binary", "b": "binary"}, task_experts={"a": 1, "b": 3})
+    data = synthetic_cases((0.0,), rows=100, inputs=4)[0].train
+    params = model.init(0, np.float32)
+    entries = utilization(model, params, data, rows=33)
+    trace = model.forward(params, data.x)
+    for into, groups in gate_weights(model, params, data).items():
+        own = [entry for entry in entries if entry["into"] == into]
+        weights = trace[f"{into}/gate/weights"].astype(float)
+        assert [e["mean"] for e in own] == pytest.approx(np.concatenate([*groups.values()]))
+        assert [e["deviation"] for e in own] == pytest.approx(weights.std(axis=0), rel=1e-5)
+        assert [(e["group"], e["expert"]) for e in own] == [
+            (group, i + 1) for group, means in groups.items() for i in range(len(means))]
+        assert into in utilization_text(entries)
+
+
+def test_connections_say_which_are_pruned():
+    model = npple.snr_trans(4, {"a": "binary", "b": "binary"}, experts=2)
+    params = model.init(0)
+    params["level1/sub2/route/log_alpha"] = np.array([-9.0, 9.0])
+    found = connections(model, params)
+    assert [(e["group"], e["into"]) for e in found if e["z"] == 0] == [
+        ("level1/sub1/experts", "level1/sub2")]
+    assert pruned_share(found) == 1 / 8
+    assert "pruned: 1 of 8 connections" in connections_text(found)
+    trace = model.forward(params, np.zeros((1, 4)))
+    assert [e["z"] for e in found if e["into"] == "level1/sub2"] == list(
+        trace["level1/sub2/route/z"])
+
+
+@pytest.mark.parametrize("l0, prunes", [(1.0, True), (0.0, False)])
+def test_a_strong_l0_penalty_prunes(l0, prunes):
+    case = small_cases()[0]
+    model = npple.snr_aver(case.inputs, case.tasks, expert_units=(8,), l0=l0)
+    run = Run(model, npple.Adam(0.05), 32)
+    run.train(case.train, case.test, 15)
+    assert (pruned_share(connections(model, run.params)) >= 1 / 3) == prunes
+
+
+def test_the_table_tells_how_much_was_pruned():
+    found = compare(small_cases()[:1], ["ple", "snr_aver"], seeds=(0, 1), budget=2000,
+                    training=Training(1, 32))
+    for result in found.results[2:]:
+        for entry in result["connections"][:6 if result["seed"] else 0]:
+            entry["z"] = 0.0
+    ple, snr = found.outcomes
+    assert (ple.pruned, snr.pruned) == (None, 6 / 48)
+    assert "12% pruned" in str(found)
+
+
+def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
+    found = compare(small_cases(), [*NAMES, "snr_aver"], **{k: v for k, v in SMALL.items()
+                                                            if k != "architectures"})
+    figures, again = comparison_figures(found), comparison_figures(found)
+    assert set(figures) == {"gains", "correlation", "curves", "utilization", "connections"}
+    panels = figures["gains"].axes
+    assert [axes.get_title() for axes in panels] == ["synthetic p=0", "synthetic p=0.5"]
+    for name in ("gains", "utilization"):
+        save(figures[name], tmp_path / "once.svg")
+        save(again[name], tmp_path / "again.svg")
+        assert (tmp_path / "once.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+
+
+# Calling it -------------------------------------------------------------------------------------
+
+def test_progress_counts_what_was_there_already():
+    stream = io.StringIO()
+    show = progress(4, 2, stream)
+    result = {"data": "d", "architecture": "ple", "seed": 1, "seconds": 2.0}
+    show(result)
+    show(result)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("3/4  d  ple  seed 1  2.0 s  (")
+    assert lines[1].endswith("(0 s left)")
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
+    pytest.importorskip("tqdm")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    progress(2, 1, stream)({})
+    assert "1/2" in stream.getvalue()
+
+
+def test_dask_without_the_extra_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="npple\\[dask\\]"), open_workers(dask="tcp://host:1"):
+        pass
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"architectures": ["plee"]}, "architectures: 'plee'"),
+    ({"architectures": ["ple", "ple"]}, "architectures: different ones"),
+    ({"seeds": ()}, "seeds: different ones"),
+    ({"seeds": (-1,)}, "seeds: integers of at least 0"),
+    ({"options": {"width": 3}}, "options:"),
+    ({"options": {"expert_units": (3,)}}, "options:"),
+    ({"budget": 0.5}, "budget: a positive integer")])
+def test_what_makes_no_comparison_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        compare(small_cases(), **SMALL | change)
+
+
+def test_a_training_without_an_epoch_is_refused():
+    with pytest.raises(InputError, match="epochs: an integer from 1 .* is needed, got 0"):
+        Training(epochs=0)
+
+
+def test_results_need_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="expected a folder to write to"):
+        compare(small_cases(), out=tmp_path / "file", **SMALL)
+
+
+def test_cases_of_one_name_are_refused():
+    with pytest.raises(InputError, match="cases: different ones"):
+        compare(small_cases() + small_cases(), **SMALL)
+
+
+def test_workers_must_be_a_positive_number():
+    with pytest.raises(InputError, match="workers: a positive integer"):
+        Processes(0)

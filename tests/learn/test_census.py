@@ -1,0 +1,134 @@
+"""The census format: fields, labels, and the bundled sample."""
+
+import gzip
+from collections import Counter
+from importlib.resources import files
+
+import pytest
+
+from npple.data import Schema, bundled, read_census
+from npple.learn.census import CATEGORICAL, FIELDS, LOG, NUMERIC, ROLES, TASKS
+from npple.errors import InputError
+
+MARITAL, INCOME, WEIGHT = FIELDS.index("marital_stat"), 41, FIELDS.index("instance_weight")
+
+
+def sample_lines():
+    packed = (files("npple.learn") / "census-sample.csv.gz").read_bytes()
+    return gzip.decompress(packed).decode().splitlines()
+
+
+def written(folder, rows):
+    path = folder / "census.csv"
+    path.write_text("".join(", ".join(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of_sample(count):
+    return [line.split(", ") for line in sample_lines()[:count]]
+
+
+def test_the_sample_has_10_000_rows_as_published():
+    lines = sample_lines()
+    assert len(lines) == 10_000
+    assert {line.count(", ") for line in lines} == {41}
+
+
+def test_the_columns_are_features_and_labels_without_the_survey_weight():
+    columns = bundled()
+    assert set(columns) == {*NUMERIC, *CATEGORICAL, *TASKS}
+    assert len(NUMERIC) == 7 and len(CATEGORICAL) == 32
+    assert set(LOG) <= set(NUMERIC)
+
+
+def test_labels_count_as_their_texts_do_in_the_file():
+    text = "\n".join(sample_lines())
+    columns = bundled()
+    assert Counter(columns["income"])["1"] == text.count(", 50000+.")
+    assert Counter(columns["marital"])["1"] == text.count(", Never married, ")
+    assert set(columns["income"]) == set(columns["marital"]) == {"0", "1"}
+
+
+def test_every_feature_stands_under_its_own_name():
+    columns = bundled()
+    row = sample_lines()[17].split(",")
+    for name in (*NUMERIC, *CATEGORICAL):
+        assert columns[name][17] == row[FIELDS.index(name)].strip()
+
+
+def test_columns_without_a_text_of_their_own_stand_at_the_published_places():
+    places = {
+        "det_ind_code": 3, "det_occ_code": 4, "union_member": 14, "mig_same": 29,
+        "mig_prev_sunbelt": 30, "num_emp": 31, "country_father": 33, "country_mother": 34,
+        "country_self": 35, "own_or_self": 37, "vet_question": 38, "vet_benefits": 39,
+    }
+    assert {name: FIELDS.index(name) + 1 for name in places} == places
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("class_worker", "Private"),
+        ("education", "Bachelors degree(BA AB BS)"),
+        ("hs_college", "College or university"),
+        ("major_ind_code", "Retail trade"),
+        ("major_occ_code", "Adm support including clerical"),
+        ("race", "Black"),
+        ("hisp_origin", "Mexican (Mexicano)"),
+        ("sex", "Female"),
+        ("unemp_reason", "Re-entrant"),
+        ("full_or_part_emp", "Full-time schedules"),
+        ("tax_filer_stat", "Joint both under 65"),
+        ("region_prev_res", "Midwest"),
+        ("state_prev_res", "Utah"),
+        ("det_hh_fam_stat", "Nonfamily householder"),
+        ("det_hh_summ", "Child 18 or older"),
+        ("mig_chg_msa", "MSA to MSA"),
+        ("mig_chg_reg", "Different state same division"),
+        ("mig_move_reg", "Different state in West"),
+        ("fam_under_18", "Both parents present"),
+        ("citizenship", "Foreign born- Not a citizen of U S"),
+        ("year", "94"),
+    ],
+)
+def test_a_column_alone_has_the_text_that_belongs_to_it(name, text):
+    assert [column for column, texts in bundled().items() if text in texts] == [name]
+
+
+@pytest.mark.parametrize(
+    "left_out, absent", [([INCOME], {"income"}), ([MARITAL, INCOME], {"income", "marital"})]
+)
+def test_a_file_for_prediction_may_lack_labels(tmp_path, left_out, absent):
+    whole = rows_of_sample(5)
+    kept = [[text for i, text in enumerate(row) if i not in left_out] for row in whole]
+    expected = read_census(written(tmp_path, whole))
+    columns = read_census(written(tmp_path, kept))
+    assert columns == {name: texts for name, texts in expected.items() if name not in absent}
+
+
+@pytest.mark.parametrize("field, text", [(INCOME, "50000"), (INCOME, ""), (MARITAL, "Single")])
+def test_an_unknown_label_text_is_refused(tmp_path, field, text):
+    rows = rows_of_sample(3)
+    rows[1][field] = text
+    message = f"column '{FIELDS[field]}', row 2: '{text}', expected one of"
+    with pytest.raises(InputError, match=message):
+        read_census(written(tmp_path, rows))
+
+
+def test_another_number_of_fields_is_refused(tmp_path):
+    rows = rows_of_sample(2)
+    with pytest.raises(InputError, match="row 2: 41 fields, expected 42"):
+        read_census(written(tmp_path, [rows[0], rows[1][1:]]))
+    with pytest.raises(InputError, match="row 1: 39 fields, expected 42 fields, 41 without"):
+        read_census(written(tmp_path, [row[3:] for row in rows]))
+
+
+def test_the_sample_can_be_learned_and_encoded_whole():
+    columns = bundled()
+    schema = Schema.learn(columns, **ROLES)
+    data = schema.encode(columns)
+    assert len(data) == 10_000 and not data.masks
+    assert list(schema.inputs()) == list(data.x) == [*NUMERIC, *CATEGORICAL]
+    for name in CATEGORICAL:
+        assert data.x[name].min() == 1
+        assert data.x[name].max() == schema.inputs()[name][0] - 1

@@ -1,0 +1,183 @@
+"""read_columns: a CSV file in whatever dress, or one clear line about why not."""
+
+import csv
+import gzip
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npple.data import read_columns
+from npple.learn import columns
+from npple.errors import FileError, InputError
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).map(
+    lambda text: text.strip(" ")
+)
+SIMPLE = st.text("ab1.?-é", min_size=1, max_size=4)  # needs no quotes
+
+
+def tables(cell):
+    """Rows of 2 to 4 cells, all of them equally long."""
+    return st.integers(2, 4).flatmap(
+        lambda width: st.lists(st.lists(cell, min_size=width, max_size=width), min_size=1)
+    )
+
+
+def written(folder, data, name="file.csv"):
+    path = folder / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def by_number(rows):
+    """The columns the rows should become, under the names "0", "1", ..."""
+    return {str(i): [row[i] for row in rows] for i in range(len(rows[0]))}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("columns")
+
+
+@given(rows=tables(CELL), ending=st.sampled_from(["\n", "\r\n"]))
+def test_what_a_csv_writer_quotes_is_read_back(folder, rows, ending):
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=ending).writerows(rows)
+    path = written(folder, text.getvalue())
+    assert read_columns(path, by_number(rows)) == by_number(rows)
+
+
+@given(
+    rows=tables(SIMPLE),
+    comma=st.sampled_from([",", ", ", " ,  "]),
+    ending=st.sampled_from(["\n", "\r\n", "\r", "  \n"]),
+    last=st.booleans(),
+    bom=st.booleans(),
+    zipped=st.booleans(),
+)
+def test_the_dress_of_a_file_does_not_matter(folder, rows, comma, ending, last, bom, zipped):
+    text = ending.join(comma.join(row) for row in rows) + ending * last
+    data = text.encode("utf-8-sig" if bom else "utf-8")
+    path = written(folder, gzip.compress(data) if zipped else data)
+    assert read_columns(path, by_number(rows)) == by_number(rows)
+
+
+@given(rows=tables(SIMPLE))
+def test_one_quoted_field_changes_no_other_field(folder, rows):
+    rows[0][-1] = "x"
+    text = "\n".join(", ".join(row) for row in rows)
+    rows[0][-1] = "x,y"
+    path = written(folder, text.replace("x", '"x,y"'))
+    assert read_columns(path, by_number(rows)) == by_number(rows)
+
+
+@given(text=st.text("ab1, \r\n\x0b\u2028é", min_size=1))
+def test_a_file_without_quotes_is_read_as_the_csv_module_reads_it(folder, text):
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    expected = [[field.strip(" ") for field in row] for row in reader]
+    if text.strip():
+        found = columns.read_rows(written(folder, text))
+        assert [[field.strip(" ") for field in row] for row in found] == expected
+
+
+def test_the_header_is_the_first_row(tmp_path):
+    path = written(tmp_path, "a, b \n1,2\n3,\n")
+    assert read_columns(path) == {"a": ["1", "3"], "b": ["2", ""]}
+
+
+def test_a_file_may_have_a_hundred_thousand_columns(tmp_path):
+    names = [f"c{i}" for i in range(10**5)]
+    path = written(tmp_path, "\n".join([",".join(names), *[",".join("7" for _ in names)] * 2]))
+    assert read_columns(path) == {name: ["7", "7"] for name in names}
+
+
+def test_a_header_alone_gives_empty_columns(tmp_path):
+    assert read_columns(written(tmp_path, "a,b\n")) == {"a": [], "b": []}
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "the file is empty, expected a CSV file"),
+        (b" \r\n\n", "the file is empty, expected a CSV file"),
+        (gzip.compress(b""), "the file is empty, expected a CSV file"),
+        ("a\n\xe9\n".encode("latin-1"), "byte 3 is not UTF-8, expected a CSV file"),
+        ("a\n1\n".encode("utf-16"), "byte 1 is not UTF-8, expected a CSV file"),
+        (b"a\n1\0\n", "NUL characters, expected a CSV file, not a binary one"),
+        (gzip.compress(b"a\n1\n")[:-9], "broken or truncated gzip file"),
+        (gzip.compress(b"a\n1\n")[:-1] + b"!", "broken or truncated gzip file"),
+        (gzip.compress(b"a\n1\n") + b"more", "broken or truncated gzip file"),
+        (gzip.compress(b"")[:10] + b"\xff" * 20, "broken or truncated gzip file"),
+        (b"\x1f\x8b", "broken or truncated gzip file"),
+        (b'a,b\n1,"2\n', "line 2: unexpected end of data"),
+        (b'a,b\n1,"2"3\n', "line 2: ',' expected after '\"'"),
+    ],
+)
+def test_a_file_that_is_not_a_table_of_text_is_refused(tmp_path, data, message):
+    path = written(tmp_path, data)
+    with pytest.raises(FileError) as caught:
+        read_columns(path)
+    assert str(path) in str(caught.value) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", ".", "with\nnewline.csv", "with\0nul"])
+def test_a_path_that_is_no_file_is_refused(tmp_path, name):
+    with pytest.raises(FileError, match=r"^'[^\n]*', expected a readable file$|: .*, expected a"):
+        read_columns(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a,b\n1,2\n1,2,3\n", "row 2: 3 fields, expected 2"),
+        ("a,b\n1\n", "row 1: 1 fields, expected 2"),
+        ("a,b\n1,2\n\n", "row 2: 0 fields, expected 2"),
+        ('a,b\n"1",2\n\n', "row 2: 0 fields, expected 2"),
+        ("a\n1\n\n2\n", "row 2: 0 fields, expected 1"),
+        ("a,a \n1,2\n", "column name 'a' comes 2 times"),
+        ("a, \n1,2\n", "a column name is missing"),
+        ("\na\n", "a column name is missing"),
+    ],
+)
+def test_rows_that_make_no_table_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_columns(written(tmp_path, text))
+
+
+def test_a_message_stays_short_whatever_the_file_holds(tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_columns(written(tmp_path, "a" * 5000 + "," + "a" * 5000))
+    assert len(str(caught.value)) < 200 + len(str(tmp_path))
+
+
+def test_given_names_are_held_to_the_same_rules(tmp_path):
+    path = written(tmp_path, "1,2\n")
+    with pytest.raises(InputError, match="column name 'a' comes 2 times"):
+        read_columns(path, ["a", "a"])
+    with pytest.raises(InputError, match="row 1: 2 fields, expected 3"):
+        read_columns(path, ["a", "b", "c"])
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_expanded(folder, monkeypatch):
+    monkeypatch.setattr(columns, "ANY_EXPANSION", 1000)
+    bomb = gzip.compress(b"a,b\n" * 10**6)  # expands to about 1000 times its size
+    path = written(folder, bomb)
+    with pytest.raises(FileError, match=f"{len(bomb)} bytes of gzip expand to more than"):
+        read_columns(path)
+    monkeypatch.setattr(columns, "EXPANSION", 2000)
+    assert len(read_columns(path, ["a", "b"])["b"]) == 10**6
+
+
+def test_a_hundred_thousand_columns_are_read(folder):
+    names = [f"c{i}" for i in range(10**5)]
+    read = read_columns(written(folder, "\n".join([",".join(names)] + [",".join("1" * 10**5)] * 2)))
+    assert list(read) == names and read["c99999"] == ["1", "1"]
+
+
+@pytest.mark.parametrize("names", [5, "ab", [1, 2], [None]])
+def test_names_are_texts(folder, names):
+    with pytest.raises(InputError, match="names: .*, expected a sequence of texts"):
+        read_columns(written(folder, "1,2\n"), names)

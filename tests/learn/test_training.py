@@ -1,0 +1,208 @@
+"""A run: learns, keeps the best, resumes bit for bit, and refuses what it cannot use."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import npple
+from npple import archive
+from npple.data import Dataset, synthetic
+from npple.learn import training
+from npple.learn.training import Run, evaluate_model, gate_weights, predict
+
+MODEL = npple.ple(6, {"task1": "regression", "task2": "regression"}, levels=2, expert_units=(5,),
+                  tower_units=(3,))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return synthetic(300, inputs=6, correlation=0.5, seed=0).split(0.8, 0)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_training_lowers_the_loss_and_beats_the_mean(rows):
+    run = Run(MODEL, npple.Adam(rate=1e-2), batch_size=32)
+    run.train(*rows, epochs=10)
+    assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]
+    assert run.best_epoch["score"] < sum(y.var() for y in rows[1].targets.values())
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(rows):
+    runs = [Run(MODEL, batch_size=64, seed=seed) for seed in (3, 3, 4)]
+    for run in runs:
+        run.train(*rows, epochs=2)
+    assert same(runs[0].params, runs[1].params) and runs[0].history == runs[1].history
+    assert not same(runs[0].params, runs[2].params)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", [npple.Adam(weight_decay=0.1, clip=1.0), npple.SGD()])
+@pytest.mark.parametrize("stop", [1, 4, 5, 8, 11])
+def test_a_run_interrupted_after_any_step_resumes_bit_for_bit(rows, tmp_path, optimizer, stop):
+    # 240 rows in batches of 50: five steps an epoch; step 5 and 10 end one
+    whole = Run(MODEL, optimizer, batch_size=50, decay={"task1": 0.9})
+    whole.train(*rows, epochs=3)
+
+    def interrupt(run, batches):
+        if run.step == stop:
+            raise Stop
+
+    part = Run(MODEL, optimizer, batch_size=50, decay={"task1": 0.9})
+    with pytest.raises(Stop):
+        part.train(*rows, epochs=3, checkpoint=tmp_path / "c.npz", every=1, on_batch=interrupt)
+    resumed = Run.load(tmp_path / "c.npz")
+    assert resumed.step == stop
+    resumed.train(*rows, epochs=3)
+    assert same(resumed.params, whole.params) and same(resumed.best, whole.best)
+    assert same(resumed.state, whole.state) and resumed.history == whole.history
+
+
+def test_each_epoch_visits_every_row_once_in_another_order(rows):
+    seen = []
+
+    class Spy(npple.SGD):
+        pass
+
+    data = Dataset(np.arange(24, dtype=np.float32)[:, None] * np.ones(6, np.float32),
+                   {task: np.arange(24, dtype=np.float32) for task in MODEL.tasks}, {})
+    run = Run(MODEL, Spy(rate=1e-6), batch_size=5)
+    original = npple.Network.loss_and_grads
+
+    def spy(self, params, x, *rest):
+        seen.append(x[:, 0].tolist())
+        return original(self, params, x, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npple.Network, "loss_and_grads", spy)
+        run.train(data, data, epochs=2)
+    first, second = sum(seen[:5], []), sum(seen[5:], [])
+    assert sorted(first) == sorted(second) == list(range(24)) and first != second
+
+
+def test_best_holds_the_parameters_of_the_best_epoch(rows):
+    run = Run(MODEL, npple.SGD(rate=0.3), batch_size=16)
+    kept = {}
+    run.train(*rows, epochs=6, on_epoch=lambda entry: kept.update({entry["epoch"]: run.params}))
+    best = min(run.history, key=lambda entry: entry["score"])
+    assert same(run.best, kept[best["epoch"]])
+
+
+def test_early_stopping_after_patience_epochs_without_a_better_score(rows):
+    run = Run(MODEL, npple.SGD(rate=1e-30), batch_size=64)  # too small to change a parameter
+    run.train(*rows, epochs=50, patience=3)
+    assert run.epoch == 4 and run.best_epoch["epoch"] == 1
+
+
+def test_a_diverging_run_stops_with_the_parameters_from_before(rows):
+    run = Run(MODEL, npple.SGD(rate=1e30), batch_size=64)
+    with pytest.raises(npple.Diverged, match="step .* is not finite"):
+        run.train(*rows, epochs=5)
+
+
+def masked(rows):
+    masks = {"task2": np.zeros(len(rows), bool)}
+    return Dataset(rows.x, rows.targets, masks)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_skip_absent_leaves_a_task_without_rows_alone(rows, skip):
+    run = Run(MODEL, npple.Adam(), batch_size=64, skip_absent=skip)
+    run.train(*rows, epochs=1)
+    before = run.params
+    run.data = None
+    run.train(masked(rows[0]), rows[1], epochs=2)
+    own = "level2/task2/experts/layer1/weight"
+    assert np.array_equal(run.params[own], before[own]) == skip
+    assert not np.array_equal(run.params["tower/task1/layer1/weight"],
+                              before["tower/task1/layer1/weight"])
+
+
+def test_a_task_without_validation_rows_has_no_metrics(rows):
+    assert evaluate_model(MODEL, MODEL.init(0, np.float32), masked(rows[1]))["task2"] == {}
+
+
+def test_an_undefined_auc_is_none():
+    model = npple.shared_bottom(2, {"a": "binary"})
+    data = Dataset(np.ones((4, 2), np.float32), {"a": np.zeros(4)}, {})
+    assert evaluate_model(model, model.init(0, np.float32), data)["a"]["auc"] is None
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 40))
+def test_predictions_do_not_depend_on_how_many_rows_run_at_a_time(rows):
+    data = Dataset(np.random.default_rng(0).normal(size=(40, 6)), {}, {})
+    params = MODEL.init(0)
+    parts, whole = predict(MODEL, params, data, rows), predict(MODEL, params, data)
+    for task in MODEL.tasks:
+        np.testing.assert_allclose(parts[task], whole[task], rtol=1e-12)
+
+
+def test_gate_weights_are_the_means_of_the_trace(rows):
+    params = MODEL.init(0, np.float32)
+    means = gate_weights(MODEL, params, rows[0], rows=77)
+    trace = MODEL.forward(params, rows[0].x)
+    for name, groups in means.items():
+        found = np.concatenate(list(groups.values()))
+        np.testing.assert_allclose(found, trace[f"{name}/gate/weights"].mean(0), rtol=1e-5)
+        assert found.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_run_is_not_resumed_on_other_rows(rows):
+    run = Run(MODEL, batch_size=64)
+    run.train(*rows, epochs=1)
+    with pytest.raises(npple.InputError, match="not the rows this run was started with"):
+        run.train(rows[0].take(slice(0, 100)), rows[1], epochs=2)
+
+
+# Checkpoints ------------------------------------------------------------------------------------
+
+@pytest.fixture
+def saved(rows, tmp_path):
+    run = Run(MODEL, batch_size=64)
+    run.train(*rows, epochs=1, checkpoint=tmp_path / "c.npz")
+    return tmp_path / "c.npz"
+
+
+def test_a_truncated_checkpoint_is_refused(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(npple.FileError, match="c.npz"):
+        Run.load(saved)
+
+
+def rewrite(path, change):
+    arrays, meta = archive.load(path, format=training.FORMAT, versions=(training.VERSION,))
+    change(arrays, meta)
+    archive.save(path, arrays, meta, format=training.FORMAT, version=training.VERSION)
+
+
+@pytest.mark.parametrize("change", [
+    lambda arrays, meta: arrays.pop("best/tower/task1/layer1/weight"),
+    lambda arrays, meta: arrays.update({"params/extra": np.zeros(2, np.float32)}),
+    lambda arrays, meta: arrays.update({"state/v/tower/task1/layer1/bias": np.zeros(7, "f")}),
+    lambda arrays, meta: arrays.update({"params/tower/task1/layer1/bias": np.zeros(3, "d")}),
+    lambda arrays, meta: arrays["best/tower/task1/layer1/bias"].fill(np.inf),
+    lambda arrays, meta: meta.pop("table"),
+    lambda arrays, meta: meta["table"]["towers"].clear(),
+    lambda arrays, meta: meta["table"]["levels"][0]["groups"][0].update(count=-1),
+    lambda arrays, meta: meta["optimizer"].update(kind="rmsprop"),
+    lambda arrays, meta: meta["settings"].update(batch_size="many"),
+    lambda arrays, meta: meta["progress"].pop("step"),
+], ids=range(11))
+def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
+    rewrite(saved, change)
+    with pytest.raises(npple.FileError, match="not a usable checkpoint"):
+        Run.load(saved)
+
+
+def test_the_meta_data_of_a_checkpoint_is_plain_json(saved):
+    _, meta = archive.load(saved, format=training.FORMAT, versions=(training.VERSION,))
+    assert json.loads(json.dumps(meta))["progress"]["epoch"] == 1
