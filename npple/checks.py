@@ -5,21 +5,31 @@ Messages name the argument, what came and what was expected. Nothing is cast unl
 stay exactly the same (targets of 0 and 1 given as integers, say).
 """
 
+from __future__ import annotations
+
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from npple.errors import InputError, require
+from npple.core.base import Array, Arrays, Codes, Features, Mask
 from npple.core.rows import Route
+from npple.core.table import Table
+from npple.errors import InputError, nearest, require
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
 
 
-def check_dtype(what, dtype):
+def check_dtype(what: str, dtype: DTypeLike) -> None:
     """Raise `InputError` unless the network computes in this dtype."""
     try:
         known = np.dtype(dtype) in FLOATS and dtype is not None
@@ -28,34 +38,35 @@ def check_dtype(what, dtype):
     require(known, f"{what}: {shown(dtype)}, expected one of {KNOWN}")
 
 
-def check_number(what, value, low=0.0, high=float("inf")):
+def check_number(what: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
     """`value` as a float, if it is a finite real number from `low` to `high`."""
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    try:
-        number = number and not isinstance(value, bool) and low <= float(value) <= high
-        number = number and np.isfinite(float(value))
-    except OverflowError:  # an integer beyond all floats
-        number = False
-    bounds = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-    require(number, f"{what} must be a finite number of {bounds}, got {shown(value)}")
-    return float(value)
+    number = math.nan
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond all floats
+            number = float(value)
+    bounds = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+    require(math.isfinite(number) and low <= number <= high,
+            f"{what} must be a finite number of {bounds}, got {shown(value)}")
+    return number
 
 
-def check_count(what, value, least=1, most=None):
-    """Raise `InputError` unless `value` is an integer of at least `least`, and at most `most`."""
+def check_count(what: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """`value` as a plain int, if it is an integer of at least `least`, and at most `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    number = int(value) if whole else least - 1  # type: ignore[call-overload]  # whole
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-    require(whole and value >= least and (most is None or value <= most),
+    require(number >= least and (most is None or number <= most),
             f"{what}: an integer {bounds} is needed, got {shown(value)}")
+    return number
 
 
-def check_kind(what, value, kind, expected):
+def check_kind(what: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
     """Raise `InputError` unless `value` is an instance of `kind`, which is called `expected`."""
     if not isinstance(value, kind):  # only then: to show a value may take long
         raise InputError(f"{what}: {expected} is needed, got {shown(value)}")
 
 
-def first_not_finite(named):
+def first_not_finite(named: Arrays) -> str | None:
     """The name of the first array that is not all finite, or None.
 
     A sum of squares settles it for all of them at once, unless it overflows.
@@ -66,33 +77,35 @@ def first_not_finite(named):
     return next((name for name, a in named.items() if not np.isfinite(a).all()), None)
 
 
-def check_choice(what, value, choices):
+def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
     """Raise `InputError` unless `value` is one of the texts `choices`."""
-    require(isinstance(value, str) and value in choices,
-            f"{what}: {shown(value)}, expected one of {', '.join(choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(nearest(what, value, choices) if isinstance(value, str) else
+                         f"{what}: {shown(value)}, expected one of {', '.join(choices)}")
 
 
-def check_dicts(**given):
+def check_dicts(**given: object) -> None:
     """Raise `InputError` unless each argument is a dict."""
     for what, value in given.items():
         check_kind(what, value, dict, "a dict")
 
 
-def check_path(what, value):
+def check_path(what: str, value: object) -> None:
     """Raise `InputError` unless `value` can name a file or folder."""
     check_kind(what, value, (str, PathLike), "a path")
 
 
-def check_texts(what, values):
+def check_texts(what: str, values: object) -> list[str]:
     """A sequence, or any iterable, of texts as a list."""
-    texts = isinstance(values, Iterable) and not isinstance(values, (str, np.ndarray))
-    texts = list(values) if texts else [None]
+    many = isinstance(values, Iterable) and not isinstance(values, (str, np.ndarray))
+    texts: list[Any] = list(values) if many else [None]  # type: ignore[call-overload]  # many
     require(all(isinstance(text, str) for text in texts),
             f"{what}: {shown(values)}, expected a sequence of texts")
     return texts
 
 
-def check_step(params, grads, state, names, moments=()):
+def check_step(params: Arrays, grads: Arrays, state: Arrays, names: Iterable[str],
+               moments: Sequence[str] = ()) -> None:
     """What one step of an optimizer takes: for each of `names` arrays of one shape and dtype.
 
     `params`, `grads` and `state` are dictionaries; `moments` are the prefixes of the arrays that
@@ -101,36 +114,36 @@ def check_step(params, grads, state, names, moments=()):
     for name, g in grads.items():  # all of them: clipping takes the norm of all
         _check_floats("grads", name, g)
     for name in names:
-        p = params.get(name)
-        _check_floats("params", name, p)
+        p = _check_floats("params", name, params.get(name))
         _check_like("grads", name, grads.get(name), p)
         for moment in moments:
             _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
-        count = state.get(f"t/{name}") if moments else np.int64(0)
+        count: object = state.get(f"t/{name}") if moments else np.int64(0)
         if not (isinstance(count, (np.ndarray, np.int64)) and count.shape == ()
                 and count.dtype.kind == "i" and count >= 0):
             require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
 
 
-def _check_floats(what, name, array):
-    if not is_plain(array) or array.dtype.kind not in "fc":
-        require(False, f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
+def _check_floats(what: str, name: str, array: Array | None) -> Array:
+    if array is None or not is_plain(array) or array.dtype.kind not in "fc":
+        raise InputError(f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
+    return array
 
 
-def _check_like(what, name, array, p):
+def _check_like(what: str, name: str, array: Array | None, p: Array) -> None:
     if array is None:
-        require(False, f"{what}: missing {shown(name)}")
+        raise InputError(f"{what}: missing {shown(name)}")
     if not is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:
-        require(False, f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
+        raise InputError(f"{what}: {shown(name)}: {_shape(array)}, expected {_shape(p)}")
 
 
-def check_params(table, params):
+def check_params(table: Table, params: Arrays) -> np.dtype[np.inexact]:
     """The common dtype of the parameters, if their names and shapes are the table's."""
     require(isinstance(params, dict), f"params: a dict of arrays is needed, got {_kind(params)}")
     missing, extra = table.shapes.keys() - params.keys(), params.keys() - table.shapes.keys()
     require(not missing, f"params: missing {_list(missing)}")
     require(not extra, f"params: not of this model: {_list(extra)}")
-    dtypes = {}
+    dtypes: dict[np.dtype[np.inexact], str] = {}
     for name, shape in table.shapes.items():
         array = params[name]
         if not is_plain(array):
@@ -144,7 +157,7 @@ def check_params(table, params):
     return dtype
 
 
-def check_x(table, x, dtype):
+def check_x(table: Table, x: Features, dtype: np.dtype[np.inexact]) -> tuple[Features, int]:
     """The input as the network takes it and its number of rows; its floats match `dtype`."""
     real = np.zeros(0, dtype).real.dtype
     if isinstance(table.inputs, int):
@@ -153,7 +166,8 @@ def check_x(table, x, dtype):
                 f"x: shape {x.shape}, expected (batch, {table.inputs})")
         _check_features("x", x, real)
         return x, len(x)
-    require(isinstance(x, dict), f"x: a dict of columns is needed, got {_kind(x)}")
+    if not isinstance(x, dict):
+        raise InputError(f"x: a dict of columns is needed, got {_kind(x)}")
     columns = dict(table.inputs)
     missing, extra = columns.keys() - x.keys(), x.keys() - columns.keys()
     require(not missing, f"x: missing columns {_list(missing)}")
@@ -163,14 +177,14 @@ def check_x(table, x, dtype):
     for name, kind in columns.items():
         if x[name].shape != (rows,):
             raise InputError(f"x: {name!r}: shape {x[name].shape}, expected ({rows},)")
-        if kind == "numeric":
+        if isinstance(kind, str):
             _check_features(f"x: {name!r}", x[name], real)
         else:
             _check_codes(f"x: {name!r}", x[name], kind[0])
     return x, rows
 
 
-def check_weights(table, weights):
+def check_weights(table: Table, weights: Mapping[str, float] | None) -> dict[str, float]:
     """The weight of each task as a float; 1 for all where `weights` is None."""
     if weights is None:
         return dict.fromkeys(table.tasks, 1.0)
@@ -181,7 +195,7 @@ def check_weights(table, weights):
     return {task: check_number(f"weights: {task!r}", weights[task]) for task in table.tasks}
 
 
-def check_noise(table, noise, dtype):
+def check_noise(table: Table, noise: Arrays | None, dtype: np.dtype[np.inexact]) -> Arrays:
     """The noise of each `Route` of the table, or {} for none."""
     if noise is None:
         return {}
@@ -200,7 +214,7 @@ def check_noise(table, noise, dtype):
     return noise
 
 
-def _check_features(what, x, real):
+def _check_features(what: str, x: Array | Codes, real: np.dtype[np.floating]) -> None:
     require(x.size, f"{what}: no rows")
     if x.dtype != real:
         raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert with "
@@ -209,10 +223,10 @@ def _check_features(what, x, real):
         finite = np.isfinite(x.sum()) or np.isfinite(x).all()  # a finite sum settles it quickly
     if not finite:
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        require(False, f"{what}: {x[at]} at row {at[0]}; features must be finite")
+        raise InputError(f"{what}: {x[at]} at row {at[0]}; features must be finite")
 
 
-def _check_codes(what, codes, size):
+def _check_codes(what: str, codes: Array | Codes, size: int) -> None:
     require(codes.size, f"{what}: no rows")
     if codes.dtype.kind not in "iu":
         raise InputError(f"{what}: dtype {codes.dtype}, expected integer codes")
@@ -221,7 +235,7 @@ def _check_codes(what, codes, size):
         raise InputError(f"{what}: codes from {low} to {high}, expected 0 to {size - 1}")
 
 
-def check_mask(task, mask, rows):
+def check_mask(task: str, mask: Mask | None, rows: int) -> Mask | None:
     """The sample space of a task as a plain array (rows,) of bool, or None for all rows."""
     if mask is None:
         return None
@@ -231,7 +245,8 @@ def check_mask(task, mask, rows):
     return mask
 
 
-def check_columns(what, given, tasks, all_of_them=False):
+def check_columns(what: str, given: Mapping[str, object], tasks: Mapping[str, str],
+                  all_of_them: bool = False) -> None:
     """Raise `InputError` unless `given` is a dict by task, of `all_of_them` or some."""
     require(isinstance(given, dict), f"{what}: a dict by task is needed, got {_kind(given)}")
     extra = given.keys() - tasks.keys()
@@ -240,29 +255,29 @@ def check_columns(what, given, tasks, all_of_them=False):
     require(not missing, f"{what}: missing {_list(missing)}")
 
 
-def check_array(what, value):
+def check_array(what: str, value: object) -> NDArray[Any]:
     """`value` as a plain array, if it can be one."""
     require(not isinstance(value, _masked()),
             f"{what}: a masked array, expected a plain one: its mask would be lost")
     try:
         return np.asarray(value)
     except Exception as error:  # an object may turn itself into an array, and fail in any way
-        require(False, f"{what}: not an array: {shown(str(error))}")
+        raise InputError(f"{what}: not an array: {shown(str(error))}") from None
 
 
-def is_plain(value):
+def is_plain(value: object) -> TypeGuard[NDArray[Any]]:
     """Whether a value is an array whose operators mean the usual."""
     return type(value) is np.ndarray or (
         isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, *_masked())))
 
 
-def _masked():
+def _masked() -> tuple[type, ...]:
     """The type of masked arrays, if its module was loaded: it takes as long as all of npple."""
     module = sys.modules.get("numpy.ma")
     return (module.MaskedArray,) if module else ()
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A value as an error message shows it: one line, its start is enough."""
     if isinstance(value, np.ndarray):
         return f"an array {value.dtype} {value.shape}"
@@ -273,20 +288,20 @@ def shown(value):
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _shape(value):
+def _shape(value: object) -> str:
     return f"{value.dtype} {value.shape}" if is_plain(value) else _kind(value)
 
 
-def _kind(value):
+def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _list(names):
+def _list(names: Iterable[str]) -> str:
     """Names for a message, the first few of many."""
     names = sorted(map(shown, names))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more or "none"
 
 
-def _dtypes(dtypes):
+def _dtypes(dtypes: Mapping[np.dtype[np.inexact], str]) -> str:
     return ", ".join(f"{dtype} ({name})" for dtype, name in dtypes.items())
