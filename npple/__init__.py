@@ -1,29 +1,59 @@
-"""npple: Progressive Layered Extraction and its relatives, every gradient written by hand."""
+"""npple: Progressive Layered Extraction and its relatives, every gradient written by hand.
+
+A short tour::
+
+    model = npple.ple(inputs=32, tasks={"vtr": "binary", "vcr": "regression"})    build one of twelve
+    params = model.init(seed=0)                                            parameters, by name
+    trace = model.forward(params, x)                                       every intermediate, by name
+    loss, grads = model.loss_and_grads(params, x, targets)                 every gradient, by name
+    adam = npple.Adam(); state = adam.init(params)
+    params, state = adam.step(params, grads, state)                        one step
+
+    npple.gradcheck(model, params, x, targets)       are the gradients right?
+    npple.isolation(model)                           which loss reaches which expert?
+    vectors = npple.oracle.make_vectors(model)       every tensor of a model on one batch, and
+    npple.oracle.check(vectors, candidate)           is the PLE you wrote elsewhere the paper's?
+
+`npple.ARCHITECTURES` lists the builders; `npple.routing` has what a table of one's own is made of;
+`npple.data` and `npple.training` learn from files, as does the command line: `npple --help`.
+"""
 
 from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from npple import ranking
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
                                  customized_sharing, ml_mmoe, mmoe, ple, shared_bottom,
                                  single_task, sluice, snr_aver, snr_trans)
-from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError
-from npple.verify.gradcheck import gradcheck, gradcheck_function, hessian_vector
-from npple.verify.influence import influence
-from npple.verify.isolation import isolation
+from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError, nearest
 from npple.network import Network, Trace, task_weights
 from npple.optimizers import SGD, Adam
+from npple.verify.gradcheck import GradcheckReport, gradcheck, gradcheck_function, hessian_vector
+from npple.verify.influence import Influence, influence
+from npple.verify.isolation import Isolation, isolation
+
+if TYPE_CHECKING:
+    from npple import (archive, core, data, draw, errors, lab, learn, metrics, network, oracle,
+                       ranking, routing, testing, training, verify)
 
 __version__ = "0.1.0"
+MODULES = ("archive", "core", "data", "draw", "errors", "lab", "learn", "metrics", "network",
+           "oracle", "ranking", "routing", "testing", "training", "verify")
+__all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "GradcheckReport",
+           "Influence", "InputError", "Isolation", "Network", "NppleError", "SGD", "Trace",
+           "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch", "customized_sharing",
+           "data", "draw", "errors", "gradcheck", "gradcheck_function", "hessian_vector",
+           "influence", "isolation", "lab", "learn", "metrics", "ml_mmoe", "mmoe", "network",
+           "oracle", "ple", "ranking", "routing", "shared_bottom", "single_task", "sluice",
+           "snr_aver", "snr_trans", "task_weights", "testing", "training", "verify"]
 
-__all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "InputError",
-           "Network", "NppleError", "SGD", "Trace", "asymmetric_sharing", "cgc", "cross_stitch",
-           "customized_sharing", "gradcheck", "gradcheck_function", "hessian_vector", "influence",
-           "isolation", "ml_mmoe", "mmoe", "ple", "ranking", "shared_bottom", "single_task",
-           "sluice", "snr_aver", "snr_trans", "task_weights"]
 
-
-def __getattr__(name):
-    """`npple.oracle` and `npple.testing`, loaded when first asked for."""
-    if name in ("oracle", "testing"):
+def __getattr__(name: str) -> ModuleType:
+    """A part of the package, loaded when first asked for."""
+    if name in MODULES:
         return import_module(f"npple.{name}")
-    raise AttributeError(f"module 'npple' has no attribute {name!r}")
+    raise AttributeError(nearest("no attribute of npple", name, __all__))
+
+
+def __dir__() -> list[str]:
+    return __all__

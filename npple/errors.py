@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from npple.core.base import InputError, NppleError, require
+from npple.core.base import InputError, NppleError, nearest, require
 
 __all__ = ["CheckFailed", "Diverged", "FileError", "InputError", "MappingError", "NppleError",
            "Stopped", "nearest", "require"]
@@ -34,27 +32,3 @@ class CheckFailed(NppleError, AssertionError):
 
     def __init__(self, report: object) -> None:
         Exception.__init__(self, report)  # of as many lines as it takes
-
-
-def nearest(what: str, name: object, choices: Iterable[str]) -> str:
-    """A message for a name that is none: the nearest right one, and all of them if they are few.
-
-    Parameters
-    ----------
-    what : str
-        What the name is called, `task` or `--model`, and where it stands.
-    name : object
-        What came.
-    choices : iterable of str
-        The right names.
-
-    Returns
-    -------
-    str
-        "task: 'vrt', did you mean 'vtr'? expected one of vtr, vcr"
-    """
-    from difflib import get_close_matches
-    known = list(choices)
-    near = get_close_matches(str(name), known, 1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{what}: {name!r:.80}, {guess}expected one of {', '.join(known)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Cache: TypeAlias = Any  # what a forward keeps for its backward: each pair knows its own
 
 LONGEST = 1000  # characters of a message
+MOST = 20  # names in a message
 
 
 class NppleError(Exception):
@@ -46,3 +47,28 @@ def require(condition: object, message: str) -> None:
     """Raise `InputError(message)` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def nearest(what: str, name: object, choices: Iterable[str]) -> str:
+    """A message for a name that is none: the nearest right one, and the first right ones.
+
+    Parameters
+    ----------
+    what : str
+        What the name is called, `task` or `--model`, and where it stands.
+    name : object
+        What came.
+    choices : iterable of str
+        The right names.
+
+    Returns
+    -------
+    str
+        "task: 'vrt', did you mean 'vtr'? expected one of vtr, vcr"
+    """
+    from difflib import get_close_matches
+    known = list(choices)
+    near = get_close_matches(str(name), known, 1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
+    return f"{what}: {name!r:.80}, {guess}expected one of {', '.join(known[:MOST])}{more}"

@@ -15,7 +15,8 @@ from typing import cast
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Cache, Codes, Features, Gradients, Masks, Targets
+from npple.core.base import (Array, Arrays, Cache, Codes, Features, Gradients, Masks, Targets,
+                             nearest)
 from npple.core.losses import kind_of, loss_backward, loss_forward
 from npple.core.ops import embedding_backward, embedding_forward, side_by_side
 from npple.core.rows import Row
@@ -39,7 +40,12 @@ class Trace(Mapping[str, Array]):
         self.table, self.tensors, self.caches = table, tensors, caches
 
     def __getitem__(self, name: str) -> Array:
+        if name not in self.tensors:
+            raise KeyError(nearest("tensor", name, self.tensors))
         return self.tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
