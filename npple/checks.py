@@ -66,7 +66,7 @@ def check_kind(what: str, value: object, kind: type | tuple[type, ...], expected
         raise InputError(f"{what}: {expected} is needed, got {shown(value)}")
 
 
-def first_not_finite(named: Arrays) -> str | None:
+def first_not_finite(named: Mapping[str, Array | float]) -> str | None:
     """The name of the first array that is not all finite, or None.
 
     A sum of squares settles it for all of them at once, unless it overflows.
@@ -104,8 +104,8 @@ def check_texts(what: str, values: object) -> list[str]:
     return texts
 
 
-def check_step(params: Arrays, grads: Arrays, state: Arrays, names: Iterable[str],
-               moments: Sequence[str] = ()) -> None:
+def check_step(params: Arrays, grads: Arrays, state: Mapping[str, Array | Codes],
+               names: Iterable[str], moments: Sequence[str] = ()) -> None:
     """What one step of an optimizer takes: for each of `names` arrays of one shape and dtype.
 
     `params`, `grads` and `state` are dictionaries; `moments` are the prefixes of the arrays that
@@ -124,13 +124,13 @@ def check_step(params: Arrays, grads: Arrays, state: Arrays, names: Iterable[str
             require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
 
 
-def _check_floats(what: str, name: str, array: Array | None) -> Array:
-    if array is None or not is_plain(array) or array.dtype.kind not in "fc":
+def _check_floats(what: str, name: str, array: object) -> Array:
+    if not is_plain(array) or array.dtype.kind not in "fc":
         raise InputError(f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
     return array
 
 
-def _check_like(what: str, name: str, array: Array | None, p: Array) -> None:
+def _check_like(what: str, name: str, array: object, p: Array) -> None:
     if array is None:
         raise InputError(f"{what}: missing {shown(name)}")
     if not is_plain(array) or array.shape != p.shape or array.dtype != p.dtype:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
                           check_number, check_params, check_weights, check_x, first_not_finite)
-from npple.core.base import Array, Arrays, Cache, Features, Masks, Shapes, Targets
+from npple.core.base import Array, Arrays, Features, Gradients, Masks, Shapes, Targets
 from npple.core.blocks import each_block
 from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
                                penalty_backward, penalty_forward)
@@ -22,6 +23,7 @@ from npple.kinds import check_targets
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+MOST = 25  # rows that are shown
 __all__ = ["Network", "Trace", "task_weights"]
 
 
@@ -36,6 +38,16 @@ class Network:
     """
 
     table: Table
+
+    def __repr__(self) -> str:
+        """The rows, a line each; of a large model the first ones."""
+        size = sum(prod(shape) for shape in self.shapes.values())
+        lines = [f"{row.name:36} {type(row).__name__:8} reads {', '.join(row.inputs())}"
+                 for row in self.table.rows]
+        shown = lines[:MOST] + [f"... and {len(lines) - MOST} more rows"] * (len(lines) > MOST)
+        tasks = ", ".join(f"{task} ({kind})" for task, kind in self.tasks.items())
+        return "\n".join([f"Network of {size:,} parameters for {len(self.tasks)} tasks: {tasks:.200}",
+                          *(line if len(line) <= 100 else f"{line[:96]} ..." for line in shown)])
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -139,19 +151,13 @@ class Network:
 
         Parameters
         ----------
-        params : dict of ndarray
-            As from `init`.
-        x : ndarray (batch, width), or dict of ndarray (batch,)
-            Features in the precision of the parameters; with columns, numeric ones as floats and
-            categorical ones as integer codes.
+        params, x, noise
+            As in `forward`.
         targets : dict of ndarray (batch,)
             By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
         masks : dict of bool ndarray (batch,), optional
             The sample space of a task: False where a row is not the task's; its target there may
             be anything. Tasks not named have all rows.
-        noise : dict of ndarray, optional
-            As from `noise`, for models with routing variables: one draw for the whole batch. By
-            default there is none, as at inference.
 
         Returns
         -------
@@ -164,13 +170,14 @@ class Network:
         Diverged
             For a loss that is not finite; names the first tensor that is not.
         """
-        def run(trace, targets, masks, shares):
-            found = {task: value.item() * shares[task]
+        def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
+                ) -> dict[str, float]:
+            found = {task: float(value) * shares[task]
                      for task, (value, _) in losses(trace, targets, masks).items()}
             _require_finite(found, trace)
             return found
 
-        total = {}
+        total: dict[str, float] = {}
         each_block(run, lambda found: add_up(total, found.items()),
                    *self._checked(params, x, targets, masks, noise))
         _require_finite(total)
@@ -184,21 +191,10 @@ class Network:
 
         Parameters
         ----------
-        params : dict of ndarray
-            As from `init`.
-        x : ndarray (batch, width), or dict of ndarray (batch,)
-            Features in the precision of the parameters; with columns, numeric ones as floats and
-            categorical ones as integer codes.
-        targets : dict of ndarray (batch,)
-            By task: 0 or 1 for "binary", real for "regression", classes from 0 for "multiclass:K".
-        masks : dict of bool ndarray (batch,), optional
-            The sample space of a task: False where a row is not the task's; its target there may
-            be anything. Tasks not named have all rows.
+        params, x, targets, masks, noise
+            As in `task_losses`.
         weights : dict of float, optional
             w_k for every task; 1 by default. A task's own gradient: its weight 1, the others 0.
-        noise : dict of ndarray, optional
-            As from `noise`, for models with routing variables: one draw for the whole batch. By
-            default there is none, as at inference.
         penalties : bool
             Whether to add the penalties that the table has (sluice, SNR); no other model has any.
 
@@ -215,33 +211,36 @@ class Network:
         Diverged
             For a loss or a gradient that is not finite; names the first tensor that is not.
         """
-        weights = check_weights(self.table, weights)
+        factors = check_weights(self.table, weights)
+        total: Array | float = 0.0
+        found: dict[str, Array] = {}
 
-        def run(trace, targets, masks, shares):
-            shares = {task: weights[task] * share for task, share in shares.items()}
-            loss, starts = joint_loss(trace, targets, masks, shares)
+        def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
+                ) -> tuple[Array | float, Gradients]:
+            own = {task: factors[task] * share for task, share in shares.items()}
+            loss, starts = joint_loss(trace, targets, masks, own)
             _require_finite({"loss": loss}, trace)
-            found = backward(trace, starts, self.unread)
-            return loss, [(name, found[name]) for name in params if name in found]
+            grads = backward(trace, starts, self.unread)
+            return loss, iter([(name, grads[name]) for name in params if name in grads])
 
-        def take(result):
-            nonlocal loss
-            loss = loss + result[0]
-            add_up(grads, result[1])
+        def take(result: tuple[Array | float, Gradients]) -> None:
+            nonlocal total
+            total = total + result[0]
+            add_up(found, result[1])
 
-        loss, grads = 0.0, {}
         batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             each_block(run, take, *batch)
             if penalties:
                 value, caches = penalty_forward(self.table, params)
                 take((value, penalty_backward(caches)))
-        grads = {name: grads[name] if name in grads else np.zeros_like(array)
+        grads = {name: found[name] if name in found else np.zeros_like(array)
                  for name, array in params.items()}
-        _require_finite({"loss": loss, **{f"grad/{name}": g for name, g in grads.items()}})
-        return np.asarray(loss).item(), grads
+        _require_finite({"loss": total, **{f"grad/{name}": g for name, g in grads.items()}})
+        return np.asarray(total).item(), grads
 
-    def _checked(self, params, x, targets, masks, noise):
+    def _checked(self, params: Arrays, x: Features, targets: Targets, masks: Masks | None,
+                 noise: Arrays | None) -> tuple[Table, Arrays, Features, Targets, Masks, Arrays]:
         """The arguments of `each_block`."""
         dtype = check_params(self.table, params)
         x, rows = check_x(self.table, x, dtype)
@@ -249,10 +248,10 @@ class Network:
         return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
 
 
-def _require_finite(named, trace={}):
+def _require_finite(named: Mapping[str, Array | float], trace: Arrays | None = None) -> None:
     """Raises `Diverged` if not all of `named` is finite, with the first tensor that is not."""
     if name := first_not_finite(named):
-        raise Diverged(f"{first_not_finite(trace) or name} is not finite")
+        raise Diverged(f"{first_not_finite(trace or {}) or name} is not finite")
 
 
 def task_weights(initial: Mapping[str, float], decay: Mapping[str, float], step: int

@@ -3,13 +3,21 @@
 The state is a dictionary of arrays, so saving it and going on continues bit for bit.
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from npple.checks import check_dicts, check_number, check_step, check_texts, shown
+from npple.core.base import Array, Arrays, Codes
 from npple.core.optimizers import adam_update, clipped, sgd_update
 from npple.errors import InputError, require
+
+
+State: TypeAlias = Mapping[str, Array | Codes]  # moments and counts
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,12 @@ class Adam:
     weight_decay: float = 0.0
     clip: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_settings(self)
         for name in ("beta1", "beta2"):
             require(getattr(self, name) < 1, f"{name} must be below 1, got {getattr(self, name)}")
 
-    def init(self, params):
+    def init(self, params: Arrays) -> dict[str, Array | Codes]:
         """The state before the first step: `m/name`, `v/name` (zeros), `t/name` (0) for each.
 
         Parameters
@@ -62,11 +70,11 @@ class Adam:
         -------
         dict of ndarray
         """
-        return ({f"m/{name}": np.zeros_like(p) for name, p in params.items()}
-                | {f"v/{name}": np.zeros_like(p) for name, p in params.items()}
-                | {f"t/{name}": np.zeros((), np.int64) for name in params})
+        moments = {f"{m}/{name}": np.zeros_like(p) for m in "mv" for name, p in params.items()}
+        return {**moments, **{f"t/{name}": np.zeros((), np.int64) for name in params}}
 
-    def step(self, params, grads, state, only=None):
+    def step(self, params: Arrays, grads: Arrays, state: State,
+             only: Collection[str] | None = None) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
         Parameters
@@ -90,14 +98,15 @@ class Adam:
             For names, shapes or dtypes that do not belong together.
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
-        params, state, grads = dict(params), dict(state), clipped(grads, self.clip)
+        after, grads = dict(params), clipped(grads, self.clip)
+        moved: dict[str, Any] = dict(state)
         for name in names:
-            t = state[f"t/{name}"] + 1
-            params[name], m, v = adam_update(
-                params[name], grads[name], state[f"m/{name}"], state[f"v/{name}"], int(t),
-                self.rate, self.beta1, self.beta2, self.epsilon, self.weight_decay)
-            state |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
-        return params, state
+            m, v, t = f"m/{name}", f"v/{name}", f"t/{name}"
+            moved[t] = np.asarray(moved[t] + 1)
+            after[name], moved[m], moved[v] = adam_update(
+                params[name], grads[name], moved[m], moved[v], int(moved[t]), self.rate,
+                self.beta1, self.beta2, self.epsilon, self.weight_decay)
+        return after, moved
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,10 @@ class SGD:
     weight_decay: float = 0.0
     clip: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_settings(self)
 
-    def init(self, params):
+    def init(self, params: Arrays) -> dict[str, Array | Codes]:
         """The state before the first step: there is none.
 
         Parameters
@@ -140,7 +149,8 @@ class SGD:
         """
         return {}
 
-    def step(self, params, grads, state, only=None):
+    def step(self, params: Arrays, grads: Arrays, state: State,
+             only: Collection[str] | None = None) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
         Parameters
@@ -163,13 +173,14 @@ class SGD:
             For names, shapes or dtypes that do not belong together.
         """
         names = _names(params, grads, state, only)
-        params, grads = dict(params), clipped(grads, self.clip)
+        after, grads = dict(params), clipped(grads, self.clip)
         for name in names:
-            params[name] = sgd_update(params[name], grads[name], self.rate, self.weight_decay)
-        return params, state
+            after[name] = sgd_update(params[name], grads[name], self.rate, self.weight_decay)
+        return after, dict(state)
 
 
-def _names(params, grads, state, only, moments=()):
+def _names(params: Arrays, grads: Arrays, state: State,
+           only: Collection[str] | None, moments: Sequence[str] = ()) -> list[str]:
     """The parameters to update, `only` these or all, if everything is there for them."""
     check_dicts(params=params, grads=grads, state=state)
     names = list(params) if only is None else check_texts("only", only)
@@ -180,7 +191,7 @@ def _names(params, grads, state, only, moments=()):
     return names
 
 
-def _check_settings(optimizer):
+def _check_settings(optimizer: Adam | SGD) -> None:
     """Settings in their ranges become plain floats: a NumPy scalar would cast the parameters."""
     for name, value in list(vars(optimizer).items()):
         if value is not None or name != "clip":

@@ -11,7 +11,7 @@ A row whose tensor no loss depends on is never visited, so its gradients are exa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from npple.core.losses import kind_of, loss_backward, loss_forward
 from npple.core.ops import embedding_backward, embedding_forward, side_by_side
 from npple.core.rows import Row
 from npple.core.table import Table
+
+Number = TypeVar("Number", Array, float)
 
 
 class Trace(Mapping[str, Array]):
@@ -138,7 +140,7 @@ def backward(trace: Trace, starts: Arrays, unread: frozenset[str] = frozenset()
     return gradients
 
 
-def add_up(total: dict[str, Array], parts: Iterable[tuple[str, Array]]) -> None:
+def add_up(total: dict[str, Number], parts: Iterable[tuple[str, Number]]) -> None:
     """Adds (name, gradient) to what a dictionary has under that name."""
     for name, value in parts:
         total[name] = total[name] + value if name in total else value
