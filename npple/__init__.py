@@ -2,12 +2,12 @@
 
 A short tour::
 
-    model = npple.ple(inputs=32, tasks={"vtr": "binary", "vcr": "regression"})    build one of twelve
-    params = model.init(seed=0)                                            parameters, by name
-    trace = model.forward(params, x)                                       every intermediate, by name
-    loss, grads = model.loss_and_grads(params, x, targets)                 every gradient, by name
+    model = npple.ple(inputs=32, tasks={"vtr": "binary", "vcr": "regression"})
+    params = model.init(seed=0)                                parameters, by name
+    trace = model.forward(params, x)                           every intermediate, by name
+    loss, grads = model.loss_and_grads(params, x, targets)     every gradient, by name
     adam = npple.Adam(); state = adam.init(params)
-    params, state = adam.step(params, grads, state)                        one step
+    params, state = adam.step(params, grads, state)            one step
 
     npple.gradcheck(model, params, x, targets)       are the gradients right?
     npple.isolation(model)                           which loss reaches which expert?

@@ -126,7 +126,8 @@ def check_step(params: Arrays, grads: Arrays, state: Mapping[str, Array | Codes]
 
 def _check_floats(what: str, name: str, array: object) -> Array:
     if not is_plain(array) or array.dtype.kind not in "fc":
-        raise InputError(f"{what}: {shown(name)}: an array of floats is needed, got {_shape(array)}")
+        raise InputError(f"{what}: {shown(name)}: an array of floats is needed, "
+                         f"got {_shape(array)}")
     return array
 
 
@@ -217,8 +218,8 @@ def check_noise(table: Table, noise: Arrays | None, dtype: np.dtype[np.inexact])
 def _check_features(what: str, x: Array | Codes, real: np.dtype[np.floating]) -> None:
     require(x.size, f"{what}: no rows")
     if x.dtype != real:
-        raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert with "
-                         ".astype")
+        raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert "
+                         "with .astype")
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(x.sum()) or np.isfinite(x).all()  # a finite sum settles it quickly
     if not finite:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from npple import metrics
-from npple.checks import check_array, check_columns, check_mask, shown
+from npple.checks import check_array, check_columns, check_mask
 from npple.core.base import Array, Codes, Mask, Masks, Targets
 from npple.core.losses import Binary, Kind, Multiclass, Regression, kind_of
+from npple.core.rows import check_task_kind
 from npple.core.table import Table
-from npple.errors import InputError, require
+from npple.errors import require
 
 Target = Array | Codes
 
@@ -80,10 +81,8 @@ def evaluate(kind: str, targets: Target, outputs: Array) -> dict[str, float]:
     InputError
         If the kind is unknown, or shapes or values are not as above.
     """
-    try:
-        known = kind_of(kind)
-    except ValueError as error:
-        raise InputError(f"kind {shown(kind)} {error}") from None
+    check_task_kind("kind", kind)
+    known = kind_of(kind)
     shape = check_array("outputs", outputs).shape
     if known.width > 1:
         require(len(shape) == 2 and shape[1] == known.width,

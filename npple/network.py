@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from npple.core.base import Array, Arrays, Features, Gradients, Masks, Shapes, T
 from npple.core.blocks import each_block
 from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
                                penalty_backward, penalty_forward)
-from npple.core.rows import Route
-from npple.core.table import Table
-from npple.errors import Diverged, require
+from npple.core.rows import Concat, Experts, Fusion, Gate, Pass, Route, Row, Source, Stitch, Tower
+from npple.core.table import Level, Table
+from npple.errors import Diverged, InputError, require
 from npple.kinds import check_targets
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Network:
                  for row in self.table.rows]
         shown = lines[:MOST] + [f"... and {len(lines) - MOST} more rows"] * (len(lines) > MOST)
         tasks = ", ".join(f"{task} ({kind})" for task, kind in self.tasks.items())
-        return "\n".join([f"Network of {size:,} parameters for {len(self.tasks)} tasks: {tasks:.200}",
+        return "\n".join([f"Network of {size:,} parameters, {len(self.tasks)} tasks: {tasks:.200}",
                           *(line if len(line) <= 100 else f"{line[:96]} ..." for line in shown)])
 
     @property
@@ -63,6 +63,48 @@ class Network:
     def unread(self) -> frozenset[str]:
         """The representations whose gradient no parameter needs: `input` without embeddings."""
         return frozenset() if self.table.embeddings else frozenset({"input"})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain lists and dictionaries, for JSON; `from_dict` is the way back.
+
+        Returns
+        -------
+        dict
+            With the keys "inputs", "levels" and "towers".
+        """
+        levels = [{"groups": [_fields(group) for group in level.groups],
+                   "fusions": [{"fusion": type(fusion).__name__} | _fields(fusion)
+                               for fusion in level.fusions]} for level in self.table.levels]
+        return {"inputs": self.table.inputs, "levels": levels,
+                "towers": [_fields(tower) for tower in self.table.towers]}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> Network:
+        """The model that `to_dict` wrote.
+
+        Parameters
+        ----------
+        content : dict
+            What `to_dict` returned, also after a way through JSON.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        InputError
+            For content that `to_dict` cannot have written.
+        """
+        try:
+            content = _tuples(content)
+            levels = tuple(Level(tuple(Experts(**group) for group in level["groups"]),
+                                 tuple(_fusion(**fusion) for fusion in level["fusions"]))
+                           for level in content["levels"])
+            towers = tuple(Tower(**tower) for tower in content["towers"])
+            return Network(Table(content["inputs"], levels, towers))
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            raise InputError(f"table: not one that npple wrote ({error!r})") from None
 
     def init(self, seed: int = 0, dtype: DTypeLike = np.float64) -> dict[str, Array]:
         """Fresh parameters.
@@ -172,7 +214,7 @@ class Network:
         """
         def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
                 ) -> dict[str, float]:
-            found = {task: float(value) * shares[task]
+            found = {task: cast(float, value.item()) * shares[task]
                      for task, (value, _) in losses(trace, targets, masks).items()}
             _require_finite(found, trace)
             return found
@@ -246,6 +288,25 @@ class Network:
         x, rows = check_x(self.table, x, dtype)
         targets, masks = check_targets(self.table, targets, masks, rows, dtype)
         return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
+
+
+FUSIONS: dict[str, Callable[..., Fusion]] = {
+    kind.__name__: kind for kind in (Concat, Gate, Pass, Route, Stitch)}
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    return asdict(cast(Any, row))
+
+
+def _fusion(fusion: str, sources: Any, **rest: Any) -> Fusion:
+    return FUSIONS[fusion](sources=tuple(Source(**source) for source in sources), **rest)
+
+
+def _tuples(content: Any) -> Any:
+    """JSON content with its lists as tuples."""
+    if isinstance(content, dict):
+        return {key: _tuples(value) for key, value in content.items()}
+    return tuple(map(_tuples, content)) if isinstance(content, (list, tuple)) else content
 
 
 def _require_finite(named: Mapping[str, Array | float], trace: Arrays | None = None) -> None:

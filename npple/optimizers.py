@@ -16,7 +16,6 @@ from npple.core.base import Array, Arrays, Codes
 from npple.core.optimizers import adam_update, clipped, sgd_update
 from npple.errors import InputError, require
 
-
 State: TypeAlias = Mapping[str, Array | Codes]  # moments and counts
 
 
@@ -74,7 +73,8 @@ class Adam:
         return {**moments, **{f"t/{name}": np.zeros((), np.int64) for name in params}}
 
     def step(self, params: Arrays, grads: Arrays, state: State,
-             only: Collection[str] | None = None) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
+             only: Collection[str] | None = None
+             ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
         Parameters
@@ -150,7 +150,8 @@ class SGD:
         return {}
 
     def step(self, params: Arrays, grads: Arrays, state: State,
-             only: Collection[str] | None = None) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
+             only: Collection[str] | None = None
+             ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
         Parameters

@@ -290,7 +290,7 @@ def test_a_model_is_its_table(kwargs, seed):
     """Built again, or come back from JSON, it computes the same bits."""
     drawn = problem(npple.ple(**kwargs), seed, 3)
     loss, grads = drawn.loss_and_grads()
-    again = Network(Table.from_dict(drawn.model.table.to_dict()))
+    again = Network.from_dict(drawn.model.to_dict())
     other_loss, other = drawn.loss_and_grads(model=again)
     assert other_loss == loss
     assert_equal(other, grads)

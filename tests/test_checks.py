@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import npple
+from npple.network import Network
 from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
 from strategies import problem
 
@@ -178,7 +179,7 @@ def test_a_table_needs_levels():
     {"inputs": 3, "levels": [{"groups": [], "fusions": [{"fusion": "Mix"}]}], "towers": []},
 ])
 def test_content_that_is_no_table_is_refused(content):
-    refuse(lambda: Table.from_dict(content), "")
+    refuse(lambda: Network.from_dict(content), "")
 
 
 # Calling a model --------------------------------------------------------------------------------

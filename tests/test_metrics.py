@@ -221,5 +221,5 @@ def test_a_multiclass_task_needs_one_logit_per_class():
 @pytest.mark.parametrize("kind", ["", "ranking", "ranking:3", "multiclass", "multiclass:",
                                   "multiclass:x", "multiclass:-2", None])
 def test_an_unknown_kind_is_refused(kind):
-    with pytest.raises(InputError, match="kind .* must be 'binary', 'regression' or 'multiclass:K'"):
+    with pytest.raises(InputError, match="kind must be 'binary', 'regression' or 'multiclass:K'"):
         kinds.evaluate(kind, [0, 1], np.zeros((2, 3)))

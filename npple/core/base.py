@@ -1,7 +1,5 @@
 """What every file stands on: names of types, and the error for what cannot be used."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 

@@ -7,16 +7,14 @@ OpenBLAS, which comes with NumPy, is asked directly; with another BLAS, blocks r
 other and the products on the threads of that BLAS.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 from threading import Lock, Thread
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -27,7 +25,6 @@ from npple.core.table import Table
 BLOCK = 512  # rows
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Rows = TypeVar("Rows", bound=Features | Targets)
 
 
 def each_block(run: Callable[[Trace, Targets, Masks, dict[str, float]], Result],
@@ -60,11 +57,11 @@ def _count(mask: Mask | None, at: slice) -> int:
     return at.stop - at.start if mask is None else int(np.count_nonzero(mask[at]))
 
 
-def _rows(columns: Rows, at: slice) -> Rows:
+def _rows(columns: Features | Targets, at: slice) -> Any:
     """Some rows of a matrix, or of each column."""
-    some = ({name: column[at] for name, column in columns.items()} if isinstance(columns, Mapping)
-            else columns[at])
-    return cast(Rows, some)
+    if isinstance(columns, Mapping):
+        return {name: column[at] for name, column in columns.items()}
+    return columns[at]
 
 
 def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callable[[Result], None]
@@ -73,11 +70,7 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
     What `run` raises is raised here, for the first item that does.
     """
-    if min(_get_threads(), len(items)) < 2:
-        for item in items:
-            take(run(item))
-        return
-    with blas_with_one_thread() as threads:
+    with blas_with_one_thread() if len(items) > 1 else nullcontext(1) as threads:
         for start in range(0, len(items), threads):
             for result in _side_by_side(items[start:start + threads], run):
                 take(result)
@@ -85,14 +78,13 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
 def _side_by_side(items: Sequence[Item], run: Callable[[Item], Result]) -> Iterator[Result]:
     """`run(item)` of each, the first one in this thread, the others in threads of their own."""
-    results: dict[int, Result] = {}
-    errors: dict[int, BaseException] = {}
+    outcomes: dict[int, tuple[Result | None, BaseException | None]] = {}
 
     def work(i: int) -> None:
         try:
-            results[i] = run(items[i])
+            outcomes[i] = run(items[i]), None
         except BaseException as error:
-            errors[i] = error
+            outcomes[i] = None, error
 
     threads = [Thread(target=work, args=(i,)) for i in range(1, len(items))]
     for thread in threads:
@@ -101,9 +93,10 @@ def _side_by_side(items: Sequence[Item], run: Callable[[Item], Result]) -> Itera
     for thread in threads:
         thread.join()
     for i in range(len(items)):
-        if i in errors:
-            raise errors[i]
-        yield results.pop(i)
+        result, error = outcomes.pop(i)
+        if error is not None:
+            raise error
+        yield cast(Result, result)
 
 
 @contextmanager
@@ -115,20 +108,18 @@ def blas_with_one_thread() -> Iterator[int]:
     of at most `BLOCK` rows, leaves it alone.
     """
     with _lock:
-        if not _callers:
-            _before[:] = [_get_threads()]
-            _set_threads(1)
-        _callers.append(None)
+        _callers.append(_callers[0] if _callers else _get_threads())
+        _set_threads(1)
     try:
-        yield _before[0]
+        yield _callers[0]
     finally:
         with _lock:
-            _callers.pop()
+            before = _callers.pop()
             if not _callers:
-                _set_threads(_before[0])
+                _set_threads(before)
 
 
-_lock, _callers, _before = Lock(), list[None](), [1]
+_lock, _callers = Lock(), list[int]()  # what OpenBLAS had, once for each caller
 
 
 def _openblas(call: str, otherwise: Callable[..., int]) -> Callable[..., int]:
@@ -151,8 +142,8 @@ def keep_freed_memory() -> None:
     """Let the C library (glibc) keep what arrays of up to 32 MB free for the arrays to come.
 
     Otherwise it hands large arrays back to the system, and up to a quarter of a step goes by in
-    getting new ones. Making and freeing one array of that size, never touched, raises its limit, for
-    the whole process; it is done once, before the first loss. NPPLE_KEEP_MEMORY=0 in the
+    getting new ones. Making and freeing one array of that size, never touched, raises its limit,
+    for the whole process; it is done once, before the first loss. NPPLE_KEEP_MEMORY=0 in the
     environment switches it off.
     """
     if os.environ.get("NPPLE_KEEP_MEMORY") != "0":

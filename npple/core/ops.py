@@ -7,8 +7,6 @@ broadcast. The same lines run in float32, float64, longdouble and complex128: ea
 analytic, branches look at the real part alone, and nothing is cast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

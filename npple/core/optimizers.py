@@ -1,7 +1,5 @@
 """One step of Adam and of gradient descent for one parameter, and the clipping of gradients."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from npple.core.base import Array, Arrays

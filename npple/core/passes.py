@@ -8,8 +8,6 @@
 A row whose tensor no loss depends on is never visited, so its gradients are exactly 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar, cast
 
@@ -176,14 +174,8 @@ def joint_loss(trace: Trace, targets: Targets, masks: Masks, weights: Mapping[st
 def penalty_forward(table: Table, params: Arrays
                     ) -> tuple[Array | float, list[tuple[Row, Cache]]]:
     """The sum of the penalties of all rows that have one -> (value (...), cache)."""
-    value: Array | float = 0.0
-    caches = []
-    for row in table.rows:
-        if row.penalty:
-            part, cache = row.penalty_forward(params)
-            value = value + part
-            caches.append((row, cache))
-    return value, caches
+    found = [(row, *row.penalty_forward(params)) for row in table.rows if row.penalty]
+    return sum((value for _, value, _ in found), 0.0), [(row, cache) for row, _, cache in found]
 
 
 def penalty_backward(caches: Iterable[tuple[Row, Cache]]) -> Gradients:

@@ -17,7 +17,8 @@ of its i-th hidden layer is the tensor `name/layeri`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from sys import float_info
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npple.core.base import Array, Arrays, Cache, Gradients, Shapes, require
-from npple.core.losses import kind_of
+from npple.core.losses import KINDS, Kind, Multiclass, kind_of
 from npple.core.ops import (ACTIVATIONS, columns, dense_backward, dense_forward,
                             expected_l0_backward, expected_l0_forward, hard_concrete_backward,
                             hard_concrete_forward, mixture_backward, mixture_forward, side_by_side,
@@ -37,29 +38,28 @@ if TYPE_CHECKING:
 LARGEST = 10 ** 9  # units, experts, words of a column
 
 
-class Row:
+class Row(ABC):
     """What all rows have: a `name`, the tensors they read, and the passes through them.
 
     `penalty` is the weight of the row's own term in the loss, 0 for none.
     """
 
     name: str
-    reads: str
-    units: tuple[int, ...]
+    suffix = ""
     penalty: float = 0.0
 
     @property
-    def parameters(self) -> str | None:
-        """What the names of the row's parameters begin with; None for a row that can have none."""
-        return self.name
+    def parameters(self) -> str:
+        """What the names of the row's parameters begin with."""
+        return self.name + self.suffix
 
+    @abstractmethod
     def inputs(self) -> tuple[str, ...]:
         """The names of the tensors that the row reads; one read twice may stand there twice."""
-        return (self.reads,)
 
+    @abstractmethod
     def width(self, table: Table) -> int:
         """The length of the last axis of what the row makes; for a tower the number of outputs."""
-        return self.units[-1]
 
     def shapes(self, table: Table) -> Shapes:
         """Name -> shape of the parameters that the row uses, in the order of computation."""
@@ -72,27 +72,23 @@ class Row:
         bound = np.sqrt(6 / (shape[-2] + shape[-1]))
         return rng.uniform(-bound, bound, shape)
 
-    def validate(self, table: Table) -> None:
+    def validate(self, table: Table) -> None:  # noqa: B027  # a row may have nothing to refuse
         """Raise `InputError` for what the row cannot work with; the tensors it reads are there."""
 
+    @abstractmethod
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """The tensors that the row makes by name, and what `backward` needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
         """From dL/d(what the row made) to dL/d(parameter) and dL/d(tensor read), by name.
 
         Representations in `unread` are left out: nobody needs their gradient.
         """
-        raise NotImplementedError
 
-    def penalty_forward(self, params: Arrays) -> tuple[Array, Cache]:
-        """The row's own term in the loss (...), weight included."""
-        raise NotImplementedError
-
-    def penalty_backward(self, cache: Cache) -> Gradients:
-        """The gradient of `penalty_forward`, by parameter name."""
-        raise NotImplementedError
+    # of rows with a penalty: that term (...), weight included, and its gradient by parameter name
+    penalty_forward: Callable[[Arrays], tuple[Array, Cache]]
+    penalty_backward: Callable[[Cache], Gradients]
 
 
 @dataclass(frozen=True)
@@ -115,9 +111,8 @@ class Source:
 
     def count(self, table: Table) -> int:
         """How many experts these are."""
-        if not self.group:
-            return 1
-        return table.experts(self.name).count if self.experts is None else len(self.experts)
+        row = table.row[self.name]
+        return len(self.experts or range(row.count if isinstance(row, Experts) else 1))
 
     def take(self, tensor: Array) -> Array:
         """The experts (..., n, batch, width) of the tensor that `name` stands for."""
@@ -216,6 +211,12 @@ class Experts(Row):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", self.parameters or self.name)
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.reads,)
+
+    def width(self, table: Table) -> int:
+        return self.units[-1]
 
     def shapes(self, table: Table) -> Shapes:
         return mlp_shapes(self.parameters, table.widths[self.reads], self.units,
@@ -321,9 +322,7 @@ class Gate(Fusion):
     activations: tuple[str, ...] = ()
     bias: bool = False
 
-    @property
-    def parameters(self) -> str:
-        return f"{self.name}/gate"
+    suffix = "/gate"
 
     def inputs(self) -> tuple[str, ...]:
         return (*super().inputs(), self.selector)
@@ -379,8 +378,6 @@ class Pass(Fusion):
     name: str
     sources: tuple[Source, ...]
 
-    parameters = None
-
     def validate(self, table: Table) -> None:
         super().validate(table)
         require(len(self.sources) == self.count(table) == 1,
@@ -410,8 +407,6 @@ class Concat(Fusion):
 
     name: str
     sources: tuple[Source, ...]
-
-    parameters = None
 
     def width(self, table: Table) -> int:
         return super().width(table) * self.count(table)
@@ -448,9 +443,7 @@ class Stitch(Fusion):
     sources: tuple[Source, ...]
     start: tuple[tuple[float, ...], ...]
 
-    @property
-    def parameters(self) -> str:
-        return f"{self.name}/stitch"
+    suffix = "/stitch"
 
     @property
     def parts(self) -> int:
@@ -472,7 +465,7 @@ class Stitch(Fusion):
                 f"{self.name}: start needs rows of {self.count(table)} numbers")
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
-        """Experts (..., n, batch, width), alpha (parts, n) -> `name` (..., batch, parts · width)."""
+        """Experts (..., n, batch, width), alpha (parts, n) -> (..., batch, parts · width)."""
         parts, counts = self.take(tensors)
         y, cache = stitch_forward(params[f"{self.parameters}/weight"], parts)
         y = side_by_side([y[..., p, :, :] for p in range(self.parts)])
@@ -508,16 +501,12 @@ class Route(Fusion):
     transform: bool = False
     penalty: float = 0.0
 
-    @property
-    def parameters(self) -> str:
-        return f"{self.name}/route"
+    suffix = "/route"
 
     def shapes(self, table: Table) -> Shapes:
         n, width = self.count(table), self.width(table)
-        shapes: Shapes = {f"{self.parameters}/log_alpha": (n,)}
-        if self.transform:
-            shapes[f"{self.parameters}/weight"] = (n, width, width)
-        return shapes
+        weight: Shapes = {f"{self.parameters}/weight": (n, width, width)} if self.transform else {}
+        return {f"{self.parameters}/log_alpha": (n,), **weight}
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         """Log alpha in [0.5, 1.5): mostly open."""
@@ -598,6 +587,9 @@ class Tower(Row):
         """`tower/` and the task; the output (batch,) or (batch, K) is called so."""
         return f"tower/{self.task}"
 
+    def inputs(self) -> tuple[str, ...]:
+        return (self.reads,)
+
     def width(self, table: Table) -> int:
         return kind_of(self.kind).width
 
@@ -633,10 +625,18 @@ def check_task(name: str, kind: str) -> None:
     require(isinstance(name, str) and name and name.isprintable() and "/" not in name,
             f"tasks: a name is a non-empty printable text without '/', got {name!r}")
     require(name != "shared", "tasks: the name 'shared' is taken by the shared experts")
-    try:
-        kind_of(kind)
-    except ValueError as error:
-        require(False, f"tasks: {name!r} {error}, got {kind!r:.80}")
+    check_task_kind(f"tasks: {name!r}", kind)
+
+
+def check_task_kind(what: str, text: object) -> None:
+    """Raise `InputError` unless a text names a kind of task."""
+    name, colon, width = text.partition(":") if isinstance(text, str) else ("", "", "")
+    kind = KINDS.get(name, Kind)
+    known = name in KINDS and not colon if len(kind.widths) == 1 else (
+        width.isdecimal() and len(width) < 8 and int(width) in kind.widths)
+    expected = [f"'{name}{':K' * (len(each.widths) > 1)}'" for name, each in KINDS.items()]
+    require(known, f"{what} must be {', '.join(expected[:-1])} or {expected[-1]} with K > 1, at "
+                   f"most {Multiclass.widths.stop - 1}, got {text!r:.80}")
 
 
 def check_count(what: str, value: object) -> None:

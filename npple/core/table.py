@@ -4,23 +4,17 @@ Levels only group the rows for the reader: the network runs the rows from first 
 backward from last to first. Which parameters a task's loss can reach follows from the table alone.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
 
-from npple.core.base import Array, InputError, Shapes, require
-from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Route, Row, Source, Stitch, Tower,
-                             check_count)
+from npple.core.base import Array, Shapes, require
+from npple.core.rows import Experts, Fusion, Row, Tower, check_count
 
 Column = tuple[str, str | tuple[int, int]]  # a name, "numeric" or (vocabulary size, width)
-FUSIONS: dict[str, Any] = {kind.__name__: kind
-                                    for kind in (Gate, Pass, Concat, Stitch, Route)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Table:
                 require(name in self.widths, f"{row.name}: reads {name!r}, made by no earlier row")
             row.validate(self)
             self.widths[row.name] = row.width(self)
-        self.shapes  # refuses borrowed parameters of two shapes
+        _ = self.shapes  # refuses borrowed parameters of two shapes
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -90,21 +84,6 @@ class Table:
     def row(self) -> dict[str, Row]:
         """The rows by name."""
         return {row.name: row for row in self.rows}
-
-    def experts(self, name: str) -> Experts:
-        """The expert group of this name.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        Experts
-        """
-        group = self.row[name]
-        require(isinstance(group, Experts), f"{name!r} is no group of experts")
-        return group  # type: ignore[return-value]  # required in the line above
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -199,49 +178,6 @@ class Table:
                             else rng.uniform(-0.1, 0.1, shape))
         return params
 
-    def to_dict(self) -> dict[str, Any]:
-        """The table as plain lists and dictionaries, for JSON; `from_dict` is the way back.
-
-        Returns
-        -------
-        dict
-            With the keys "inputs", "levels" and "towers".
-        """
-        levels = [{"groups": [asdict(group) for group in level.groups],
-                   "fusions": [{"fusion": type(fusion).__name__} | asdict(cast(Any, fusion))
-                               for fusion in level.fusions]}
-                  for level in self.levels]
-        return {"inputs": self.inputs, "levels": levels,
-                "towers": [asdict(tower) for tower in self.towers]}
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> "Table":
-        """The table that `to_dict` wrote.
-
-        Parameters
-        ----------
-        content : dict
-            What `to_dict` returned, also after a way through JSON.
-
-        Returns
-        -------
-        Table
-
-        Raises
-        ------
-        InputError
-            For content that `to_dict` cannot have written.
-        """
-        try:
-            content = _tuples(content)
-            levels = tuple(Level(tuple(Experts(**group) for group in level["groups"]),
-                                 tuple(_fusion(**fusion) for fusion in level["fusions"]))
-                           for level in content["levels"])
-            towers = tuple(Tower(**tower) for tower in content["towers"])
-            return Table(content["inputs"], levels, towers)
-        except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise InputError(f"table: not one that npple wrote ({error!r})") from None
-
 
 def _input_width(inputs: int | tuple[Column, ...]) -> int:
     """The width of the representation `input`."""
@@ -263,14 +199,3 @@ def _input_width(inputs: int | tuple[Column, ...]) -> int:
             check_count(f"inputs: {name!r}: vocabulary size", kind[0])
             check_count(f"inputs: {name!r}: embedding width", kind[1])
     return sum(1 if isinstance(kind, str) else kind[1] for _, kind in inputs)
-
-
-def _fusion(fusion: str, sources: Any, **rest: Any) -> Fusion:
-    return FUSIONS[fusion](sources=tuple(Source(**source) for source in sources), **rest)
-
-
-def _tuples(content: Any) -> Any:
-    """JSON content with its lists as tuples."""
-    if isinstance(content, dict):
-        return {key: _tuples(value) for key, value in content.items()}
-    return tuple(map(_tuples, content)) if isinstance(content, (list, tuple)) else content

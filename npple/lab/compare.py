@@ -243,7 +243,7 @@ class _Trial:
         """A name for the result, from everything that decides it; `data` identifies the data."""
         facts = {"versions": [npple.__version__, np.__version__], "case": self.case,
                  "architecture": self.architecture, "seed": self.seed, "data": data,
-                 "tables": [model.table.to_dict() for model in self.models],
+                 "tables": [model.to_dict() for model in self.models],
                  "training": asdict(self.training)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -244,7 +244,7 @@ class Run:
                   for name, array in getattr(self, group).items()}
         settings = {name: getattr(self, name) for name in SETTINGS}
         kind = next(name for name, cls in OPTIMIZERS.items() if type(self.optimizer) is cls)
-        meta = {"table": self.model.table.to_dict(), "settings": settings,
+        meta = {"table": self.model.to_dict(), "settings": settings,
                 "optimizer": {"kind": kind} | asdict(self.optimizer),
                 "progress": {name: getattr(self, name) for name in PROGRESS}}
         archive.save(path, arrays, meta, format=FORMAT, version=VERSION)
@@ -271,7 +271,7 @@ class Run:
         """
         arrays, meta = archive.load(path, format=FORMAT, versions=(VERSION,))
         try:
-            model = Network(Table.from_dict(meta["table"]))
+            model = Network.from_dict(meta["table"])
             check_params(model.table, _group("params", arrays))  # before it allocates as many
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
             run = cls(model, optimizer, **{name: meta["settings"][name] for name in SETTINGS})

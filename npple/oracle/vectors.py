@@ -129,7 +129,7 @@ class Vectors:
                  "weights": {task: np.float64(w) for task, w in case.weights.items()}}
         arrays = {f"{part}/{name}": array for part, named in given.items()
                   for name, array in named.items()}
-        meta = {"architecture": self.model.table.to_dict(), "conventions": CONVENTIONS,
+        meta = {"architecture": self.model.to_dict(), "conventions": CONVENTIONS,
                 "adam": asdict(self.adam) | {"steps": STEPS}, "precisions": UNITS,
                 "tensors": [[name, *self.tolerance[name]] for name in self.expected],
                 "notes": self.notes}
@@ -162,7 +162,7 @@ def load(path):
 
 
 def _from_file(arrays, meta):
-    model = Network(Table.from_dict(meta["architecture"]))
+    model = Network.from_dict(meta["architecture"])
 
     def part(prefix):
         return {name.removeprefix(prefix): array for name, array in arrays.items()
