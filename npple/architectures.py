@@ -15,8 +15,8 @@ from npple.checks import check_choice, check_count, check_number
 from npple.core.ops import LIMITS
 from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Source, Stitch,
                              Tower, check_task)
-from npple.core.table import Column, Level, Table
-from npple.errors import require
+from npple.core.table import Level, Table
+from npple.errors import InputError, require
 from npple.network import Network
 
 MANY = 1000  # levels, subspaces or sub-networks: each is a row of the table of its own
@@ -315,7 +315,8 @@ def sluice(inputs: Inputs, tasks: Tasks, *, levels: int = 2, subspaces: int = 2,
         In [0, 1]: where the last level's part in a tower's input starts, the rest spread evenly.
         By default all are equal; the authors' other start is 0.9.
     orthogonality : float
-        Weight of the penalty on the subspaces i < j of a task and level; 0.1 in the authors' README.
+        Weight of the penalty on the subspaces i < j of a task and level; 0.1 in the authors'
+        README.
     overlap : str
         What it penalises: |W_i W_j^T|² over "inputs", as the authors' code, or |W_i^T W_j|² over
         "outputs".
@@ -520,9 +521,11 @@ def _count(what: str, value: object, least: int = 1, most: int = 1_000_000) -> i
 def _level_units(expert_units: LevelUnits, levels: int) -> list[tuple[int, ...]]:
     """The widths of an expert's layers, level by level."""
     nested = _is_list(expert_units) and any(map(_is_list, expert_units))
-    each = _each_level("expert_units", expert_units, levels) if nested else [expert_units] * levels
+    each: list[object] = (_each_level("expert_units", list(expert_units), levels) if nested
+                          else [expert_units] * levels)
     by_level = [_units("expert_units", units) for units in each]
-    require(all(by_level), f"expert_units: an expert needs at least one layer, got {expert_units!r}")
+    require(all(by_level),
+            f"expert_units: an expert needs at least one layer, got {expert_units!r}")
     return by_level
 
 
@@ -554,5 +557,5 @@ def _is_list(value: object) -> bool:
 
 def _units(what: str, units: object) -> tuple[int, ...]:
     if not isinstance(units, (list, tuple)):
-        require(False, f"{what}: a list of widths is needed, got {units!r}")
+        raise InputError(f"{what}: a list of widths is needed, got {units!r}")
     return tuple(_count(what, unit) for unit in units)

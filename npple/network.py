@@ -15,7 +15,8 @@ from npple.core.base import Array, Arrays, Features, Gradients, Masks, Shapes, T
 from npple.core.blocks import each_block
 from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
                                penalty_backward, penalty_forward)
-from npple.core.rows import Concat, Experts, Fusion, Gate, Pass, Route, Row, Source, Stitch, Tower
+from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Row, Source, Stitch,
+                             Tower)
 from npple.core.table import Level, Table
 from npple.errors import Diverged, InputError, require
 from npple.kinds import check_targets
@@ -291,7 +292,7 @@ class Network:
 
 
 FUSIONS: dict[str, Callable[..., Fusion]] = {
-    kind.__name__: kind for kind in (Concat, Gate, Pass, Route, Stitch)}
+    kind.__name__: kind for kind in (Concat, Gate, Pass, Pool, Route, Stitch)}
 
 
 def _fields(row: Row) -> dict[str, Any]:

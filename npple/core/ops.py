@@ -212,6 +212,25 @@ def stitch_backward(dy: Array, cache: Cache) -> tuple[Array, list[Array]]:
             [part.reshape(*part.shape[:-1], *dy.shape[-2:]) for part in dparts])
 
 
+def channel_stitch_forward(alpha: Array, parts: Sequence[Array]) -> tuple[Array, Cache]:
+    """y_p = sum_i alpha_pi ⊙ E_i: a constant for each channel, the same for every sample.
+
+    alpha (..., p, n, width), experts in parts (..., n_part, batch, width) -> (..., p, batch, width)
+    """
+    y = [np.einsum("...pnc,...nbc->...pbc", alpha[..., at, :], experts)
+         for experts, at in columns(parts)]
+    return sum(y[1:], y[0]), (alpha, parts)
+
+
+def channel_stitch_backward(dy: Array, cache: Cache) -> tuple[Array, list[Array]]:
+    """dalpha_pi = sum over samples of dy_p ⊙ E_i, dE_i = sum_p alpha_pi ⊙ dy_p."""
+    alpha, parts = cache
+    dalpha = [np.einsum("...pbc,...nbc->...pnc", dy, experts) for experts in parts]
+    return (np.concatenate(dalpha, axis=-2),
+            [np.einsum("...pnc,...pbc->...nbc", alpha[..., at, :], dy)
+             for _, at in columns(parts)])
+
+
 def columns(parts: Sequence[Array]) -> Iterator[tuple[Array, slice]]:
     """Each part (..., n_part, batch, width) with the places of its experts among all of them."""
     start = 0
@@ -227,38 +246,42 @@ def side_by_side(parts: Sequence[Array]) -> Array:
 
 # Hard concrete routing variables (Louizos et al. 2018; SNR, section 3) --------------------------
 
-BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the interval that is clipped to [0, 1]
+LIMITS = 2 / 3, -0.1, 1.1  # beta, gamma, zeta: temperature, and the interval that is clipped
 
 
-def hard_concrete_forward(log_alpha: Array, noise: Array | None = None) -> tuple[Array, Cache]:
+def hard_concrete_forward(log_alpha: Array, noise: Array | None = None,
+                          limits: tuple[float, float, float] = LIMITS) -> tuple[Array, Cache]:
     """z = clip(s (zeta - gamma) + gamma, 0, 1), s = sigmoid((logit(u) + log alpha) / beta).
 
     Without noise the deterministic z of inference, s = sigmoid(log alpha).
 
     log_alpha (..., n), noise u (n,) in (0, 1) or None -> z (..., n)
     """
+    beta, gamma, zeta = limits
     logit = log_alpha
     if noise is not None:
-        logit = (np.log(noise) - np.log1p(-noise) + log_alpha) / BETA
+        logit = (np.log(noise) - np.log1p(-noise) + log_alpha) / beta
     s, cache = sigmoid_forward(logit)
-    z = s * (ZETA - GAMMA) + GAMMA
+    z = s * (zeta - gamma) + gamma
     low, high = z.real <= 0, z.real >= 1
-    return np.where(low, 0, np.where(high, 1, z)), (cache, ~(low | high), noise is not None)
+    return np.where(low, 0, np.where(high, 1, z)), (
+        cache, ~(low | high), zeta - gamma, 1.0 if noise is None else beta)
 
 
 def hard_concrete_backward(dz: Array, cache: Cache) -> Array:
     """dlog_alpha = dz (zeta - gamma) s (1 - s) / beta, 0 where z is clipped."""
-    s, inside, noisy = cache
-    dlogit = sigmoid_backward(dz * inside * (ZETA - GAMMA), s)
-    return dlogit / BETA if noisy else dlogit
+    s, inside, stretch, beta = cache
+    return sigmoid_backward(dz * inside * stretch, s) / beta
 
 
-def expected_l0_forward(log_alpha: Array) -> tuple[Array, Cache]:
+def expected_l0_forward(log_alpha: Array, limits: tuple[float, float, float] = LIMITS
+                        ) -> tuple[Array, Cache]:
     """sum_i P(z_i > 0) = sum_i sigmoid(log alpha_i - beta log(-gamma / zeta)).
 
     log_alpha (..., n) -> (...)
     """
-    p, cache = sigmoid_forward(log_alpha - BETA * float(np.log(-GAMMA / ZETA)))
+    beta, gamma, zeta = limits
+    p, cache = sigmoid_forward(log_alpha - beta * float(np.log(-gamma / zeta)))
     return p.sum(axis=-1), cache
 
 

@@ -6,6 +6,7 @@ A row reads named tensors and makes one, called by the row's name:
     Gate      a softmax-weighted mixture of experts      level1/income
     Pass      the one expert there is, as it is          level1/income
     Concat    experts side by side                       level1/income
+    Pool      the sum or the mean of experts             level1/income
     Stitch    learned constant mixtures of experts       level1/income
     Route     a sum of experts with learned switches     level1/income
     Tower     the MLP that ends in a task's output       tower/income
@@ -20,6 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from sys import float_info
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,8 @@ import numpy as np
 
 from npple.core.base import Array, Arrays, Cache, Gradients, Shapes, require
 from npple.core.losses import KINDS, Kind, Multiclass, kind_of
-from npple.core.ops import (ACTIVATIONS, columns, dense_backward, dense_forward,
+from npple.core.ops import (ACTIVATIONS, LIMITS, channel_stitch_backward,
+                            channel_stitch_forward, columns, dense_backward, dense_forward,
                             expected_l0_backward, expected_l0_forward, hard_concrete_backward,
                             hard_concrete_forward, mixture_backward, mixture_forward, side_by_side,
                             softmax_backward, softmax_forward, stitch_backward, stitch_forward)
@@ -199,6 +202,8 @@ class Experts(Row):
         which it borrows them.
     penalty : float
         The weight of the penalty on experts whose weights overlap (sluice networks).
+    overlap : str
+        Of what: of the "inputs" that two experts take up, or of their "outputs".
     """
 
     name: str
@@ -208,6 +213,7 @@ class Experts(Row):
     activations: tuple[str, ...]
     parameters: str = ""
     penalty: float = 0.0
+    overlap: str = "outputs"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", self.parameters or self.name)
@@ -228,6 +234,8 @@ class Experts(Row):
         check_penalty(self)
         check_mlp(self.name, self.units, self.activations)
         require(self.units, f"{self.name}: units: an expert needs at least one layer")
+        require(self.overlap in ("inputs", "outputs"),
+                f"{self.name}: overlap: 'inputs' or 'outputs' is needed, got {self.overlap!r:.80}")
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """E_i = MLP_i(x): x (..., batch, in) -> `name` (..., n, batch, width), hidden layers."""
@@ -245,21 +253,26 @@ class Experts(Row):
             yield self.reads, dx.sum(axis=-3)
 
     def penalty_forward(self, params: Arrays) -> tuple[Array, Cache]:
-        """penalty · sum over layers and pairs i < j of |W_i^T W_j|² (Ruder et al. 2017)."""
+        """penalty · sum over layers and pairs i < j of |W_i W_j^T|² (Ruder et al., their code).
+
+        For an overlap of "outputs" |W_i^T W_j|².
+        """
         values, caches = [], []
         for i in range(1, len(self.units) + 1):
             name = f"{self.parameters}/layer{i}/weight"
             w = params[name]  # (..., n, in, out)
+            w = w.swapaxes(-1, -2) if self.overlap == "inputs" else w  # -> (..., n, out, in)
             gram = w[..., :, None, :, :].swapaxes(-1, -2) @ w[..., None, :, :, :]
-            gram = gram * ~np.eye(w.shape[-3], dtype=bool)[:, :, None, None]  # (n, n, out, out)
+            gram = gram * ~np.eye(w.shape[-3], dtype=bool)[:, :, None, None]  # (..., n, n, in, in)
             values.append((gram * gram).sum(axis=(-1, -2, -3, -4)))
             caches.append((name, w, gram))
         return self.penalty / 2 * sum(values[1:], values[0]), caches
 
     def penalty_backward(self, cache: Cache) -> Gradients:
-        """dW_i = 2 penalty · sum over j ≠ i of W_j (W_j^T W_i)."""
+        """dW_i = 2 penalty · sum over j ≠ i of W_j W_j^T W_i, or (W_i W_j^T) W_j over inputs."""
         for name, w, gram in cache:
-            yield name, 2 * self.penalty * (w[..., :, None, :, :] @ gram).sum(axis=-4)
+            dw = 2 * self.penalty * (w[..., :, None, :, :] @ gram).sum(axis=-4)
+            yield name, dw.swapaxes(-1, -2) if self.overlap == "inputs" else dw
 
 
 # Fusions: from the experts of a level to a representation of the next ---------------------------
@@ -426,6 +439,38 @@ class Concat(Fusion):
 
 
 @dataclass(frozen=True)
+class Pool(Fusion):
+    """y = sum_i E_i, or their mean.
+
+    Parameters
+    ----------
+    name : str
+        `level1/income`; the representation (batch, width) is called so.
+    sources : tuple of Source
+        The experts to add up.
+    mean : bool
+        Whether the sum is divided by their number.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    mean: bool = False
+
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        """Experts (..., n, batch, width) -> `name` (..., batch, width)."""
+        parts, counts = self.take(tensors)
+        share = 1 / sum(part.shape[-3] for part in parts) if self.mean else 1.0
+        sums = [part.sum(axis=-3) for part in parts]
+        return {self.name: share * sum(sums[1:], sums[0])}, (share, parts, counts)
+
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        """dE_i = dy, or dy / n."""
+        share, parts, counts = cache
+        ones = [np.ones((part.shape[-3], 1, 1), dy.dtype) for part in parts]
+        yield from self.give([share * dy[..., None, :, :] * each for each in ones], counts)
+
+
+@dataclass(frozen=True)
 class Stitch(Fusion):
     """y = [y_1, ..., y_parts], y_p = sum_i alpha_pi E_i, alpha learned (Misra et al. 2016).
 
@@ -437,11 +482,14 @@ class Stitch(Fusion):
         The experts to mix, in the order of alpha's columns.
     start : tuple of tuple of float
         The rows of alpha, one a part, before the first step.
+    channels : bool
+        Whether each channel, a column of the experts' outputs, has an alpha of its own.
     """
 
     name: str
     sources: tuple[Source, ...]
     start: tuple[tuple[float, ...], ...]
+    channels: bool = False
 
     suffix = "/stitch"
 
@@ -454,10 +502,12 @@ class Stitch(Fusion):
         return super().width(table) * self.parts
 
     def shapes(self, table: Table) -> Shapes:
-        return {f"{self.parameters}/weight": (self.parts, self.count(table))}
+        channels = (super().width(table),) * self.channels
+        return {f"{self.parameters}/weight": (self.parts, self.count(table), *channels)}
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        return np.array(self.start)
+        start = np.array(self.start)  # (parts, n)
+        return np.broadcast_to(start[..., None], shape).copy() if self.channels else start
 
     def validate(self, table: Table) -> None:
         super().validate(table)
@@ -465,9 +515,13 @@ class Stitch(Fusion):
                 f"{self.name}: start needs rows of {self.count(table)} numbers")
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
-        """Experts (..., n, batch, width), alpha (parts, n) -> (..., batch, parts · width)."""
+        """Experts (..., n, batch, width), alpha (parts, n) -> (..., batch, parts · width).
+
+        With channels alpha is (parts, n, width).
+        """
         parts, counts = self.take(tensors)
-        y, cache = stitch_forward(params[f"{self.parameters}/weight"], parts)
+        stitch = channel_stitch_forward if self.channels else stitch_forward
+        y, cache = stitch(params[f"{self.parameters}/weight"], parts)
         y = side_by_side([y[..., p, :, :] for p in range(self.parts)])
         return {self.name: y}, (cache, counts)
 
@@ -475,7 +529,8 @@ class Stitch(Fusion):
         """Each part's own columns of dy, then back through the mixture."""
         mixture, counts = cache
         dy = np.stack(np.split(dy, self.parts, axis=-1), axis=-3)  # (..., parts, batch, width)
-        dalpha, dparts = stitch_backward(dy, mixture)
+        stitch = channel_stitch_backward if self.channels else stitch_backward
+        dalpha, dparts = stitch(dy, mixture)
         yield from self.give(dparts, counts)
         yield f"{self.parameters}/weight", dalpha
 
@@ -494,12 +549,18 @@ class Route(Fusion):
         Whether there are matrices W_i (SNR-Trans); without them y = sum_i z_i E_i (SNR-Aver).
     penalty : float
         The weight of the penalty on the expected number of open connections.
+    limits : tuple of float
+        beta, gamma and zeta of the hard concrete distribution.
+    start : tuple of float
+        Log alpha starts uniform between these two.
     """
 
     name: str
     sources: tuple[Source, ...]
     transform: bool = False
     penalty: float = 0.0
+    limits: tuple[float, float, float] = LIMITS
+    start: tuple[float, float] = (0.5, 1.5)
 
     suffix = "/route"
 
@@ -509,13 +570,20 @@ class Route(Fusion):
         return {f"{self.parameters}/log_alpha": (n,), **weight}
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        """Log alpha in [0.5, 1.5): mostly open."""
-        mostly_open = name.endswith("/log_alpha")
-        return rng.uniform(0.5, 1.5, shape) if mostly_open else super().initial(name, shape, rng)
+        if name.endswith("/log_alpha"):
+            return rng.uniform(*self.start, shape)
+        return super().initial(name, shape, rng)
 
     def validate(self, table: Table) -> None:
         super().validate(table)
         check_penalty(self)
+        check_numbers(f"{self.name}: limits", self.limits, 3)
+        check_numbers(f"{self.name}: start", self.start, 2)
+        beta, gamma, zeta = self.limits
+        require(beta > 0 > gamma and zeta > 1, f"{self.name}: limits: beta above 0, gamma below 0 "
+                                               f"and zeta above 1 are needed, got {self.limits}")
+        require(self.start[0] <= self.start[1],
+                f"{self.name}: start: the lower end first is needed, got {self.start}")
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """Experts (..., n, batch, width), W (n, width, width) -> `name` (..., batch, width).
@@ -523,7 +591,7 @@ class Route(Fusion):
         Beside it the routing variables `name/route/z` (..., n); `name/route/noise` is read.
         """
         z, concrete = hard_concrete_forward(params[f"{self.parameters}/log_alpha"],
-                                            tensors.get(f"{self.parameters}/noise"))
+                                            tensors.get(f"{self.parameters}/noise"), self.limits)
         parts, counts = self.take(tensors)
         dense = []
         if self.transform:
@@ -548,7 +616,7 @@ class Route(Fusion):
 
     def penalty_forward(self, params: Arrays) -> tuple[Array, Cache]:
         """The expected number of open connections, times `penalty`."""
-        value, cache = expected_l0_forward(params[f"{self.parameters}/log_alpha"])
+        value, cache = expected_l0_forward(params[f"{self.parameters}/log_alpha"], self.limits)
         return self.penalty * value, cache
 
     def penalty_backward(self, cache: Cache) -> Gradients:
@@ -655,6 +723,13 @@ def check_penalty(row: Row) -> None:
     """Raise `InputError` unless the weight of a row's penalty is one."""
     require(isinstance(row.penalty, (int, float)) and 0 <= row.penalty <= float_info.max,
             f"{row.name}: penalty must be a finite number of at least 0, got {row.penalty!r:.80}")
+
+
+def check_numbers(what: str, values: object, count: int) -> None:
+    """Raise `InputError` unless `values` are so many finite numbers."""
+    require(isinstance(values, tuple) and len(values) == count
+            and all(isinstance(value, (int, float)) and isfinite(value) for value in values),
+            f"{what}: {count} finite numbers are needed, got {values!r:.80}")
 
 
 def check_mlp(name: str, units: Sequence[int], activations: Sequence[str]) -> None:
