@@ -191,7 +191,7 @@ def _node(table, row, level, layer):
     if isinstance(row, Tower) and width == 1:
         shape = "(B,)"
     return Node(row.name, kind, _owner(row.name), level, layer, count, detail, shape, formula,
-                backward, row.parameters or "", row.shapes(table))
+                backward, row.parameters if row.shapes(table) else "", row.shapes(table))
 
 
 def _loss(tower, layer):

@@ -111,7 +111,7 @@ class Isolation:
         columns = [f"embedding/{column}" for column in table.embeddings]
         groups = {"embedding": dict.fromkeys(columns)} if columns else {}
         for row in table.rows:
-            if row.parameters:
+            if row.shapes(table):
                 groups.setdefault(row.parameters, {}).update(row.shapes(table))
         return {group: tuple(names) for group, names in groups.items()}
 
