@@ -438,7 +438,7 @@ def _bottoms(inputs: Inputs, tasks: Tasks, bottoms: Sequence[str],
 
 def _stitched(names: Sequence[str], levels: int, subspaces: int, expert_units: LevelUnits,
               activation: str, own: float, channels: bool, penalty: float = 0.0,
-              overlap: str = "inputs") -> tuple[list[Level], dict[str, str]]:
+              overlap: str = "outputs") -> tuple[list[Level], dict[str, str]]:
     """Levels of one group a task, stitched, and what each task's next row reads."""
     units, total = _level_units(expert_units, levels), len(names) * subspaces
     made, below = [], dict.fromkeys(names, "input")
@@ -476,7 +476,7 @@ def _routed(transform: bool, inputs: Inputs, tasks: Tasks, levels: int, experts:
 
 
 def _group(level: int, name: str, reads: str, count: int, units: Sequence[tuple[int, ...]],
-           activation: str, penalty: float = 0.0, overlap: str = "inputs") -> Experts:
+           activation: str, penalty: float = 0.0, overlap: str = "outputs") -> Experts:
     widths = units[level - 1]
     return Experts(f"level{level}/{name}/experts", reads, count, widths,
                    (activation,) * len(widths), penalty=penalty, overlap=overlap)

@@ -49,6 +49,11 @@ def arguments(draw, name, activations=tuple(ACTIVATIONS)):
     if name == "mmoe":
         return made | {"experts": draw(st.integers(1, 4))}
     levels = 1 if name == "cgc" else draw(st.integers(1, 4))
+    if name == "ml_mmoe":
+        return made | {"levels": levels,
+                       "experts": draw(st.lists(widths, min_size=levels, max_size=levels)),
+                       "expert_units": draw(st.lists(unit_lists, min_size=levels,
+                                                     max_size=levels))}
     shared = draw(st.lists(st.integers(0, 2), min_size=levels, max_size=levels))
     made["shared_experts"] = shared
     made["task_experts"] = [{task: draw(st.integers(0 if n else 1, 3)) for task in made["tasks"]}
@@ -56,7 +61,7 @@ def arguments(draw, name, activations=tuple(ACTIVATIONS)):
     if name == "cgc":
         return made
     units = draw(st.lists(unit_lists, min_size=levels, max_size=levels))
-    return made | {"levels": levels, "expert_units": units}
+    return made | {"levels": levels, "expert_units": units, "cut": draw(st.booleans())}
 
 
 @st.composite

@@ -48,14 +48,33 @@ def test_ple_is_wired_as_in_the_paper():
     assert npple.ple(9, TWO, levels=3).table == Table(9, (level1, level2, level3), towers)
 
 
-def test_ml_mmoe_is_ple_with_every_gate_mixing_all_experts():
+def test_uncut_ple_is_ple_with_every_gate_mixing_all_experts():
     one, two = ([f"level{i}/{name}" for name in ("a", "b", "shared")] for i in (1, 2))
     level1 = Level(tuple(group(name, "input", 2) for name in one),
                    tuple(mix(name, one, "input") for name in one))
     level2 = Level(tuple(group(name, below, 2) for name, below in zip(two, one, strict=True)),
                    (mix("level2/a", two, "level1/a"), mix("level2/b", two, "level1/b")))
     towers = (tower("a", "level2/a"), tower("b", "level2/b"))
-    assert npple.ml_mmoe(9, TWO).table == Table(9, (level1, level2), towers)
+    assert npple.ple(9, TWO, cut=False).table == Table(9, (level1, level2), towers)
+
+
+def test_ml_mmoe_has_a_gate_for_each_upper_expert_and_all_gates_select_on_the_input():
+    """PLE paper, section 5.1.2 and figure 8."""
+    two, three = ([f"level{i}/expert{e}" for e in range(1, n + 1)] for i, n in ((2, 2), (3, 4)))
+    level1 = Level((group("level1/shared", "input", 3),), tuple(
+        mix(f"level1/expert{e}", ["level1/shared"], "input") for e in (1, 2)))
+    level2 = Level(tuple(group(name, f"level1/expert{e}", 1) for e, name in enumerate(two, 1)),
+                   tuple(mix(f"level2/expert{e}", two, "input") for e in (1, 2, 3, 4)))
+    level3 = Level(tuple(group(name, f"level2/expert{e}", 1) for e, name in enumerate(three, 1)),
+                   tuple(mix(f"level3/{task}", three, "input") for task in TWO))
+    towers = (tower("a", "level3/a"), tower("b", "level3/b"))
+    model = npple.ml_mmoe(9, TWO, levels=3, experts=(3, 2, 4))
+    assert model.table == Table(9, (level1, level2, level3), towers)
+
+
+def test_ml_mmoe_of_the_papers_figure_8_has_five_gates():
+    """Three experts a level, two levels, two tasks: three inner gates and one a task."""
+    assert len(gates(npple.ml_mmoe(9, TWO, experts=3))) == 5
 
 
 def test_mmoe_is_one_group_and_a_gate_for_each_task():
@@ -136,7 +155,7 @@ def test_a_task_cannot_touch_anothers_experts_on_the_last_level_but_does_below()
     assert "level1/b/experts" in reached and "level2/b/experts" in reached
     assert reached["level2/b/experts"] == "level2/shared"
     assert "level1/b/experts" not in npple.cgc(3, TWO).table.reached("a")
-    assert "level2/b/experts" in npple.ml_mmoe(3, TWO).table.reached("a")
+    assert "level2/b/experts" in npple.ple(3, TWO, cut=False).table.reached("a")
 
 
 # Equal tables -----------------------------------------------------------------------------------
@@ -151,6 +170,11 @@ def test_mmoe_is_cgc_without_specific_experts(kwargs):
     model = npple.mmoe(**kwargs)
     experts = kwargs.pop("experts")
     assert model.table == npple.cgc(task_experts=0, shared_experts=experts, **kwargs).table
+
+
+@given(arguments("mmoe"))
+def test_mmoe_is_ml_mmoe_with_one_level(kwargs):
+    assert npple.ml_mmoe(levels=1, **kwargs).table == npple.mmoe(**kwargs).table
 
 
 @given(arguments("shared_bottom"))
@@ -191,10 +215,10 @@ def last_layer(gate, kind):
 
 
 @given(arguments("ple"), seeds)
-def test_ple_is_ml_mmoe_with_the_gate_weights_of_the_cut_edges_at_zero(kwargs, seed):
+def test_ple_is_uncut_ple_with_the_gate_weights_of_the_cut_edges_at_zero(kwargs, seed):
     """A bias of -1e4 makes a weight exactly 0: equal outputs, losses, gradients; 0 where cut."""
-    kwargs["gate_bias"] = True
-    cut, full = npple.ple(**kwargs), npple.ml_mmoe(**kwargs)
+    kwargs |= {"gate_bias": True, "cut": True}
+    cut, full = npple.ple(**kwargs), npple.ple(**kwargs | {"cut": False})
     drawn = problem(cut, seed, 5)
     params = dict(problem(full, seed, 5).params)
     params |= {name: p for name, p in drawn.params.items() if params[name].shape == p.shape}

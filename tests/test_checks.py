@@ -93,7 +93,6 @@ def refuse(call, message):
 def test_arguments_that_make_no_model_are_refused(changes, message):
     arguments = {"inputs": 3, "tasks": TASKS} | changes
     refuse(lambda: npple.ple(**arguments), message)
-    refuse(lambda: npple.ml_mmoe(**arguments), message)
 
 
 @pytest.mark.parametrize("builder, changes, message", [
@@ -103,17 +102,29 @@ def test_arguments_that_make_no_model_are_refused(changes, message):
     (npple.sluice, {"subspaces": 10 ** 6}, "subspaces: an integer from 1 to 1000 is needed"),
     (npple.snr_trans, {"experts": 10 ** 6}, "experts: an integer from 1 to 1000 is needed"),
     (npple.snr_aver, {"l0": 10 ** 400}, "level1/sub1: penalty must be a finite number"),
+    (npple.snr_aver, {"gamma": 0.1}, "level1/sub1: limits: beta above 0, gamma below 0 and zeta"),
+    (npple.snr_trans, {"zeta": float("nan")}, "level1/sub1: limits: 3 finite numbers are needed"),
+    (npple.snr_trans, {"start": (2.0, 1.0)}, "level1/sub1: start: the lower end first is needed"),
+    (npple.snr_trans, {"start": 0.5}, "level1/sub1: start: 2 finite numbers are needed"),
+    (npple.cross_stitch, {"per": "chanel"}, "per: 'chanel', did you mean 'channel'?"),
+    (npple.cross_stitch, {"own": 1.5}, "own must be a finite number of 0 to 1, got 1.5"),
+    (npple.sluice, {"last": -0.1}, "last must be a finite number of 0 to 1, got -0.1"),
+    (npple.sluice, {"overlap": "all"}, "level1/a/experts: overlap: 'inputs' or 'outputs' is"),
+    (npple.asymmetric_sharing, {"pool": "max"}, "pool: 'max'"),
+    (npple.ml_mmoe, {"experts": 0}, "experts: an integer from 1 to 1000000 is needed, got 0"),
+    (npple.ml_mmoe, {"experts": (2, 2, 2)}, "experts: 2 levels need as many entries"),
+    (npple.ple, {"cut": 1}, "cut: True or False is needed, got 1"),
 ])
 def test_options_of_one_architecture_are_checked(builder, changes, message):
     refuse(lambda: builder(3, TASKS, **changes), message)
 
 
 def test_a_task_without_any_expert_on_a_level_is_refused():
-    """In ML-MMoE it could still read the others' experts."""
+    """Without the cut it could still read the others' experts."""
     counts = {"task_experts": {"a": 1, "b": 0, "c": 1}, "shared_experts": [1, 0]}
     refuse(lambda: npple.ple(3, TASKS, **counts),
            "task_experts, shared_experts: 'b' has no expert on level 2")
-    npple.ml_mmoe(3, TASKS, **counts)
+    npple.ple(3, TASKS, cut=False, **counts)
 
 
 @pytest.mark.parametrize("experts", [0, -1, 2.0, None, [2]])

@@ -66,6 +66,109 @@ def test_a_cross_stitch_network_mixes_the_tasks_activations_by_constants_after_e
     assert_towers_read(case, h)
 
 
+def test_a_cross_stitch_network_per_channel_has_a_constant_for_each_column():
+    """Cross-stitch, section 5, in plain loops."""
+    case = case_of(npple.cross_stitch, per="channel")
+    h = dict.fromkeys(TASKS, case.x)
+    for level in (1, 2):
+        parts = [experts(case.params, f"level{level}/{task}", h[task])[0] for task in TASKS]
+        h = {}
+        for task in TASKS:
+            alpha = case.params[f"level{level}/{task}/stitch/weight"]
+            assert alpha.shape == (1, 3, 4)
+            h[task] = np.zeros_like(parts[0])
+            for b, c in np.ndindex(*parts[0].shape):
+                for i, part in enumerate(parts):
+                    h[task][b, c] += alpha[0, i, c] * part[b, c]
+    assert_towers_read(case, h)
+
+
+def test_channels_start_as_layers_do():
+    layer, channel = (npple.cross_stitch(5, TASKS, per=per).init(0) for per in ("layer", "channel"))
+    for name, alpha in channel.items():
+        if "/stitch/" in name:
+            assert alpha.shape == (*layer[name].shape, 64)
+            assert (alpha == layer[name][..., None]).all()
+
+
+def test_ml_mmoe_has_a_gate_for_each_upper_expert_that_selects_on_the_input():
+    """PLE paper, section 5.1.2 and figure 8; SNR: every gate reads the model's input."""
+    case = case_of(npple.ml_mmoe, levels=3, experts=(3, 2, 4))
+    bank, upper = experts(case.params, "level1/shared", case.x), {1: 2, 2: 4}
+    for level in (1, 2):
+        made = [gated(case, f"level{level}/expert{i}", bank) for i in range(1, upper[level] + 1)]
+        bank = [experts(case.params, f"level{level + 1}/expert{i}", h)[0]
+                for i, h in enumerate(made, start=1)]
+    assert_towers_read(case, {task: gated(case, f"level3/{task}", bank) for task in TASKS})
+
+
+def gated(case, name, parts):
+    """A softmax of the input's logits over the experts, row by row."""
+    weight = case.params[f"{name}/gate/layer1/weight"]
+    rows = []
+    for b, x in enumerate(case.x):
+        scores = [np.exp(sum(x[j] * weight[j, i] for j in range(5))) for i in range(len(parts))]
+        rows.append(sum(score * part[b] for score, part in zip(scores, parts)) / sum(scores))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("pool, share", [("sum", 1), ("mean", 1 / 2)])
+def test_asymmetric_sharing_may_add_up_or_average_the_bottoms(pool, share):
+    case = case_of(npple.asymmetric_sharing, borrows={"b": ["a"]}, pool=pool)
+    bottom = {task: experts(case.params, f"level1/{task}", case.x)[0] for task in TASKS}
+    assert_towers_read(case, bottom | {"b": share * (bottom["a"] + bottom["b"])})
+
+
+@pytest.mark.parametrize("overlap", ["inputs", "outputs"])
+def test_the_sluice_penalty_is_the_squared_overlap_of_each_pair_of_subspaces(overlap):
+    """|W_i W_j^T|² over inputs in the authors' code, |W_i^T W_j|² over outputs."""
+    case = case_of(npple.sluice, levels=1, subspaces=3, orthogonality=0.1, overlap=overlap)
+    total = 0.0
+    for task in TASKS:
+        w = case.params[f"level1/{task}/experts/layer1/weight"]
+        w = w if overlap == "inputs" else w.swapaxes(1, 2)
+        for i in range(3):
+            for j in range(i):
+                for row in w[i]:
+                    for other in w[j]:
+                        total += 0.1 * sum(a * b for a, b in zip(row, other)) ** 2
+    with_penalty, _ = case.model.loss_and_grads(case.params, *case.batch)
+    without, _ = case.model.loss_and_grads(case.params, *case.batch, penalties=False)
+    assert with_penalty - without == pytest.approx(total, rel=1e-12)
+
+
+def test_a_sluice_network_starts_balanced_or_as_told():
+    """The authors' code: alpha 1 / (tasks · subspaces), beta 1 / levels or 0.9 for the last."""
+    start = npple.sluice(5, TASKS, levels=2).init(0)
+    assert start["level1/a/stitch/weight"] == pytest.approx(np.full((2, 6), 1 / 6))
+    assert start["levels/a/stitch/weight"].tolist() == [[0.5, 0.5]]
+    told = npple.sluice(5, TASKS, levels=3, own=0.5, last=0.9).init(0)
+    assert told["level1/b/stitch/weight"] == pytest.approx(
+        np.where(np.eye(6)[2:4] > 0, 0.5, 0.1))
+    assert told["levels/b/stitch/weight"][0] == pytest.approx([0.05, 0.05, 0.9])
+
+
+def test_the_limits_of_snr_are_the_models_own():
+    beta, gamma, zeta = 0.6, -0.5, 1.5
+    case = case_of(npple.snr_aver, experts=2, l0=1e-3, beta=beta, gamma=gamma, zeta=zeta,
+                   start=(-1.0, 1.0))
+    trace = case.model.forward(case.params, case.x, case.noise)
+    expected = 0.0
+    for row in ("level1/sub1", "level1/sub2", *(f"level2/{task}" for task in TASKS)):
+        log_alpha, u = case.params[f"{row}/route/log_alpha"], case.noise[row]
+        for i in range(2):
+            s = 1 / (1 + np.exp(-(np.log(u[i] / (1 - u[i])) + log_alpha[i]) / beta))
+            z = min(max(s * (zeta - gamma) + gamma, 0), 1)
+            assert trace[f"{row}/route/z"][i] == pytest.approx(z, rel=1e-12, abs=1e-15)
+            expected += 1e-3 / (1 + np.exp(beta * np.log(-gamma / zeta) - log_alpha[i]))
+    penalty = (case.model.loss_and_grads(case.params, *case.batch)[0]
+               - case.model.loss_and_grads(case.params, *case.batch, penalties=False)[0])
+    assert penalty == pytest.approx(expected, rel=1e-11)
+    fresh = case.model.init(0)
+    starts = np.concatenate([p for name, p in fresh.items() if name.endswith("log_alpha")])
+    assert (np.abs(starts) <= 1).all() and (starts < 0.5).any()
+
+
 def test_a_sluice_network_mixes_all_subspaces_into_each_and_the_levels_into_the_output():
     case = case_of(npple.sluice)
     h, levels = dict.fromkeys(TASKS, case.x), []
