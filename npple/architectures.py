@@ -275,8 +275,8 @@ def cross_stitch(inputs: Inputs, tasks: Tasks, *, levels: int = 2, expert_units:
     own : float
         In [0, 1]; 1 starts as single-task networks.
     per : str
-        One constant a pair of tasks and "layer" (section 6 of the paper), or one for each
-        "channel" of it (section 5).
+        One constant a pair of tasks and "layer" (cross-stitch, section 6), or one for each
+        "channel" of it (cross-stitch, section 5).
 
     Returns
     -------

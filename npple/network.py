@@ -230,7 +230,7 @@ class Network:
                        masks: Masks | None = None, weights: Mapping[str, float] | None = None,
                        noise: Arrays | None = None, penalties: bool = True
                        ) -> tuple[float, dict[str, Array]]:
-        """The joint loss L = sum_k w_k L_k and its gradient (PLE paper, section 4.3).
+        """The joint loss L = sum_k w_k L_k and its gradient (PLE paper, equation 8).
 
         Parameters
         ----------
@@ -318,7 +318,7 @@ def _require_finite(named: Mapping[str, Array | float], trace: Arrays | None = N
 
 def task_weights(initial: Mapping[str, float], decay: Mapping[str, float], step: int
                  ) -> dict[str, float]:
-    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss at a step (PLE, section 4.3).
+    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss at a step (PLE, equation 10).
 
     Parameters
     ----------

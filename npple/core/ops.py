@@ -174,7 +174,7 @@ def softmax_backward(dw: Array, w: Cache) -> Array:
 
 
 def mixture_forward(w: Array, parts: Sequence[Array]) -> tuple[Array, Cache]:
-    """y = sum_i w_i E_i, sample by sample (PLE paper, section 4.1).
+    """y = sum_i w_i E_i, sample by sample (PLE paper, equation 2).
 
     w (..., batch, n), experts in parts (..., n_part, batch, width) -> y (..., batch, width)
     """
@@ -244,7 +244,7 @@ def side_by_side(parts: Sequence[Array]) -> Array:
     return np.concatenate([np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], -1)
 
 
-# Hard concrete routing variables (Louizos et al. 2018; SNR, section 3) --------------------------
+# Hard concrete routing variables (Louizos et al. 2018; SNR, equations 2 and 3) ------------------
 
 LIMITS = 2 / 3, -0.1, 1.1  # beta, gamma, zeta: temperature, and the interval that is clipped
 

@@ -99,7 +99,7 @@ def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
 
     References
     ----------
-    Ma et al., KDD 2018, equations 2 and 3.
+    Ma et al., KDD 2018, equations 2 to 4.
     """
     _check_count("tasks", tasks, 1)
     _check_count("inputs", inputs, tasks)

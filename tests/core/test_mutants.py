@@ -23,7 +23,7 @@ def sigmoid(x):
 
 
 def z_of(log_alpha, u=None):
-    """A hard concrete variable, from the definition (Louizos et al. 2018, section 2.2)."""
+    """A hard concrete variable, from the definition (Louizos et al. 2018)."""
     x = log_alpha if u is None else (math.log(u / (1 - u)) + log_alpha) / (2 / 3)
     return min(1.0, max(0.0, sigmoid(x) * 1.2 - 0.1))
 
