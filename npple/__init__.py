@@ -48,11 +48,12 @@ __all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "Gra
            "snr_aver", "snr_trans", "task_weights", "testing", "training", "verify"]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """A part of the package, loaded when first asked for."""
-    if name in MODULES:
-        return import_module(f"npple.{name}")
-    raise AttributeError(nearest("no attribute of npple", name, __all__))
+if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a wrong name
+    def __getattr__(name: str) -> ModuleType:
+        """A part of the package, loaded when first asked for."""
+        if name in MODULES:
+            return import_module(f"npple.{name}")
+        raise AttributeError(nearest("no attribute of npple", name, __all__))
 
 
 def __dir__() -> list[str]:

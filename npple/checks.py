@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Codes, Features, Mask
+from npple.core.base import Array, Arrays, Codes, Columns, Features, Mask
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import InputError, nearest, require
@@ -158,7 +158,7 @@ def check_params(table: Table, params: Arrays) -> np.dtype[np.inexact]:
     return dtype
 
 
-def check_x(table: Table, x: Features, dtype: np.dtype[np.inexact]) -> tuple[Features, int]:
+def check_x(table: Table, x: Array | Columns, dtype: np.dtype[np.inexact]) -> tuple[Features, int]:
     """The input as the network takes it and its number of rows; its floats match `dtype`."""
     real = np.zeros(0, dtype).real.dtype
     if isinstance(table.inputs, int):
@@ -173,16 +173,17 @@ def check_x(table: Table, x: Features, dtype: np.dtype[np.inexact]) -> tuple[Fea
     missing, extra = columns.keys() - x.keys(), x.keys() - columns.keys()
     require(not missing, f"x: missing columns {_list(missing)}")
     require(not extra, f"x: columns that the model does not read: {_list(extra)}")
-    x = {name: check_array(f"x: {name!r}", x[name]) for name in columns}
-    rows = x[next(iter(columns))].size
-    for name, kind in columns.items():
-        if x[name].shape != (rows,):
-            raise InputError(f"x: {name!r}: shape {x[name].shape}, expected ({rows},)")
+    arrays = {name: check_array(f"x: {name!r}", x[name]) for name in columns}
+    rows = arrays[next(iter(columns))].size
+    for name, array in arrays.items():
+        kind = columns[name]
+        if array.shape != (rows,):
+            raise InputError(f"x: {name!r}: shape {array.shape}, expected ({rows},)")
         if isinstance(kind, str):
-            _check_features(f"x: {name!r}", x[name], real)
+            _check_features(f"x: {name!r}", array, real)
         else:
-            _check_codes(f"x: {name!r}", x[name], kind[0])
-    return x, rows
+            _check_codes(f"x: {name!r}", array, kind[0])
+    return arrays, rows
 
 
 def check_weights(table: Table, weights: Mapping[str, float] | None) -> dict[str, float]:

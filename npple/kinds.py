@@ -12,7 +12,7 @@ import numpy as np
 
 from npple import metrics
 from npple.checks import check_array, check_columns, check_mask
-from npple.core.base import Array, Codes, Mask, Masks, Targets
+from npple.core.base import Array, Codes, Columns, Mask, Masks
 from npple.core.losses import Binary, Kind, Multiclass, Regression, kind_of
 from npple.core.rows import check_task_kind
 from npple.core.table import Table
@@ -90,7 +90,7 @@ def evaluate(kind: str, targets: Target, outputs: Array) -> dict[str, float]:
     return ABOUT[type(known)].metrics(targets, outputs)
 
 
-def check_targets(table: Table, targets: Targets, masks: Masks | None, rows: int,
+def check_targets(table: Table, targets: Columns, masks: Masks | None, rows: int,
                   dtype: np.dtype[np.inexact]) -> tuple[dict[str, Target], dict[str, Mask | None]]:
     """Targets and masks by task, ready for the losses: the mask of a task without one is None."""
     masks = {} if masks is None else masks
@@ -102,11 +102,11 @@ def check_targets(table: Table, targets: Targets, masks: Masks | None, rows: int
             for task, kind in table.tasks.items()}, checked
 
 
-def _check_target(task: str, kind: str, target: Target, mask: Mask | None, rows: int,
+def _check_target(task: str, kind: str, values: object, mask: Mask | None, rows: int,
                   real: np.dtype[np.floating]) -> Target:
     """The target in the dtype of the loss; rows outside the mask become 0, whatever they held."""
     what = f"targets: {task!r}"
-    target = check_array(what, target)
+    target = check_array(what, values)
     require(target.shape == (rows,), f"{what}: shape {target.shape}, expected ({rows},)")
     require(target.dtype.kind in "biuf", f"{what}: dtype {target.dtype}, expected real numbers")
     if mask is not None:

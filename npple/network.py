@@ -11,7 +11,8 @@ import numpy as np
 
 from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
                           check_number, check_params, check_weights, check_x, first_not_finite)
-from npple.core.base import Array, Arrays, Features, Gradients, Masks, Shapes, Targets
+from npple.core.base import (Array, Arrays, Columns, Features, Gradients, Masks, Shapes,
+                             Targets)
 from npple.core.blocks import each_block
 from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
                                penalty_backward, penalty_forward)
@@ -161,7 +162,7 @@ class Network:
         return {row.name: rng.uniform(1e-6, 1 - 1e-6, row.count(self.table)).astype(dtype)
                 for row in self.table.rows if isinstance(row, Route)}
 
-    def forward(self, params: Arrays, x: Features, noise: Arrays | None = None) -> Trace:
+    def forward(self, params: Arrays, x: Array | Columns, noise: Arrays | None = None) -> Trace:
         """Every intermediate of the network on a batch.
 
         Parameters
@@ -185,10 +186,10 @@ class Network:
             For wrong names, shapes, dtypes, features that are not finite, codes out of range.
         """
         dtype = check_params(self.table, params)
-        x, _ = check_x(self.table, x, dtype)
-        return forward(self.table, params, x, check_noise(self.table, noise, dtype))
+        features, _ = check_x(self.table, x, dtype)
+        return forward(self.table, params, features, check_noise(self.table, noise, dtype))
 
-    def task_losses(self, params: Arrays, x: Features, targets: Targets,
+    def task_losses(self, params: Arrays, x: Array | Columns, targets: Columns,
                     masks: Masks | None = None, noise: Arrays | None = None) -> dict[str, float]:
         """Each task's own loss, unweighted.
 
@@ -226,7 +227,7 @@ class Network:
         _require_finite(total)
         return total
 
-    def loss_and_grads(self, params: Arrays, x: Features, targets: Targets,
+    def loss_and_grads(self, params: Arrays, x: Array | Columns, targets: Columns,
                        masks: Masks | None = None, weights: Mapping[str, float] | None = None,
                        noise: Arrays | None = None, penalties: bool = True
                        ) -> tuple[float, dict[str, Array]]:
@@ -282,13 +283,13 @@ class Network:
         _require_finite({"loss": total, **{f"grad/{name}": g for name, g in grads.items()}})
         return np.asarray(total).item(), grads
 
-    def _checked(self, params: Arrays, x: Features, targets: Targets, masks: Masks | None,
+    def _checked(self, params: Arrays, x: Array | Columns, targets: Columns, masks: Masks | None,
                  noise: Arrays | None) -> tuple[Table, Arrays, Features, Targets, Masks, Arrays]:
         """The arguments of `each_block`."""
         dtype = check_params(self.table, params)
-        x, rows = check_x(self.table, x, dtype)
-        targets, masks = check_targets(self.table, targets, masks, rows, dtype)
-        return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
+        features, rows = check_x(self.table, x, dtype)
+        checked, masks = check_targets(self.table, targets, masks, rows, dtype)
+        return self.table, params, features, checked, masks, check_noise(self.table, noise, dtype)
 
 
 FUSIONS: dict[str, Callable[..., Fusion]] = {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 else:  # without numpy.typing, which takes as long to load as all of npple
     Array = Codes = Mask = np.ndarray
 Arrays: TypeAlias = Mapping[str, Array]  # by name: parameters, gradients, tensors
+Columns: TypeAlias = Mapping[str, object]  # as users pass them: arrays (batch,) by name
 Features: TypeAlias = Array | Mapping[str, Array | Codes]  # x (batch, width), or columns (batch,)
 Targets: TypeAlias = Mapping[str, Array | Codes]  # by task, each (batch,)
 Masks: TypeAlias = Mapping[str, Mask | None]  # by task, each (batch,); None for all rows
