@@ -148,3 +148,10 @@ def test_the_page_stands_alone():
     lines = [line for line in source().splitlines() if line.strip()]
     assert [line for line in lines if "import" in line] == ["import numpy as np"]
     assert not any(line.startswith("class") for line in lines) and len(lines) <= 80
+
+
+def test_what_the_next_page_replaces_stands_on_the_page():
+    blocks = make.blocks((DOCS / "from-the-page-to-the-core.md").read_text(encoding="utf-8"))
+    page = (DOCS / "on-a-page.md").read_text(encoding="utf-8")
+    quoted = [block.text for block in blocks if block.info == "text"]
+    assert quoted and all(text in page for text in quoted)
