@@ -22,13 +22,18 @@ import os
 import re
 import secrets
 import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
 
 from npple.checks import check_path, shown
+from npple.core.base import AnyArray
 from npple.errors import FileError, InputError, require
+
+FilePath: TypeAlias = str | os.PathLike[str]
 
 _META = "meta.json"
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,1000}")  # no controls, no surrogates
@@ -36,7 +41,8 @@ _KINDS = "biufc"  # the dtype kinds that are plain numbers
 _X87_BYTES = 10  # of an x87 long double that hold its value; the rest of its storage is padding
 
 
-def save(path, arrays, meta, *, format, version):
+def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any], *, format: str,
+         version: int) -> None:
     """Write an archive; on any failure the file that stood at `path` stays as it was.
 
     Parameters
@@ -68,14 +74,15 @@ def save(path, arrays, meta, *, format, version):
         _require_storable(name, array)
     arrays = {name: _without_padding(np.asarray(array)) for name, array in arrays.items()}
     header = {"format": format, "version": version, "sha256": _digest(arrays), "meta": meta}
-    fault = _header_fault(header)
-    require(fault is None, fault)
+    if fault := _header_fault(header):
+        raise InputError(fault)
     text = _to_json(header)
     with replacing(path) as file:
         _write(file, text, arrays)
 
 
-def load(path, *, format, versions):
+def load(path: FilePath, *, format: str, versions: Sequence[int]
+         ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read an archive that `save` wrote, refusing all that it cannot vouch for.
 
     Parameters
@@ -126,29 +133,27 @@ def load(path, *, format, versions):
 # What may be stored, and its fingerprint
 
 
-def _require_storable(name, array):
+def _require_storable(name: str, array: object) -> None:
     """Raise `InputError` unless `array` can be stored under `name`."""
     require(
         isinstance(name, str) and _is_name(name),
         f"array name {shown(name)}: expected 1 to 1000 characters without control characters, "
         f"not {_META} and not ending with .npy",
     )
-    require(
-        isinstance(array, (np.ndarray, np.generic)),
-        f"array {name!r}: expected an ndarray, got {type(array).__name__}",
-    )
+    if not isinstance(array, (np.ndarray, np.generic)):
+        raise InputError(f"array {name!r}: expected an ndarray, got {type(array).__name__}")
     require(
         array.dtype.kind in _KINDS,
         f"array {name!r}: expected booleans or numbers, got dtype {array.dtype}",
     )
 
 
-def _is_name(name):
+def _is_name(name: str) -> bool:
     """Whether `name` gives a member that both `load` and `np.load` find under that name alone."""
     return bool(_NAME.fullmatch(name)) and name != _META and not name.endswith(".npy")
 
 
-def _header_fault(header):
+def _header_fault(header: Mapping[str, Any]) -> str | None:
     """What is wrong with the types of a header, or None."""
     expected = {"format": str, "version": int, "sha256": str, "meta": dict}
     if not isinstance(header, dict) or set(header) != set(expected):
@@ -159,7 +164,7 @@ def _header_fault(header):
     return None
 
 
-def _to_json(header):
+def _to_json(header: Mapping[str, Any]) -> str:
     """The header as JSON text; `InputError` if its meta is not JSON."""
     try:
         return json.dumps(header, allow_nan=False, indent=1)
@@ -167,7 +172,7 @@ def _to_json(header):
         raise InputError(f"meta cannot be written as JSON: {error}") from error
 
 
-def _without_padding(array):
+def _without_padding(array: AnyArray) -> AnyArray:
     """`array`, with the padding of x87 long doubles, which holds chance bits, set to zero."""
     if array.dtype.char not in "gG" or np.finfo(np.longdouble).nmant != 63:
         return array
@@ -178,7 +183,7 @@ def _without_padding(array):
     return array
 
 
-def _digest(arrays):
+def _digest(arrays: Mapping[str, AnyArray]) -> str:
     """SHA-256, in hexadecimal, of the names, dtypes, shapes and values, in order.
 
     The width of the significand is part of it, since long doubles of two machines can share a
@@ -188,7 +193,7 @@ def _digest(arrays):
     for name, array in arrays.items():
         significand = np.finfo(array.dtype).nmant if array.dtype.kind in "fc" else 0
         sha.update(json.dumps([name, array.dtype.str, significand, array.shape]).encode())
-        sha.update(array.ravel().view(np.uint8))
+        sha.update(array.ravel().view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -196,7 +201,7 @@ def _digest(arrays):
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: FilePath) -> Iterator[BinaryIO]:
     """A new binary file that takes the place of `path` once it is complete and on the disk.
 
     Whatever fails, the file that stood there stays as it was.
@@ -211,7 +216,7 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def _complete(path):
+def _complete(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end, removed on any failure."""
     if path.exists() and not path.is_file():
         raise OSError("it exists and is not a regular file")
@@ -228,7 +233,7 @@ def _complete(path):
     _sync_folder(path.parent)
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     """Put a rename inside `folder` on the disk, on the systems that can (Windows cannot)."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -238,7 +243,7 @@ def _sync_folder(folder):
             os.close(handle)
 
 
-def _write(file, text, arrays):
+def _write(file: BinaryIO, text: str, arrays: Mapping[str, AnyArray]) -> None:
     """Write the members: `meta.json`, then the arrays in order."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with _new_member(archive, _META) as member:
@@ -248,7 +253,7 @@ def _write(file, text, arrays):
                 npy.write_array(member, array, version=(1, 0), allow_pickle=False)
 
 
-def _new_member(archive, name):
+def _new_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """Open a member whose zip entry depends on nothing but its name and content."""
     entry = zipfile.ZipInfo(name)  # dated 1980-01-01
     entry.create_system = 3  # Unix, on every system
@@ -259,14 +264,14 @@ def _new_member(archive, name):
 # Reading
 
 
-def _refuse_unless(condition, message):
+def _refuse_unless(condition: object, message: str) -> None:
     """Raise `FileError(message)` unless `condition` holds."""
     if not condition:
         raise FileError(message)
 
 
 @contextlib.contextmanager
-def _refusing(what):
+def _refusing(what: str) -> Iterator[None]:
     """Turn whatever the libraries raise on a bad file into a one-line `FileError`."""
     try:
         yield
@@ -277,7 +282,7 @@ def _refusing(what):
         raise FileError(f"{what}: {reason}") from error
 
 
-def _check_members(path, members):
+def _check_members(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
     """Refuse entries that `save` does not write, before anything is read or allocated."""
     left = path.stat().st_size
     seen = set()
@@ -300,7 +305,7 @@ def _check_members(path, members):
     _refuse_unless(_META in seen, f"{path}: member {_META!r} is missing")
 
 
-def _read_header(path, archive):
+def _read_header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     """The JSON header, its types checked."""
     where = f"{path}: member {_META!r}"
     with _refusing(where):
@@ -310,12 +315,13 @@ def _read_header(path, archive):
     return header
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> None:
     """Called by `json.loads` for NaN, Infinity and -Infinity."""
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_format(path, header, format, versions):
+def _check_format(path: Path, header: Mapping[str, Any], format: str, versions: Sequence[int]
+                  ) -> None:
     """Refuse a file of another format or version."""
     _refuse_unless(
         header["format"] == format,
@@ -328,7 +334,7 @@ def _check_format(path, header, format, versions):
     )
 
 
-def _read_array(path, archive, member):
+def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> AnyArray:
     """One array, once its CRC is right and its header fits the bytes that are there."""
     where = f"{path}: member {member.filename!r}"
     with _refusing(where):

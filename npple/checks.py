@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Codes, Columns, Features, Mask
+from npple.core.base import Array, Arrays, Columns, Features, Mask, Values
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import InputError, nearest, require
@@ -216,7 +216,7 @@ def check_noise(table: Table, noise: Arrays | None, dtype: np.dtype[np.inexact])
     return noise
 
 
-def _check_features(what: str, x: Array | Codes, real: np.dtype[np.floating]) -> None:
+def _check_features(what: str, x: Values, real: np.dtype[np.floating]) -> None:
     require(x.size, f"{what}: no rows")
     if x.dtype != real:
         raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert "
@@ -228,7 +228,7 @@ def _check_features(what: str, x: Array | Codes, real: np.dtype[np.floating]) ->
         raise InputError(f"{what}: {x[at]} at row {at[0]}; features must be finite")
 
 
-def _check_codes(what: str, codes: Array | Codes, size: int) -> None:
+def _check_codes(what: str, codes: Values, size: int) -> None:
     require(codes.size, f"{what}: no rows")
     if codes.dtype.kind not in "iu":
         raise InputError(f"{what}: dtype {codes.dtype}, expected integer codes")

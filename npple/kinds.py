@@ -12,13 +12,13 @@ import numpy as np
 
 from npple import metrics
 from npple.checks import check_array, check_columns, check_mask
-from npple.core.base import Array, Codes, Columns, Mask, Masks
+from npple.core.base import Array, Columns, Mask, Masks, Values
 from npple.core.losses import Binary, Kind, Multiclass, Regression, kind_of
 from npple.core.rows import check_task_kind
 from npple.core.table import Table
 from npple.errors import require
 
-Target = Array | Codes
+Target = Values
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 Outputs are what a tower gives: logits for classification, values for regression.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from npple.checks import check_array
+from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
 
-def auc(targets, scores):
+def auc(targets: Values, scores: Values) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
     Ties count half. With r_i the rank of sample i by score, ties sharing their mean rank, and P
@@ -50,7 +53,7 @@ def auc(targets, scores):
     return float((rank_sum - positives * (positives + 1) / 2) / pairs)
 
 
-def log_loss(targets, logits):
+def log_loss(targets: Values, logits: Values) -> float:
     """Mean binary cross-entropy, `log(1 + exp(-z))` for a one and `log(1 + exp(z))` for a zero.
 
     Parameters
@@ -75,7 +78,7 @@ def log_loss(targets, logits):
     return float(np.logaddexp(0.0, np.where(targets == 1, -logits, logits)).mean())
 
 
-def multiclass_log_loss(targets, logits):
+def multiclass_log_loss(targets: Values, logits: Values) -> float:
     """Mean cross-entropy, `log(sum_j exp(z_j - z_target))`, over the rows.
 
     Parameters
@@ -101,7 +104,7 @@ def multiclass_log_loss(targets, logits):
     return float(np.logaddexp.reduce(logits - of_target, axis=1).mean())
 
 
-def accuracy(targets, logits):
+def accuracy(targets: Values, logits: Values) -> float:
     """Share of rows whose largest logit is the target's; of equal ones the first counts.
 
     Parameters
@@ -126,7 +129,7 @@ def accuracy(targets, logits):
     return float((logits.argmax(axis=1) == targets).mean())
 
 
-def mse(targets, values):
+def mse(targets: Values, values: Values) -> float:
     """Mean squared error.
 
     Parameters
@@ -151,7 +154,7 @@ def mse(targets, values):
     return float(np.square(targets - values).mean())
 
 
-def _finite(name, array, ndim):
+def _finite(name: str, array: object, ndim: int) -> Float64:
     """`array` in float64, checked to have `ndim` axes and to be non-empty, real and finite."""
     array = check_array(name, array)
     require(array.dtype.kind in "biuf", f"{name} of dtype {array.dtype}: expected real numbers")
@@ -165,7 +168,7 @@ def _finite(name, array, ndim):
     return array
 
 
-def _classes(targets, length, count):
+def _classes(targets: Values, length: int, count: int) -> Codes:
     """`targets` as integers, shape (length,), checked to be class numbers from 0 to count - 1."""
     targets = _finite("targets", targets, ndim=1)
     _require_length(targets, length)
@@ -177,7 +180,7 @@ def _classes(targets, length, count):
     return targets.astype(np.intp)
 
 
-def _require_length(targets, length):
+def _require_length(targets: Values, length: int) -> None:
     """Raise `InputError` unless there is one target per output."""
     require(
         len(targets) == length, f"{len(targets)} targets for {length} outputs: expected as many"

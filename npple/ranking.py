@@ -6,13 +6,20 @@ neither underflow nor lose their order. The weighted sum is the usual alternativ
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
 import numpy as np
 
 from npple.checks import check_array, check_dicts, check_number, shown
+from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
+Factor: TypeAlias = Callable[[Float64], Values]
 
-def score(predictions, weights, video_len, f=np.log1p):
+
+def score(predictions: Mapping[str, Values], weights: Mapping[str, float], video_len: Values,
+          f: Factor = np.log1p) -> Float64:
     """The paper's score, pVTR^wVTR · pVCR^wVCR · pSHR^wSHR · pCMR^wCMR · f(video_len).
 
     A factor of 0, be it a probability that rounded to 0 or f(video_len), makes the score 0; a
@@ -48,7 +55,8 @@ def score(predictions, weights, video_len, f=np.log1p):
         return np.exp(log_score(predictions, weights, video_len, f))
 
 
-def log_score(predictions, weights, video_len, f=np.log1p):
+def log_score(predictions: Mapping[str, Values], weights: Mapping[str, float], video_len: Values,
+              f: Factor = np.log1p) -> Float64:
     """The logarithm of `score`: sum_k w_k log p_k + log f(video_len); minus infinity for 0.
 
     Parameters
@@ -81,7 +89,8 @@ def log_score(predictions, weights, video_len, f=np.log1p):
         return sum(logs, start=np.log(factor))
 
 
-def weighted_sum(predictions, weights, video_len, f=np.log1p):
+def weighted_sum(predictions: Mapping[str, Values], weights: Mapping[str, float], video_len: Values,
+                 f: Factor = np.log1p) -> Float64:
     """The alternative to `score`: (sum_k w_k p_k) · f(video_len).
 
     A candidate can make up for a task near 0 with another, which the product does not allow.
@@ -106,11 +115,11 @@ def weighted_sum(predictions, weights, video_len, f=np.log1p):
     InputError
         If tasks or shapes differ, or a value is negative or not finite.
     """
-    predictions, factor = _checked(predictions, weights, video_len, f)
-    return sum(weights[task] * p for task, p in predictions.items()) * factor
+    values, factor = _checked(predictions, weights, video_len, f)
+    return sum((weights[task] * p for task, p in values.items()), np.zeros(())) * factor
 
 
-def top_k(scores, k):
+def top_k(scores: Values, k: int) -> Codes:
     """The k best candidates, best first; of equal ones the earlier comes first.
 
     Parameters
@@ -138,7 +147,8 @@ def top_k(scores, k):
     return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
 
 
-def _checked(predictions, weights, video_len, f):
+def _checked(predictions: Mapping[str, Values], weights: Mapping[str, float],
+             video_len: Values | None, f: Factor) -> tuple[dict[str, Float64], Float64]:
     """Predictions and f(video_len) in float64, all of one shape."""
     check_dicts(predictions=predictions, weights=weights)
     require(predictions.keys() == weights.keys(),
@@ -152,7 +162,7 @@ def _checked(predictions, weights, video_len, f):
     return values, _factor("f(video_len)", f(video_len), video_len.shape)
 
 
-def _reals(what, values):
+def _reals(what: str, values: object) -> Float64:
     """Values in float64, if they are real numbers."""
     values = check_array(what, values)
     require(values.dtype.kind in "biuf", f"{what}: dtype {values.dtype}, expected real numbers")
@@ -160,7 +170,7 @@ def _reals(what, values):
         return values.astype(np.float64)
 
 
-def _factor(what, values, shape):
+def _factor(what: str, values: object, shape: tuple[int, ...]) -> Float64:
     values = _reals(what, values)
     require(values.shape == shape, f"{what}: shape {values.shape}, expected {shape} as video_len")
     good = np.isfinite(values) & (values >= 0)

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.inexact]  # of real or complex floats, any shape
     Codes: TypeAlias = NDArray[np.integer]
     Mask: TypeAlias = NDArray[np.bool]
+    Float64: TypeAlias = NDArray[np.float64]
+    AnyArray: TypeAlias = NDArray[Any]
 else:  # without numpy.typing, which takes as long to load as all of npple
-    Array = Codes = Mask = np.ndarray
+    Array = Codes = Mask = Float64 = AnyArray = np.ndarray
+Values: TypeAlias = Array | Codes | Mask  # real numbers
 Arrays: TypeAlias = Mapping[str, Array]  # by name: parameters, gradients, tensors
 Columns: TypeAlias = Mapping[str, object]  # as users pass them: arrays (batch,) by name
-Features: TypeAlias = Array | Mapping[str, Array | Codes]  # x (batch, width), or columns (batch,)
-Targets: TypeAlias = Mapping[str, Array | Codes]  # by task, each (batch,)
+Features: TypeAlias = Array | Mapping[str, Values]  # x (batch, width), or columns (batch,)
+Targets: TypeAlias = Mapping[str, Values]  # by task, each (batch,)
 Masks: TypeAlias = Mapping[str, Mask | None]  # by task, each (batch,); None for all rows
 Gradients: TypeAlias = Iterator[tuple[str, Array]]  # a name may come twice: gradients add up
 Shapes: TypeAlias = dict[str, tuple[int, ...]]

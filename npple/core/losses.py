@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from npple.core.base import Array, Cache, Codes, Mask
+from npple.core.base import Array, Cache, Mask, Values
 from npple.core.ops import sigmoid_forward, softmax_forward, softplus_forward
 
 
@@ -22,7 +22,7 @@ class Kind(ABC):
         self.width = width
 
     @abstractmethod
-    def forward(self, z: Array, y: Array | Codes) -> tuple[Array, Cache]:
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
         """z (..., batch), or (..., batch, width) if wider, y (batch,) -> l (..., batch)."""
 
     @abstractmethod
@@ -37,7 +37,7 @@ class Kind(ABC):
 class Binary(Kind):
     """Does it happen? y is 0 or 1."""
 
-    def forward(self, z: Array, y: Array | Codes) -> tuple[Array, Cache]:
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
         """l = -y log sigmoid(z) - (1-y) log(1 - sigmoid(z)) = softplus(s z), s = 1 - 2y.
 
         Stable for any finite z.
@@ -58,7 +58,7 @@ class Binary(Kind):
 class Regression(Kind):
     """How much? y is a real number."""
 
-    def forward(self, z: Array, y: Array | Codes) -> tuple[Array, Cache]:
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
         """l = (z - y)²."""
         return (z - y) ** 2, z - y
 
@@ -76,7 +76,7 @@ class Multiclass(Kind):
 
     widths = range(2, 1_000_001)
 
-    def forward(self, z: Array, y: Array | Codes) -> tuple[Array, Cache]:
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
         """l = log sum_j exp(z_j - z_y) = s + log(exp(-s) + sum_{j != y} exp(z_j - z_y - s)).
 
         s is the largest z_j - z_y, so l is exact where it is near 0.
@@ -112,7 +112,7 @@ def kind_of(text: str) -> Kind:
     return KINDS[name](int(width or 1))
 
 
-def loss_forward(kind: Kind, z: Array, y: Array | Codes, mask: Mask | None = None
+def loss_forward(kind: Kind, z: Array, y: Values, mask: Mask | None = None
                  ) -> tuple[Array, Cache]:
     """L = sum_i delta_i l_i / sum_i delta_i, the mean over the task's rows (PLE, equation 9).
 

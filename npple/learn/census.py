@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from itertools import chain
 
-from npple.learn.columns import Texts, as_columns, converted, read_rows
+from npple.archive import FilePath
 from npple.errors import require
+from npple.learn.columns import Texts, as_columns, converted, read_rows
 
 FIELDS = (
     "age class_worker det_ind_code det_occ_code education wage_per_hour hs_college marital_stat "
@@ -46,7 +47,7 @@ LABELS = {  # task -> its field, and the label of each text found there
 }
 
 
-def read_census(path):
+def read_census(path: FilePath) -> dict[str, Texts]:
     """Read a file in the published format: no header, 42 fields in a row.
 
     A file for prediction may lack the last field, the income (41 fields), or the income and
@@ -85,12 +86,12 @@ def read_census(path):
         if field in columns:
             expected = f"one of {list(labels)}"
             texts = columns.pop(field)
-            found = converted(field, texts, labels.get, expected, object)
-            columns[task] = Texts.of(task, found.tolist())
+            values = converted(field, texts, labels.get, expected, object)
+            columns[task] = Texts.of(task, values.tolist())
     return columns
 
 
-def bundled():
+def bundled() -> dict[str, Texts]:
     """The columns of the bundled sample: 10,000 rows, described in `census-sample.md`.
 
     Returns

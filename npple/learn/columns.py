@@ -8,22 +8,28 @@ import io
 import os
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from npple.archive import FilePath
 from npple.checks import check_texts, shown
+from npple.core.base import AnyArray, Codes
 from npple.errors import FileError, InputError, require
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 GZIP_MAGIC = b"\x1f\x8b"
 EXPANSION = 200  # times its size that a gzip file may expand to; a table seldom does 30 times
 ANY_EXPANSION = 2**26  # bytes that any may
 
 
-class Texts(Sequence):
+class Texts(Sequence[str]):
     """A column of texts: each distinct one once, and for each row which one it is.
 
     It can be read like a list of str and equals one with the same texts. What is done with a
@@ -37,11 +43,11 @@ class Texts(Sequence):
         Of each row, the place of its text in `words`.
     """
 
-    def __init__(self, words, numbers):
+    def __init__(self, words: list[str], numbers: Codes) -> None:
         self.words, self.numbers = words, numbers
 
     @classmethod
-    def of(cls, name, texts):
+    def of(cls, name: str, texts: Sequence[str]) -> Texts:
         """The same texts, given as a list or tuple; `InputError` names the column `name`."""
         if isinstance(texts, cls):
             return texts
@@ -54,33 +60,40 @@ class Texts(Sequence):
         return cls(list(places), numbers)
 
     @cached_property
-    def distinct(self):
+    def distinct(self) -> tuple[list[str], Codes]:
         """The texts that are in a row, and of each row the place of its text among them."""
         present = np.unique(self.numbers)
         places = np.empty(len(self.words), np.intp)
         places[present] = np.arange(len(present))
         return [self.words[number] for number in present], places[self.numbers]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.numbers)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return map(self.words.__getitem__, self.numbers.tolist())
 
-    def __getitem__(self, rows):
+    @overload
+    def __getitem__(self, rows: int) -> str: ...
+
+    @overload
+    def __getitem__(self, rows: slice) -> Texts: ...
+
+    def __getitem__(self, rows: int | slice) -> str | Texts:
         if isinstance(rows, slice):
             return Texts(self.words, self.numbers[rows])
         return self.words[self.numbers[rows]]
 
-    def __eq__(self, other):
-        listed = isinstance(other, (list, tuple, Texts))
-        return list(self) == list(other) if listed else NotImplemented
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (list, tuple, Texts)):
+            return NotImplemented
+        return list(self) == list(other)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{len(self)} texts, {len(self.distinct[0])} of them distinct>"
 
 
-def read_columns(path, names=None):
+def read_columns(path: FilePath, names: Sequence[str] | None = None) -> dict[str, Texts]:
     """Read a CSV file, plain or gzip-compressed, in UTF-8.
 
     Spaces around a field are dropped. Nothing is skipped: a blank line is an error too.
@@ -108,7 +121,7 @@ def read_columns(path, names=None):
     return as_columns(path, next(rows) if names is None else names, rows)
 
 
-def read_rows(path):
+def read_rows(path: FilePath) -> Iterator[list[str]]:
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
     require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
     text = _text(path)
@@ -123,7 +136,7 @@ def read_rows(path):
         raise FileError(f"{_quoted(path)}, line {reader.line_num}: {error}") from error
 
 
-def as_columns(path, names, rows):
+def as_columns(path: FilePath, names: Sequence[str], rows: Iterable[list[str]]) -> dict[str, Texts]:
     """Turn rows of fields into columns of text without surrounding spaces."""
     names = [name.strip(" ") for name in check_texts("names", names)]
     require(names and all(names),
@@ -138,7 +151,8 @@ def as_columns(path, names, rows):
     return {name: Texts(words, column) for name, column in zip(names, by_column)}
 
 
-def converted(name, texts, convert, expected, dtype):
+def converted(name: str, texts: Texts, convert: Callable[[str], object], expected: str,
+              dtype: DTypeLike) -> AnyArray:
     """Convert each text of a column, doing the work once per distinct text.
 
     Parameters
@@ -171,19 +185,19 @@ def converted(name, texts, convert, expected, dtype):
     return np.array(values, dtype)[places]
 
 
-class _Numbers(dict):
+class _Numbers(dict[str, int]):
     """field -> number of its text without surrounding spaces, in the order they first come."""
 
-    def __init__(self):
-        self.of_text = {}
+    def __init__(self) -> None:
+        self.of_text: dict[str, int] = {}
 
-    def __missing__(self, field):
+    def __missing__(self, field: str) -> int:
         number = self.of_text.setdefault(field.strip(" "), len(self.of_text))
         self[field] = number
         return number
 
 
-def _text(path):
+def _text(path: FilePath) -> str:
     try:
         data = Path(path).read_bytes()
         if data.startswith(GZIP_MAGIC):
@@ -206,7 +220,7 @@ def _text(path):
     return text
 
 
-def _expanded(path, data):
+def _expanded(path: FilePath, data: bytes) -> bytes:
     """What a gzip file holds, unless it is a bomb: never much more memory than the limit."""
     limit = max(EXPANSION * len(data), ANY_EXPANSION)
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
@@ -217,7 +231,7 @@ def _expanded(path, data):
     return text
 
 
-def _equally_long(path, rows, width):
+def _equally_long(path: FilePath, rows: Iterable[list[str]], width: int) -> Iterator[list[str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != width:
             place = f"{_quoted(path)}, row {number}"
@@ -225,5 +239,5 @@ def _equally_long(path, rows, width):
         yield row
 
 
-def _quoted(path):
+def _quoted(path: FilePath) -> str:
     return shown(os.fspath(path) if isinstance(path, (str, os.PathLike)) else path)

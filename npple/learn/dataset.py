@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npple.checks import check_kind, check_number, shown
+from npple.core.base import Codes, Features, Mask, Values
 from npple.errors import require
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
-def check_floating(dtype):
+
+def check_floating(dtype: DTypeLike) -> np.dtype[np.floating]:
     """`dtype` as a dtype, if it is one of real floats of this machine's byte order."""
     try:
-        found = np.dtype(object if dtype is None else dtype)
+        found: np.dtype[Any] = np.dtype(object if dtype is None else dtype)
     except Exception:  # NumPy parses texts as Python does
         found = np.dtype(object)
     fits = found.kind == "f" and found.isnative
@@ -21,7 +27,7 @@ def check_floating(dtype):
     return found
 
 
-def streams(seed, count):
+def streams(seed: int, count: int) -> list[np.random.Generator]:
     """`count` independent generators of random numbers, the same for the same seed.
 
     Raises
@@ -54,11 +60,11 @@ class Dataset:
         has no task.
     """
 
-    x: np.ndarray | dict
-    targets: dict
-    masks: dict
+    x: Features
+    targets: dict[str, Values]
+    masks: dict[str, Mask]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         features = self.x if isinstance(self.x, dict) else {"x": self.x}
         require(features, "x: the dataset has no features, expected at least one column")
         for group, arrays in (("x", features), ("targets", self.targets), ("masks", self.masks)):
@@ -70,14 +76,14 @@ class Dataset:
                     require(rows, f"{what}: an array of rows is needed, got {shown(values)}")
                     require(False, f"{what}: {len(values)} rows, expected {len(self)}")
         for task, mask in self.masks.items():
-            require(task in self.targets,
-                    f"masks: {shown(task)}, expected one of the targets: {shown(list(self.targets))}")
+            require(task in self.targets, f"masks: {shown(task)}, expected one of the targets: "
+                                          f"{shown(list(self.targets))}")
             require(mask.dtype == bool, f"masks: {shown(task)}: {mask.dtype}, expected bool")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(next(iter(self.x.values())) if isinstance(self.x, dict) else self.x)
 
-    def take(self, rows):
+    def take(self, rows: slice | Codes | Mask) -> Dataset:
         """The dataset of these rows only.
 
         Parameters
@@ -96,10 +102,10 @@ class Dataset:
         """
         if not isinstance(rows, slice):
             rows = _indices(rows, len(self))
-        x = _taken(self.x, rows) if isinstance(self.x, dict) else self.x[rows]
+        x = self.x[rows] if isinstance(self.x, np.ndarray) else _taken(self.x, rows)
         return Dataset(x, _taken(self.targets, rows), _taken(self.masks, rows))
 
-    def split(self, fraction, seed):
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Two random parts without a common row.
 
         Parameters
@@ -128,7 +134,7 @@ class Dataset:
         return self.take(order[:count]), self.take(order[count:])
 
 
-def _indices(rows, count):
+def _indices(rows: object, count: int) -> Codes | Mask:
     """What selects rows, as an array that does select some of `count` rows."""
     try:
         indices = np.asarray(rows)
@@ -144,5 +150,5 @@ def _indices(rows, count):
     return indices
 
 
-def _taken(arrays, rows):
+def _taken(arrays: Mapping[str, Any], rows: slice | Codes | Mask) -> dict[str, Any]:
     return {name: values[rows] for name, values in arrays.items()}

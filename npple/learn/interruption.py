@@ -1,14 +1,18 @@
 """Ctrl-C and SIGTERM as requests: what is running ends where nothing is lost."""
 
+from __future__ import annotations
+
 import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def on_signal(stop):
+def on_signal(stop: Callable[[int], object]) -> Iterator[None]:
     """Calls `stop(number)` at the first Ctrl-C or SIGTERM; a second one acts as ever.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
@@ -23,11 +27,11 @@ def on_signal(stop):
         yield
         return
 
-    def ask(number, frame):
+    def ask(number: int, frame: FrameType | None) -> None:
         restore()
         stop(number)
 
-    def restore():
+    def restore() -> None:
         for each, handler in before.items():
             signal.signal(each, handler)
 

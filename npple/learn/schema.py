@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npple.checks import check_kind, check_texts, shown
+from npple.core.base import Array, Codes, Float64, Values
+from npple.errors import InputError, require
 from npple.learn.columns import Texts, converted
 from npple.learn.dataset import Dataset, check_floating
-from npple.errors import InputError, require
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
@@ -48,31 +53,33 @@ class Schema:
         If the parts are not of this form or contradict each other.
     """
 
-    numeric: dict
-    categorical: dict
-    tasks: dict
-    classes: dict
+    numeric: dict[str, Scale]
+    categorical: dict[str, tuple[str, ...]]
+    tasks: dict[str, str]
+    classes: dict[str, tuple[str, ...]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_names([*self.numeric, *self.categorical], self.tasks)
         for column, scale in self.numeric.items():
-            usable = _finite(scale.mean) and _finite(scale.std) and scale.std > 0
             expected = "a finite mean, a positive std and log true or false"
-            fits = usable and isinstance(scale.log, bool)
+            fits = (_finite(scale.mean) and _finite(scale.std) and scale.std > 0
+                    and isinstance(scale.log, bool))
             require(fits, f"column {column!r} has {shown(scale)}, expected {expected}")
         for name, texts in (self.categorical | self.classes).items():
             ascending = _ascending(texts)
             require(ascending, f"column {name!r} has values {shown(texts)}, expected sorted texts")
         kinds = {task: f"multiclass:{len(texts)}" for task, texts in self.classes.items()}
         for task, kind in self.tasks.items():
-            expected = [kinds[task]] if task in kinds else ["binary", "regression"]
-            require(isinstance(kind, str) and kind in expected,
-                    f"task {task!r} is {shown(kind)}, expected {expected}")
+            usable = [kinds[task]] if task in kinds else ["binary", "regression"]
+            require(isinstance(kind, str) and kind in usable,
+                    f"task {task!r} is {shown(kind)}, expected {usable}")
             require(kind != "multiclass:1", f"task {task!r} has one class, expected at least 2")
         require(set(kinds) <= set(self.tasks), f"classes of {list(kinds)}, expected tasks' only")
 
     @classmethod
-    def learn(cls, columns, numeric, categorical, tasks, log=()):
+    def learn(cls, columns: Mapping[str, Sequence[str]], numeric: Sequence[str],
+              categorical: Sequence[str], tasks: Mapping[str, str], log: Sequence[str] = ()
+              ) -> Schema:
         """Learn the scales, vocabularies and classes of the training columns.
 
         Parameters
@@ -100,29 +107,28 @@ class Schema:
             ("numeric", numeric), ("categorical", categorical), ("log", log)))
         check_kind("tasks", tasks, dict, "a dict of column and kind")
         _check_names([*numeric, *categorical], tasks)
-        known, log = set(numeric), set(log)
         for column in log:
-            require(column in known, f"log of {column!r}, expected a numeric column")
-        columns = _texts(columns, [*numeric, *categorical, *tasks])
+            require(column in numeric, f"log of {column!r}, expected a numeric column")
+        texts = _texts(columns, [*numeric, *categorical, *tasks])
         kinds, classes = dict(tasks), {}
         for task, kind in tasks.items():
             known = isinstance(kind, str) and kind in ("binary", "regression", "multiclass")
             expected = "'binary', 'regression' or 'multiclass'"
             require(known, f"task {task!r} is {shown(kind)}, expected {expected}")
-            labels = {*columns[task].distinct[0]} - {""}
+            labels = {*texts[task].distinct[0]} - {""}
             require(labels, f"task {task!r} has no labelled row, expected at least one")
             if kind == "multiclass":
                 classes[task] = tuple(sorted(labels))
                 kinds[task] = f"multiclass:{len(labels)}"
-        scales = {name: _scale(name, columns[name], name in log) for name in numeric}
-        words = {name: tuple(sorted(columns[name].distinct[0])) for name in categorical}
+        scales = {name: _scale(name, texts[name], name in log) for name in numeric}
+        words = {name: tuple(sorted(texts[name].distinct[0])) for name in categorical}
         schema = cls(scales, words, kinds, classes)
         for task in tasks:
-            schema._targets(columns, task, np.float64)  # so that a bad label is refused now
+            schema._targets(texts, task, np.dtype(np.float64))  # so that a bad label is refused now
         return schema
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Schema:
         """The schema that `to_dict` described; `content` may come from anyone.
 
         Parameters
@@ -149,7 +155,7 @@ class Schema:
         words, classes = _tuples(parts["categorical"]), _tuples(parts["classes"])
         return cls(scales, words, dict(parts["tasks"]), classes)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts, lists, texts and numbers, ready for JSON.
 
         Returns
@@ -164,7 +170,8 @@ class Schema:
             "classes": {task: list(labels) for task, labels in self.classes.items()},
         }
 
-    def encode(self, columns, dtype=np.float32, labels=True):
+    def encode(self, columns: Mapping[str, Sequence[str]], dtype: DTypeLike = np.float32,
+               labels: bool = True) -> Dataset:
         """Turn columns of text into a dataset. Columns the schema does not know are left out.
 
         Parameters
@@ -190,15 +197,16 @@ class Schema:
         dtype = check_floating(dtype)
         require(type(labels) is bool, f"labels: True or False is needed, got {shown(labels)}")
         features = [*self.numeric, *self.categorical]
-        columns = _texts(columns, [*features, *self.tasks] if labels else features)
-        x = {name: self._standardised(columns, name, dtype) for name in self.numeric}
-        x |= {name: self._codes(columns, name) for name in self.categorical}
+        texts = _texts(columns, [*features, *self.tasks] if labels else features)
+        x: dict[str, Values] = {
+            **{name: self._standardised(texts, name, dtype) for name in self.numeric},
+            **{name: self._codes(texts, name) for name in self.categorical}}
         tasks = self.tasks if labels else {}
-        targets = {task: self._targets(columns, task, dtype) for task in tasks}
-        masks = {task: converted(task, columns[task], bool, "a text", bool) for task in tasks}
+        targets = {task: self._targets(texts, task, dtype) for task in tasks}
+        masks = {task: converted(task, texts[task], bool, "a text", bool) for task in tasks}
         return Dataset(x, targets, {task: m for task, m in masks.items() if not m.all()})
 
-    def inputs(self, embedding_width=4):
+    def inputs(self, embedding_width: int = 4) -> dict[str, str | tuple[int, int]]:
         """What the model builders take as `inputs=`.
 
         Parameters
@@ -221,38 +229,40 @@ class Schema:
         tables = {name: (len(w) + 1, embedding_width) for name, w in self.categorical.items()}
         return dict.fromkeys(self.numeric, "numeric") | tables
 
-    def _standardised(self, columns, name, dtype):
+    def _standardised(self, columns: Mapping[str, Texts], name: str, dtype: np.dtype[np.floating]
+                      ) -> Array:
         scale = self.numeric[name]
         values = _numbers(name, columns[name], scale.log)
         with np.errstate(over="ignore"):  # seen by _fitting
             values = (values - scale.mean) / scale.std
         return _fitting(name, columns[name], values, dtype)
 
-    def _codes(self, columns, name):
+    def _codes(self, columns: Mapping[str, Texts], name: str) -> Codes:
         codes = {text: code for code, text in enumerate(self.categorical[name], 1)}
         return converted(
             name, columns[name], lambda text: codes.get(text, UNKNOWN), "a text", np.int64
         )
 
-    def _targets(self, columns, task, dtype):
+    def _targets(self, columns: Mapping[str, Texts], task: str, dtype: np.dtype[np.floating]
+                 ) -> Values:
         """The targets of a task, 0 where the label is empty."""
         if task in self.classes:
             places = {text: place for place, text in enumerate(self.classes[task])} | {"": 0}
             expected = f"one of the classes {shown(self.classes[task])}"
             return converted(task, columns[task], places.get, expected, np.int64)
         if self.tasks[task] == "binary":
-            values, expected = BINARY | {"": 0}, "0, 1, false, true, or nothing for no label"
+            labels, expected = BINARY | {"": 0}, "0, 1, false, true, or nothing for no label"
             return converted(
-                task, columns[task], lambda text: values.get(text.lower()), expected, dtype
+                task, columns[task], lambda text: labels.get(text.lower()), expected, dtype
             )
         values = _numbers(task, columns[task], False, empty=0.0)
         return _fitting(task, columns[task], values, dtype)
 
 
-def _numbers(name, texts, log, empty=math.inf):
+def _numbers(name: str, texts: Texts, log: bool, empty: float = math.inf) -> Float64:
     """Texts -> float64 (n,), or log(1 + v) of them; an empty text counts as `empty`."""
 
-    def number(text):
+    def number(text: str) -> float | None:
         value = float(text) if NUMBER.fullmatch(text) else math.inf if text else empty
         if not math.isfinite(value) or (log and value <= -1):
             return None
@@ -262,7 +272,7 @@ def _numbers(name, texts, log, empty=math.inf):
     return converted(name, texts, number, expected, np.float64)
 
 
-def _fitting(name, texts, values, dtype):
+def _fitting(name: str, texts: Texts, values: Float64, dtype: np.dtype[np.floating]) -> Array:
     """`values` in `dtype`, refusing those that overflow there."""
     with np.errstate(over="ignore"):
         cast = values.astype(dtype)
@@ -272,7 +282,7 @@ def _fitting(name, texts, values, dtype):
     return cast
 
 
-def _scale(name, texts, log):
+def _scale(name: str, texts: Texts, log: bool) -> Scale:
     values = _numbers(name, texts, log)
     if values.min() == values.max():
         return Scale(float(values[0]), 1.0, log)
@@ -280,7 +290,7 @@ def _scale(name, texts, log):
         return Scale(float(values.mean()), float(values.std()), log)
 
 
-def _check_names(features, tasks):
+def _check_names(features: Sequence[str], tasks: Mapping[str, str]) -> None:
     """Refuse feature and task names that no schema may have."""
     require(features, "no feature columns, expected at least one")
     require(tasks, "no tasks, expected at least one")
@@ -297,7 +307,7 @@ def _check_names(features, tasks):
         require(task not in seen, f"column {task!r} is a label, expected not as a feature too")
 
 
-def _texts(columns, names):
+def _texts(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Texts]:
     """These columns as `Texts`, unless some are missing, empty or of different lengths."""
     check_kind("columns", columns, dict, "a dict of column and texts")
     missing = [name for name in names if name not in columns]
@@ -313,21 +323,21 @@ def _texts(columns, names):
     return {name: Texts.of(name, columns[name]) for name in names}
 
 
-def _entries(what, content, keys):
+def _entries(what: str, content: Any, keys: Iterable[str]) -> dict[str, Any]:
     fits = isinstance(content, dict) and set(content) == set(keys)
     require(fits, f"{what} is {shown(content)}, expected a dict with the keys {', '.join(keys)}")
     return content
 
 
-def _tuples(lists):
+def _tuples(lists: Mapping[str, Any]) -> dict[str, Any]:
     """Each list as a tuple; what is no list is left for Schema to refuse."""
     return {name: tuple(v) if isinstance(v, list) else v for name, v in lists.items()}
 
 
-def _finite(value):
+def _finite(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _ascending(texts):
+def _ascending(texts: Any) -> bool:
     kept = isinstance(texts, tuple) and texts and all(isinstance(text, str) for text in texts)
-    return kept and all(low < high for low, high in zip(texts, texts[1:]))
+    return bool(kept) and all(low < high for low, high in zip(texts, texts[1:]))

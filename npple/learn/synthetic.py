@@ -1,20 +1,27 @@
 """Regression tasks whose relatedness is a number one chooses: the data of the MMoE paper."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npple.checks import shown
-from npple.learn.dataset import Dataset, check_floating, streams
+from npple.core.base import Float64
 from npple.errors import InputError, require
+from npple.learn.dataset import Dataset, check_floating, streams
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
-def synthetic(
-    rows, inputs=512, correlation=0.5, tasks=2, sines=10, noise=0.1, scale=1.0, seed=0,
-    dtype=np.float32,
-):
+def synthetic(rows: int, inputs: int = 512, correlation: float = 0.5, tasks: int = 2,
+              sines: int = 10, noise: float = 0.1, scale: float = 1.0, seed: int = 0,
+              dtype: DTypeLike = np.float32) -> Dataset:
     """Draw rows of the synthetic regression tasks "task1", "task2", ...
 
     With x ~ N(0, I) and the vectors w_k of `weights`,
@@ -69,7 +76,8 @@ def synthetic(
         return Dataset(x.astype(dtype, copy=False), targets, {})
 
 
-def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
+def weights(inputs: int = 512, correlation: float = 0.5, tasks: int = 2, scale: float = 1.0,
+            seed: int = 0) -> Float64:
     """The weight vectors behind `synthetic` with the same arguments.
 
     With orthonormal u_1, u_2, ... drawn at random, `w_1 = c u_1` and
@@ -112,7 +120,7 @@ def weights(inputs=512, correlation=0.5, tasks=2, scale=1.0, seed=0):
         return scale * _mixture(correlation, tasks) @ u
 
 
-def _mixture(p, tasks):
+def _mixture(p: float, tasks: int) -> Float64:
     """The lower triangle L (tasks, tasks) for which L L^T has ones on its diagonal, p elsewhere.
 
     All entries below the diagonal in one column are equal, so one pass over the columns does
@@ -128,25 +136,26 @@ def _mixture(p, tasks):
     return mixture
 
 
-def _waves(sines, seed):
+def _waves(sines: int, seed: int) -> tuple[Float64, Float64]:
     """The alpha and beta (sines,) of the sine terms."""
     _check_count("sines", sines, 0)
-    return streams(seed, 4)[1].standard_normal((sines, 2)).T
+    alpha, beta = streams(seed, 4)[1].standard_normal((sines, 2)).T
+    return alpha, beta
 
 
-def _check_count(name, value, least):
+def _check_count(name: str, value: Any, least: int) -> None:
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
     require(fits, f"{name} is {shown(value)}, expected an integer of at least {least}")
 
 
-def _check_number(name, value, low, high):
-    number = isinstance(value, (int, float, np.integer, np.floating)) and type(value) is not bool
-    fits = number and low <= value <= high and abs(value) <= sys.float_info.max
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    fits = (isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            and low <= value <= high and abs(value) <= sys.float_info.max)
     require(fits, f"{name} is {shown(value)}, expected a number from {low} to {high}")
 
 
 @contextlib.contextmanager
-def _fitting_memory(**sizes):
+def _fitting_memory(**sizes: int) -> Iterator[None]:
     """Refuse sizes of arrays that no memory holds, which NumPy says in two ways."""
     try:
         yield

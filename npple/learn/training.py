@@ -8,23 +8,27 @@ was never interrupted.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
+from typing import Any, NoReturn
 from zlib import crc32
 
 import numpy as np
 
 from npple import archive
-from npple.optimizers import SGD, Adam
+from npple.archive import FilePath
 from npple.checks import (check_count, check_kind, check_number, check_params, check_weights,
                           check_x, first_not_finite, shown)
-from npple.kinds import check_targets
-from npple.learn.dataset import Dataset, check_floating
-from npple.errors import Diverged, FileError, InputError, Stopped, require
+from npple.core.base import Array, Arrays, Float64
 from npple.core.blocks import BLOCK
-from npple.kinds import about, evaluate
+from npple.core.passes import Trace
+from npple.errors import Diverged, FileError, InputError, Stopped, require
+from npple.kinds import about, check_targets, evaluate
+from npple.learn.dataset import Dataset, check_floating
 from npple.network import Network, task_weights
-from npple.routing import Gate, Table
+from npple.optimizers import SGD, Adam
+from npple.routing import Gate
 
 FORMAT, VERSION = "npple checkpoint", 1
 OPTIMIZERS = {"adam": Adam, "sgd": SGD}
@@ -70,22 +74,24 @@ class Run:
     optimizer: Adam | SGD = Adam()
     batch_size: int = 256
     seed: int = 0
-    weights: dict | None = None
-    decay: dict = field(default_factory=dict)
+    weights: dict[str, float] = None  # type: ignore[assignment]  # 1 for each task, below
+    decay: dict[str, float] = field(default_factory=dict)
     skip_absent: bool = False
     dtype: str = "float32"
-    schema: dict | None = None
+    schema: dict[str, Any] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_settings()
         self.weights = check_weights(self.model.table, self.weights)
         task_weights(self.weights, self.decay, 0)
         self.params = self.best = self.model.init(self.seed, np.dtype(self.dtype))
         self.state = self.optimizer.init(self.params)
         self.step = self.epoch = self.batch = 0
-        self.loss_sum, self.history, self.data = 0.0, [], None
+        self.loss_sum = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.data: int | None = None
 
-    def _check_settings(self):
+    def _check_settings(self) -> None:
         for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
                            ("skip_absent", bool), ("schema", (dict, type(None)))):
             value = getattr(self, name)
@@ -98,8 +104,11 @@ class Run:
         self.dtype = check_floating(self.dtype).name
         require(self.dtype != "float16", "dtype is float16, expected at least float32")
 
-    def train(self, data, validation, epochs, *, patience=None, checkpoint=None, every=None,
-              on_batch=None, on_epoch=None, stop=None):
+    def train(self, data: Dataset, validation: Dataset, epochs: int, *, patience: int | None = None,
+              checkpoint: FilePath | None = None, every: int | None = None,
+              on_batch: Callable[[Run, int], object] | None = None,
+              on_epoch: Callable[[dict[str, Any]], object] | None = None,
+              stop: Callable[[], object] | None = None) -> None:
         """Train until `epochs` epochs are finished, counting those before a resume.
 
         Parameters
@@ -147,7 +156,8 @@ class Run:
                 self.save(checkpoint)
             raise
 
-    def _check_call(self, data, validation, epochs, patience, checkpoint, every):
+    def _check_call(self, data: Dataset, validation: Dataset, epochs: object, patience: object,
+                    checkpoint: object, every: object) -> None:
         check_count("epochs", epochs, 0, most=10 ** 9)
         for name, value in (("patience", patience), ("every", every)):
             if value is not None:
@@ -160,7 +170,9 @@ class Run:
         require(self.data in (None, fingerprint), "data: not the rows this run was started with")
         self.data = fingerprint
 
-    def _steps(self, data, batches, checkpoint, every, on_batch, stop):
+    def _steps(self, data: Dataset, batches: int, checkpoint: FilePath | None, every: int | None,
+               on_batch: Callable[[Run, int], object] | None, stop: Callable[[], object] | None
+               ) -> None:
         """What is left of the epoch's steps."""
         shuffled = data.take(np.random.default_rng([self.seed, self.epoch]).permutation(len(data)))
         while self.batch < batches:
@@ -172,7 +184,7 @@ class Run:
             if on_batch:
                 on_batch(self, batches)
 
-    def _update(self, shuffled):
+    def _update(self, shuffled: Dataset) -> None:
         """One step on the next batch."""
         start = self.batch * self.batch_size
         rows = shuffled.take(slice(start, start + self.batch_size))
@@ -197,17 +209,18 @@ class Run:
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
 
-    def _diverged(self, what):
+    def _diverged(self, what: object) -> NoReturn:
         raise Diverged(f"step {self.step + 1}: {what}; a smaller --rate or --clip 1 may help")
 
-    def _finish_epoch(self, validation, batches):
+    def _finish_epoch(self, validation: Dataset, batches: int) -> None:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 metrics = evaluate_model(self.model, self.params, validation)
         except Diverged as error:
             raise Diverged(f"validation after step {self.step}: {error}") from None
-        score = sum(self.weights[task] * metrics[task][about(kind).loss]
-                    for task, kind in self.model.tasks.items() if metrics[task])
+        losses = {task: metrics[task].get(about(kind).loss)
+                  for task, kind in self.model.tasks.items()}
+        score = sum(self.weights[task] * loss for task, loss in losses.items() if loss is not None)
         if not math.isfinite(score):
             raise Diverged(f"validation after step {self.step}: the loss is not finite")
         if not self.history or score < min(entry["score"] for entry in self.history):
@@ -218,15 +231,15 @@ class Run:
         self.loss_sum = 0.0
 
     @property
-    def best_epoch(self):
+    def best_epoch(self) -> dict[str, Any]:
         """The history entry of the best epoch."""
         return min(self.history, key=lambda entry: entry["score"])
 
-    def _exhausted(self, patience):
-        return (patience is not None and self.history
+    def _exhausted(self, patience: int | None) -> bool:
+        return (patience is not None and bool(self.history)
                 and self.epoch - self.best_epoch["epoch"] >= patience)
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Write the run to one file, atomically.
 
         Parameters
@@ -250,7 +263,7 @@ class Run:
         archive.save(path, arrays, meta, format=FORMAT, version=VERSION)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: FilePath) -> Run:
         """Read a run that `save` wrote.
 
         Parameters
@@ -285,7 +298,8 @@ class Run:
         return run
 
 
-def evaluate_model(model, params, data, rows=BLOCK):
+def evaluate_model(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK
+                   ) -> dict[str, dict[str, float | None]]:
     """Each task's metrics on a data set, over the task's own rows.
 
     Parameters
@@ -321,7 +335,8 @@ def evaluate_model(model, params, data, rows=BLOCK):
     return metrics
 
 
-def predict(model, params, data, rows=BLOCK, raw=False):
+def predict(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK, raw: bool = False
+            ) -> dict[str, Array]:
     """Each task's predictions for all rows of a data set: probabilities or values.
 
     Parameters
@@ -350,7 +365,8 @@ def predict(model, params, data, rows=BLOCK, raw=False):
     return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
 
 
-def gate_weights(model, params, data, rows=BLOCK):
+def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK
+                 ) -> dict[str, dict[str, Float64]]:
     """The mean weight that each gate gives each of its experts.
 
     Parameters
@@ -374,7 +390,7 @@ def gate_weights(model, params, data, rows=BLOCK):
         For data the model does not take, or without a row.
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
-    sums = {gate.name: 0 for gate in gates}
+    sums = {gate.name: np.zeros(()) for gate in gates}
     for trace in _traces(model, params, data, rows):
         for gate in gates:
             weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
@@ -387,7 +403,7 @@ def gate_weights(model, params, data, rows=BLOCK):
     return means
 
 
-def _traces(model, params, data, rows):
+def _traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator[Trace]:
     """The forward pass of a data set, some rows at a time."""
     check_kind("data", data, Dataset, "a Dataset")
     require(len(data), "data: no rows")
@@ -396,7 +412,7 @@ def _traces(model, params, data, rows):
         yield model.forward(params, data.take(slice(start, start + rows)).x)
 
 
-def _check_rows(what, model, data, dtype):
+def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.inexact]) -> None:
     """Raise `InputError` unless all of a data set is as the model takes it."""
     check_kind(what, data, Dataset, "a Dataset")
     try:
@@ -406,7 +422,7 @@ def _check_rows(what, model, data, dtype):
         raise InputError(f"{what}: {error}") from None
 
 
-def _fingerprint(data):
+def _fingerprint(data: Dataset) -> int:
     """A checksum over all values, so that a run is not resumed on other rows."""
     columns = data.x if isinstance(data.x, dict) else {"x": data.x}
     total = len(data)
@@ -416,7 +432,7 @@ def _fingerprint(data):
     return total
 
 
-def _checked_progress(progress):
+def _checked_progress(progress: Any) -> dict[str, Any]:
     """How far a saved run had come, if it can have come there."""
     for name in ("step", "epoch", "batch"):
         check_count(name, progress[name], 0)
@@ -435,13 +451,14 @@ def _checked_progress(progress):
     return {name: progress[name] for name in PROGRESS}
 
 
-def _group(group, arrays):
+def _group(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of a group, by the names they have in it."""
     return {name.removeprefix(f"{group}/"): array for name, array in arrays.items()
             if name.startswith(f"{group}/")}
 
 
-def _same_arrays(group, expected, arrays):
+def _same_arrays(group: str, expected: Mapping[str, Any], arrays: Mapping[str, Any]
+                 ) -> dict[str, Any]:
     """The arrays of a group, if their names, shapes and dtypes are the expected ones."""
     found = _group(group, arrays)
     require(found.keys() == expected.keys(), f"{group}: other names than the model's")
@@ -449,6 +466,6 @@ def _same_arrays(group, expected, arrays):
         require(found[name].shape == array.shape and found[name].dtype == array.dtype,
                 f"{group}/{name}: {found[name].dtype} {found[name].shape}, expected "
                 f"{array.dtype} {array.shape}")
-    name = first_not_finite(found)
-    require(name is None, f"{group}/{name} is not finite")
+    broken = first_not_finite(found)
+    require(broken is None, f"{group}/{broken} is not finite")
     return {name: found[name] for name in expected}
