@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Columns, Features, Mask, Values
+from npple.core.base import Array, Arrays, Codes, Columns, Features, Mask, Values
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import InputError, nearest, require

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
+from npple.core.base import Shapes
+from npple.core.rows import Row
+from npple.core.table import Table
 from npple.kinds import about
 from npple.network import Network
-from npple.routing import Concat, Experts, Gate, Pass, Route, Stitch, Tower
+from npple.routing import Concat, Experts, Fusion, Gate, Pass, Pool, Route, Stitch, Tower
+
+Words: TypeAlias = tuple[str, str, str]  # detail, formula, backward
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,10 @@ class Node:
     formula: str
     backward: str
     group: str
-    parameters: dict
+    parameters: Shapes
 
     @property
-    def title(self):
+    def title(self) -> str:
         """What stands in its box."""
         kind = self.kind
         if kind == "experts" and self.count == 1:
@@ -77,7 +84,7 @@ class Edge:
     source: str
     target: str
     role: str
-    experts: tuple | None = None
+    experts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,23 +102,23 @@ class Diagram:
     """
 
     model: Network
-    nodes: tuple
-    edges: tuple
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
 
     @cached_property
-    def node(self):
+    def node(self) -> dict[str, Node]:
         """The nodes by name."""
         return {node.name: node for node in self.nodes}
 
     @cached_property
-    def layers(self):
+    def layers(self) -> list[list[Node]]:
         """The nodes of each layer, from the input up."""
-        layers = [[] for _ in range(1 + max(node.layer for node in self.nodes))]
+        layers: list[list[Node]] = [[] for _ in range(1 + max(node.layer for node in self.nodes))]
         for node in self.nodes:
             layers[node.layer].append(node)
         return layers
 
-    def reached(self, task):
+    def reached(self, task: str) -> list[str]:
         """The nodes that the loss of a task reaches, the loss included.
 
         Parameters
@@ -126,7 +133,7 @@ class Diagram:
         """
         return [f"loss/{task}", *self.model.table.reached(task)]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON can hold it.
 
         Returns
@@ -143,7 +150,7 @@ class Diagram:
         return {"tasks": self.model.tasks, "nodes": nodes, "edges": edges, "reached": reached}
 
 
-def diagram(model):
+def diagram(model: Network) -> Diagram:
     """The drawing's nodes and edges, from the routing table.
 
     Parameters
@@ -172,7 +179,7 @@ def diagram(model):
     return Diagram(model, tuple(nodes), tuple(edges))
 
 
-def _layers(table):
+def _layers(table: Table) -> dict[str, int]:
     """Tensor -> layer: each level's rows above the level below, all towers side by side on top."""
     layer, base = {"input": 0}, 0
     for level in table.levels:
@@ -183,9 +190,10 @@ def _layers(table):
     return layer | dict.fromkeys((tower.name for tower in table.towers), base + 1)
 
 
-def _node(table, row, level, layer):
+def _node(table: Table, row: Row, level: int, layer: int) -> Node:
     kind, count = type(row).__name__.lower(), row.count if isinstance(row, Experts) else 1
-    detail, formula, backward = _WORDS[type(row)](row, table)
+    words = next(_WORDS[cls] for cls in type(row).__mro__ if cls in _WORDS)
+    detail, formula, backward = words(row, table)
     width = table.widths[row.name]
     shape = f"({count}, B, {width})" if isinstance(row, Experts) else f"(B, {width})"
     if isinstance(row, Tower) and width == 1:
@@ -194,21 +202,21 @@ def _node(table, row, level, layer):
                 backward, row.parameters if row.shapes(table) else "", row.shapes(table))
 
 
-def _loss(tower, layer):
+def _loss(tower: Tower, layer: int) -> Node:
     formula, backward = about(tower.kind).words
     return Node(f"loss/{tower.task}", "loss", tower.task, 0, layer, 1, tower.kind, "()", formula,
                 backward, "", {})
 
 
-def _owner(name):
+def _owner(name: str) -> str:
     """`level1/vtr/experts` and `tower/vtr` -> vtr."""
     return name.split("/")[1] if "/" in name else name
 
 
-def _edges(row):
+def _edges(row: Row) -> Iterator[Edge]:
     """From everything that a row reads."""
-    if not hasattr(row, "sources"):
-        yield Edge(row.reads, row.name, "reads")
+    if not isinstance(row, Fusion):
+        yield from (Edge(name, row.name, "reads") for name in row.inputs())
         return
     for source in row.sources:
         yield Edge(source.name, row.name, "reads", source.experts)
@@ -218,50 +226,57 @@ def _edges(row):
 
 # In words: detail, formula, backward ------------------------------------------------------------
 
-def _experts(row, table):
+def _experts(row: Experts, table: Table) -> Words:
     widths = _widths(table.widths[row.reads], row.units)
     return (f"{row.count} × {widths}", f"E_i = MLP_i(x), x = {row.reads}",
             "dz_i = dE_i ⊙ act'(z_i), dW_i = xᵀ dz_i, dx = Σ_i dz_i W_iᵀ, layer by layer")
 
 
-def _gate(row, table):
+def _gate(row: Gate, table: Table) -> Words:
     inside = "MLP(x)" if row.units else "x W + b" if row.bias else "x W"
     return (f"softmax of {row.count(table)}",
             f"y = Σ_i w_i E_i, w = softmax({inside}), x = {row.selector}",
             "dE_i = w_i dy, dw_i = dy · E_i, dlogits = w ⊙ (dw − Σ_j w_j dw_j)")
 
 
-def _pass(row, table):
+def _pass(row: Pass, table: Table) -> Words:
     return "one, as it is", "y = E", "dE = dy"
 
 
-def _concat(row, table):
+def _pool(row: Pool, table: Table) -> Words:
+    n = row.count(table)
+    share = f" / {n}" if row.mean else ""
+    return f"{'mean' if row.mean else 'sum'} of {n}", f"y = Σ_i E_i{share}", f"dE_i = dy{share}"
+
+
+def _concat(row: Concat, table: Table) -> Words:
     return (f"{row.count(table)} side by side", f"y = [E_1, …, E_{row.count(table)}]",
             "dE_i = its own columns of dy")
 
 
-def _stitch(row, table):
+def _stitch(row: Stitch, table: Table) -> Words:
     mixed = f"{row.count(table)}{'' if row.sources[0].group else ' levels'}"
     return (f"mix of {mixed}" if row.parts == 1 else f"{row.parts} mixes of {mixed}",
             "y_p = Σ_i α_pi E_i, α learned" if row.parts > 1 else "y = Σ_i α_i E_i, α learned",
             "dE_i = Σ_p α_pi dy_p, dα_pi = Σ dy_p ⊙ E_i")
 
 
-def _route(row, table):
+def _route(row: Route, table: Table) -> Words:
     transform, back = (" W_i", " W_iᵀ") if row.transform else ("", "")
     return (f"{row.count(table)} switches", f"y = Σ_i z_i E_i{transform}, z hard concrete",
             f"dE_i = z_i dy{back}, dz_i = Σ dy ⊙ E_i{transform}")
 
 
-def _tower(row, table):
+def _tower(row: Tower, table: Table) -> Words:
     return (_widths(table.widths[row.reads], (*row.units, table.widths[row.name])),
             f"z = MLP(x), x = {row.reads}",
             "dz_l = dh_l ⊙ act'(z_l), dW_l = h_(l-1)ᵀ dz_l, layer by layer down to dx")
 
 
-_WORDS = {Experts: _experts, Gate: _gate, Pass: _pass, Concat: _concat, Stitch: _stitch,
-          Route: _route, Tower: _tower}
+_WORDS: dict[type, Callable[..., Words]] = {
+    Experts: _experts, Gate: _gate, Pass: _pass, Concat: _concat, Pool: _pool, Stitch: _stitch,
+    Route: _route, Tower: _tower}
 
 
-def _widths(width, units):
+def _widths(width: int, units: Sequence[int]) -> str:
     return "→".join(map(str, (width, *units)))

@@ -7,7 +7,10 @@ One that skips layers climbs in a lane left of its target's column and enters fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from npple.draw.diagram import Diagram, Edge, Node
 
 HEIGHTS = {"input": 30, "experts": 44, "tower": 38, "loss": 26}  # of the boxes; fusions 38
 STEM, LANE, CARD = 24, 16, 4  # what is straight of an arrow; lane to box; one expert behind another
@@ -24,15 +27,15 @@ class Box:
     rise: float = 0
 
     @property
-    def top(self):
+    def top(self) -> float:
         return self.y - self.height / 2 - self.rise
 
     @property
-    def bottom(self):
+    def bottom(self) -> float:
         return self.y + self.height / 2
 
     @property
-    def left(self):
+    def left(self) -> float:
         return self.x - self.width / 2
 
 
@@ -43,13 +46,13 @@ class Layout:
     `frame` is left, top, width, height.
     """
 
-    boxes: dict
-    paths: dict
-    bands: list
-    frame: tuple
+    boxes: dict[str, Box]
+    paths: dict[Edge, str]
+    bands: list[tuple[int, float, float]]
+    frame: tuple[float, float, float, float]
 
 
-def layout(diagram):
+def layout(diagram: Diagram) -> Layout:
     """Where to draw a diagram.
 
     Parameters
@@ -63,7 +66,9 @@ def layout(diagram):
     longest = max(max(len(node.title) * 7.2, len(node.detail) * 6.6) for node in diagram.nodes)
     width = max(116, longest + 18)
     x, total = _columns(diagram, width + 40)
-    boxes, bands, y = {}, [], 0.0
+    boxes: dict[str, Box] = {}
+    bands: list[tuple[int, float, float]] = []
+    y = 0.0
     for number, nodes in enumerate(diagram.layers):
         for node in nodes:
             rise = CARD * (min(node.count, 4) - 1)
@@ -84,7 +89,7 @@ def layout(diagram):
     return Layout(boxes, _paths(diagram, boxes, width), bands, (-34, top - 12, total + 50, 0))
 
 
-def _gap(below, above):
+def _gap(below: Sequence[Node], above: Sequence[Node]) -> float:
     """The height of the arrows between two layers: more where they cross."""
     kinds = {below[0].kind, above[0].kind}
     if "input" in kinds or "loss" in kinds:
@@ -92,7 +97,7 @@ def _gap(below, above):
     return 54 if above[0].kind in ("experts", "tower") else 84
 
 
-def _columns(diagram, width):
+def _columns(diagram: Diagram, width: float) -> tuple[dict[str, float], float]:
     """Node -> x, and the width of all columns.
 
     Tasks stand in their order with the shared part in the middle. Other owners (sub-networks)
@@ -117,9 +122,9 @@ def _columns(diagram, width):
     return {name: at[key] for name, key in keys.items()}, total
 
 
-def _paths(diagram, boxes, width):
+def _paths(diagram: Diagram, boxes: Mapping[str, Box], width: float) -> dict[Edge, str]:
     """Edge -> the path of its arrow, from source to target."""
-    near = {}  # target -> the edges from the layer below, from left to right
+    near: dict[str, list[Edge]] = {}  # target -> the edges from the layer below, from left to right
     for edge in diagram.edges:
         if _is_near(diagram, edge):
             near.setdefault(edge.target, []).append(edge)
@@ -136,16 +141,16 @@ def _paths(diagram, boxes, width):
             paths[edge] = _fan(start, source.top, port, target.bottom)
         else:
             lane = target.x - width / 2 - LANE
-            start = None if edge.source == "input" else source.x
-            paths[edge] = _climb(start, source.top, lane, target.left, target.y)
+            stem = None if edge.source == "input" else source.x
+            paths[edge] = _climb(stem, source.top, lane, target.left, target.y)
     return paths
 
 
-def _is_near(diagram, edge):
+def _is_near(diagram: Diagram, edge: Edge) -> bool:
     return diagram.node[edge.target].layer == diagram.node[edge.source].layer + 1
 
 
-def _fan(x1, y1, x2, y2):
+def _fan(x1: float, y1: float, x2: float, y2: float) -> str:
     """Up a stem, then a curve that ends upright; y2 is the upper end."""
     if x1 == x2:
         return f"M{x1:g} {y1:g}V{y2:g}"
@@ -153,7 +158,7 @@ def _fan(x1, y1, x2, y2):
     return f"M{x1:g} {y1:g}V{y1 - STEM:g}C{x1:g} {bend:g} {x2:g} {bend:g} {x2:g} {y2 + 6:g}V{y2:g}"
 
 
-def _climb(x1, y1, lane, x2, y2):
+def _climb(x1: float | None, y1: float, lane: float, x2: float, y2: float) -> str:
     """From a stem (or, without x1, right from the bar) to the lane, up, and into the side."""
     start = f"M{lane:g} {y1:g}"
     if x1 is not None:

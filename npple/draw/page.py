@@ -10,12 +10,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from typing import Any
 
-from npple.architectures import ARCHITECTURES
+from npple.architectures import ARCHITECTURES, Inputs
 from npple.checks import check_choice, check_count
-from npple.draw.diagram import diagram
+from npple.draw.diagram import Node, diagram
 from npple.draw.svg import COLORS, LIGHT, PAPER, SHARED, body, style
+from npple.network import Network
 
 CHOICES = {"levels": (1, 2, 3), "experts": (1, 2, 3, 4), "task_experts": (1, 2, 3, 4),
            "shared_experts": (1, 2, 3, 4), "subspaces": (1, 2, 3, 4)}
@@ -27,7 +30,7 @@ DARK_COLORS = [("#7fb0ff", "#17325f"), ("#ff8fb8", "#571b37"), ("#5fd8a8", "#0e3
 DARK_SHARED = ("#f0b937", "#493600")
 
 
-def page(inputs, tasks, model="ple", **options):
+def page(inputs: Inputs, tasks: Mapping[str, str], model: str = "ple", **options: object) -> str:
     """A self-contained HTML page: choose an architecture, click a loss, see what it reaches.
 
     Parameters
@@ -53,23 +56,24 @@ def page(inputs, tasks, model="ple", **options):
         For arguments that make no model.
     """
     for name in CHOICES.keys() & options.keys():
-        check_count(name, options[name], 0, DRAWN)
-        options[name] = int(options[name])
-    lines, models = {}, {}
+        options[name] = check_count(name, options[name], 0, DRAWN)
+    lines: dict[str, int] = {}
+    models = {}
     for name, builder in ARCHITECTURES.items():
         models[name] = _drawings(builder, inputs, tasks, options, lines)
     check_choice("model", model, models)
     content = {"tasks": list(tasks), "colors": len(COLORS), "model": model, "models": models,
                "lines": list(lines)}
-    content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    content = content.replace("</", "<\\/").replace("<!", "<\\u0021")  # stays inside its script
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    data = data.replace("</", "<\\/").replace("<!", "<\\u0021")  # stays inside its script
     template = resources.files("npple.draw").joinpath("page.html").read_text("utf-8")
-    for mark, text in (("/* style */", _colors() + style(_names())), ("/* data */", content)):
+    for mark, text in (("/* style */", _colors() + style(_names())), ("/* data */", data)):
         template = template.replace(mark, text)
     return template
 
 
-def _drawings(builder, inputs, tasks, options, lines):
+def _drawings(builder: Callable[..., Network], inputs: Inputs, tasks: Mapping[str, str],
+              options: Mapping[str, Any], lines: dict[str, int]) -> dict[str, Any]:
     """An architecture's drawings by choice ("2,1,4"), as numbers of `lines`, which grow."""
     known = inspect.signature(builder).parameters
     options = {name: value for name, value in options.items() if name in known}
@@ -87,7 +91,7 @@ def _drawings(builder, inputs, tasks, options, lines):
     return {"choices": choices, "start": start, "drawings": drawings}
 
 
-def _layer(nodes):
+def _layer(nodes: Sequence[Node]) -> str:
     """What a layer of the drawing is called."""
     kind, level = nodes[0].kind, nodes[0].level
     if level:
@@ -95,21 +99,22 @@ def _layer(nodes):
     return {"input": "the input", "tower": "the towers", "loss": "the losses"}[kind]
 
 
-def _names():
+def _names() -> dict[str, str]:
     """The style sheet's colours as CSS variables."""
     keys = [*LIGHT, *(f"{part}{i}" for i in (*range(len(COLORS)), "s")
                       for part in ("stroke", "fill"))]
     return {key: f"var(--{key})" for key in keys}
 
 
-def _colors():
+def _colors() -> str:
     """The values of these variables, light and dark."""
-    schemes = [_values(LIGHT | {"paper": PAPER}, COLORS, SHARED),
-               _values(DARK | {"paper": DARK_PAPER}, DARK_COLORS, DARK_SHARED)]
-    return (":root{%s}\n@media (prefers-color-scheme:dark){:root{%s}}\n" % tuple(schemes))
+    light = _values(LIGHT | {"paper": PAPER}, COLORS, SHARED)
+    dark = _values(DARK | {"paper": DARK_PAPER}, DARK_COLORS, DARK_SHARED)
+    return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
-def _values(colors, tasks, shared):
+def _values(colors: dict[str, str], tasks: Sequence[tuple[str, str]], shared: tuple[str, str]
+            ) -> str:
     pairs = [*enumerate(tasks), ("s", shared)]
     values = colors | {f"stroke{i}": stroke for i, (stroke, _) in pairs}
     values |= {f"fill{i}": fill for i, (_, fill) in pairs}

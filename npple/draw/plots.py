@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npple.archive import replacing
+from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
-from npple.lab.gains import metric
+from npple.lab.gains import Comparison, Estimate, metric
+from npple.verify.isolation import Isolation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = {"svg.hashsalt": "npple", "font.size": 9}  # the salt: equal pictures are equal files
 UNDATED = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 
 
-def isolation_figure(isolation, norms):
+def isolation_figure(isolation: Isolation, norms: Mapping[str, Mapping[str, float]]
+                     ) -> Figure:
     """The isolation matrix: tasks down, groups across by level, isolated cells empty.
 
     Parameters
@@ -56,7 +63,7 @@ def isolation_figure(isolation, norms):
     return figure
 
 
-def save(figure, file):
+def save(figure: Figure, file: FilePath) -> None:
     """Write a figure without its date, so that equal pictures are equal files.
 
     Parameters
@@ -78,7 +85,7 @@ def save(figure, file):
         figure.savefig(opened, format=ending[1:], metadata=UNDATED[ending], dpi=150)
 
 
-def _sections(axes, sections):
+def _sections(axes: Any, sections: Any) -> None:
     """A gap between the levels, and each one's name above its columns."""
     start = 0
     for name, members in groupby(sections):
@@ -89,7 +96,7 @@ def _sections(axes, sections):
         start = stop
 
 
-def _parts(group):
+def _parts(group: str) -> tuple[str, str]:
     """What stands above a group's column and below: `level1/a/gate` -> "level 1", "a gate"."""
     section, _, rest = group.partition("/")
     if not rest:
@@ -98,7 +105,7 @@ def _parts(group):
     return section, rest.replace("/", " ")
 
 
-def _shades(matplotlib, cells):
+def _shades(matplotlib: Any, cells: Any) -> Any:
     """Logarithmic; the lightest shade is a clear blue, for a norm of 0 too, white only for NaN."""
     positive = cells[cells > 0] if (cells > 0).any() else np.ones(1)
     blues = matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256))
@@ -106,7 +113,7 @@ def _shades(matplotlib, cells):
             "norm": matplotlib.colors.LogNorm(positive.min(), positive.max(), clip=True)}
 
 
-def _matplotlib():
+def _matplotlib() -> Any:
     try:
         import matplotlib.colors
         import matplotlib.figure
@@ -120,7 +127,7 @@ def _matplotlib():
 MARKERS = "osD^v<>PX*hp"
 
 
-def comparison_figures(comparison):
+def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
     """All pictures of a comparison; those of experts and connections are of its first trials.
 
     Parameters
@@ -153,7 +160,7 @@ def comparison_figures(comparison):
     return figures
 
 
-def gains_figure(comparison):
+def gains_figure(comparison: Comparison) -> Figure:
     """A panel a data set: gain of the first task across, of the second up, with 95 % intervals.
 
     The axes go through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
@@ -191,7 +198,7 @@ def gains_figure(comparison):
     return figure
 
 
-def correlation_figure(comparison):
+def correlation_figure(comparison: Comparison) -> Figure:
     """A panel a task: its metric, with 95 % intervals, against the label correlation p.
 
     Parameters
@@ -225,7 +232,7 @@ def correlation_figure(comparison):
     return figure
 
 
-def curves_figure(comparison):
+def curves_figure(comparison: Comparison) -> Figure:
     """A panel a data set and task: the validation metric by epoch, mean over the seeds.
 
     Parameters
@@ -260,7 +267,7 @@ def curves_figure(comparison):
     return figure
 
 
-def utilization_figure(results):
+def utilization_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     """A panel an architecture: mean and deviation of each gate's weight on each of its experts.
 
     Parameters
@@ -298,7 +305,7 @@ def utilization_figure(results):
     return figure
 
 
-def connections_figure(results):
+def connections_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     """A panel an SNR: its sub-networks and tasks, each connection as dark as z, dotted if pruned.
 
     Parameters
@@ -321,7 +328,7 @@ def connections_figure(results):
         for axes, result in zip(panels, results):
             ends = [(_node(entry["group"], 0), _node(entry["into"], 1), entry["z"])
                     for entry in result["connections"]]
-            names = {}  # level -> the names on it, from top to bottom
+            names: dict[int, dict[str, int]] = {}  # level -> the names on it, from top to bottom
             for low, high, _ in ends:
                 for level, name in (low, high):
                     names.setdefault(level, {}).setdefault(name, -len(names.get(level, {})))
@@ -339,13 +346,13 @@ def connections_figure(results):
     return figure
 
 
-def _node(name, above):
+def _node(name: str, above: int) -> tuple[int, str]:
     """`level1/sub2/experts` or a fusion `level1/income` -> its level and name."""
     level, name = name.split("/")[:2]
     return int(level.removeprefix("level")) + above, name
 
 
-def _looks(comparison):
+def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Architecture -> its colour, mark and name in the legend, the same in all panels."""
     names = dict.fromkeys(row.architecture for row in comparison.outcomes)
     colors = _matplotlib().colormaps["tab20"].colors
@@ -354,9 +361,9 @@ def _looks(comparison):
             for name, color, marker in zip(names, colors, MARKERS)}
 
 
-def _gains(comparison):
+def _gains(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Data set -> architecture -> mean and half interval of the gains of the first two tasks."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in comparison.outcomes:
         gains = list(row.gains.values())[:2]
         if len(gains) == 2 and all(gains):
@@ -364,12 +371,12 @@ def _gains(comparison):
     return found
 
 
-def _bar(estimate):
+def _bar(estimate: Estimate) -> tuple[float, float]:
     """The mean and half of the interval, 0 where there is none."""
     return estimate.mean, 0 if estimate.high is None else estimate.high - estimate.mean
 
 
-def _panels(count, width, height, columns=4):
+def _panels(count: int, width: float, height: float, columns: int = 4) -> tuple[Figure, list[Any]]:
     """A figure, and its panels row by row; width and height are those of a panel."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -381,7 +388,7 @@ def _panels(count, width, height, columns=4):
     return figure, panels[:count]
 
 
-def _legend(figure, panels):
+def _legend(figure: Figure, panels: Sequence[Any]) -> None:
     """One legend for all panels, below them."""
     entries = {label: handle for axes in panels
                for handle, label in zip(*axes.get_legend_handles_labels())}

@@ -1,10 +1,14 @@
 """A diagram as SVG: plain text, equal for equal diagrams."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from html import escape
 from string import Template
 
 from npple.checks import check_kind
-from npple.draw.layout import CARD, layout
+from npple.draw.diagram import Diagram, Node
+from npple.draw.layout import CARD, Box, layout
 from npple.draw.text import check_task
 
 STYLE = Template("""\
@@ -37,7 +41,7 @@ COLORS = [("#1d5fd1", "#dbe8ff"), ("#c2255c", "#ffe0ec"), ("#0b7a53", "#d6f5e6")
 SHARED = ("#a86a00", "#fff0cc")
 
 
-def svg(diagram, title="", task=None):
+def svg(diagram: Diagram, title: str = "", task: str | None = None) -> str:
     """A picture of a diagram, bottom-up: levels in bands, tensor shapes where arrows begin.
 
     Parameters
@@ -81,7 +85,7 @@ def svg(diagram, title="", task=None):
         f'fill="{PAPER}"/>', *lines, *words, "</svg>\n"])
 
 
-def style(colors):
+def style(colors: Mapping[str, str]) -> str:
     """The style sheet of drawings.
 
     Parameters
@@ -104,7 +108,8 @@ def style(colors):
     return "".join(rules + flows[:-1])  # what is shared has no loss
 
 
-def body(diagram, task=None):
+def body(diagram: Diagram, task: str | None = None
+         ) -> tuple[list[str], tuple[float, float, float, float]]:
     """The drawing's elements without a frame: `lines` of SVG, and (left, top, width, height).
 
     Each node is a `g` with `data-node` (its number), `data-layer`, `data-group`; each edge a `path`
@@ -134,14 +139,14 @@ def body(diagram, task=None):
     return lines, (left, top, width, 22 - top)
 
 
-def about(node):
+def about(node: Node) -> list[str]:
     """What there is to know of a tensor: lines of text."""
     lines = [f"{node.name} {node.shape}", node.formula, f"back: {node.backward}"]
     return lines + [f"{name.removeprefix(node.group + '/')} {tuple(shape)}"
                     for name, shape in node.parameters.items()]
 
 
-def _box(node, number, box, color, state):
+def _box(node: Node, number: int, box: Box, color: str, state: str) -> Iterator[str]:
     """A node: its stack of boxes, two lines of text, and its shape where arrows leave it."""
     words = f"node {node.kind} {color}".strip() + state
     yield (f'<g class="{words}" data-node="{number}" data-layer="{node.layer}" '
@@ -164,14 +169,14 @@ def _box(node, number, box, color, state):
     yield "</g>"
 
 
-def _marker(name, size):
+def _marker(name: str, size: float) -> str:
     """An arrow's head; its tip is where the line ends."""
     return (f'<marker id="npple-{name}" class="{name}" viewBox="0 0 8 8" refX="7" refY="4" '
             f'markerWidth="{size}" markerHeight="{size}" markerUnits="userSpaceOnUse" '
             'orient="auto-start-reverse"><path d="M0 0.5L8 4L0 7.5z"/></marker>')
 
 
-def _color(diagram, owner, neutral=False):
+def _color(diagram: Diagram, owner: str, neutral: bool = False) -> str:
     """The class of a colour: a task's own, that of what is shared, or none."""
     tasks = list(diagram.model.tasks)
     if neutral:

@@ -1,13 +1,15 @@
 """A model for a terminal: a line for each tensor, from the losses down to the input."""
 
+from __future__ import annotations
+
 from itertools import chain, groupby
 from math import prod
 
 from npple.checks import check_choice, check_kind
-from npple.draw.diagram import Diagram
+from npple.draw.diagram import Diagram, Node
 
 
-def text(diagram, task=None):
+def text(diagram: Diagram, task: str | None = None) -> str:
     """The drawing as text, read from the top: each line reads from lines further down.
 
     Parameters
@@ -44,16 +46,17 @@ def text(diagram, task=None):
     return "\n".join(lines[1:])
 
 
-def check_task(diagram, task):
+def check_task(diagram: Diagram, task: object) -> None:
     """Refuse what is no diagram, and a task that the model does not have; None is fine."""
     check_kind("diagram", diagram, Diagram, "a Diagram")
     if task is not None:
         check_choice("task", task, diagram.model.tasks)
 
 
-def _reads(diagram, node):
+def _reads(diagram: Diagram, node: Node) -> str:
     """What a row reads, groups of one level together, a gate's selector last."""
-    owners, parts = {}, []
+    owners: dict[str, list[str]] = {}
+    parts = []
     for edge in diagram.edges:
         if edge.target == node.name and edge.role == "reads":
             owner = diagram.node[edge.source].owner
@@ -67,5 +70,5 @@ def _reads(diagram, node):
     return "← " + ", ".join(read + parts) if read else ""
 
 
-def _size(diagram):
+def _size(diagram: Diagram) -> int:
     return sum(prod(shape) for shape in diagram.model.shapes.values())

@@ -6,18 +6,24 @@ from uniform, so that a mistake has nothing to cancel against.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
 from npple.checks import check_choice
+from npple.core.base import Array, Features, Float64, Mask, Values
 from npple.core.losses import kind_of
 from npple.errors import require
 from npple.kinds import about
 from npple.network import Network
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 MOST = 1000  # tasks
 KINDS = ("binary", "regression", "multiclass:3")
@@ -28,20 +34,21 @@ class Case:
     """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names."""
 
     model: Network
-    params: dict
-    x: np.ndarray | dict
-    targets: dict
-    masks: dict
-    weights: dict
-    noise: dict
+    params: dict[str, Array]
+    x: Features
+    targets: dict[str, Values]
+    masks: dict[str, Mask]
+    weights: dict[str, float]
+    noise: dict[str, Array]
 
     @property
-    def batch(self):
+    def batch(self) -> tuple[Features, dict[str, Values], dict[str, Mask], dict[str, float],
+                             dict[str, Array]]:
         """What `loss_and_grads` takes after `params`, in this order."""
         return self.x, self.targets, self.masks, self.weights, self.noise
 
 
-def random_model(name, tasks=3, levels=2):
+def random_model(name: str, tasks: int | Mapping[str, str] = 3, levels: int = 2) -> Network:
     """A small model of an architecture: embeddings, all task kinds, uneven expert counts.
 
     Parameters
@@ -58,7 +65,7 @@ def random_model(name, tasks=3, levels=2):
     npple.network.Network
     """
     check_choice("model", name, ARCHITECTURES)
-    tasks = tasks if isinstance(tasks, dict) else numbered_tasks(tasks)
+    tasks = tasks if isinstance(tasks, Mapping) else numbered_tasks(tasks)
     options = {"levels": levels, "shared_experts": 2, "experts": 4,
                "task_experts": {task: 1 + i % 3 for i, task in enumerate(tasks)},
                "expert_units": (7, 5), "tower_units": (4,), "gate_units": (3,), "gate_bias": True,
@@ -69,14 +76,15 @@ def random_model(name, tasks=3, levels=2):
     return builder(inputs, tasks, **{key: options[key] for key in options if key in known})
 
 
-def numbered_tasks(count):
+def numbered_tasks(count: int) -> dict[str, str]:
     """task1, task2, ... with the kinds of `KINDS` in turn; `InputError` for no or too many."""
     require(type(count) is int and 0 < count <= MOST,
             f"tasks: a positive integer up to {MOST} is needed, got {count!r}")
     return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(count)}
 
 
-def random_case(model, seed=0, batch=8, dtype=np.float64):
+def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike = np.float64
+                ) -> Case:
     """Generic parameters and one batch for a model.
 
     Parameters
@@ -98,10 +106,11 @@ def random_case(model, seed=0, batch=8, dtype=np.float64):
     table = model.table
     params = {name: _parameter(name, shape, seed).astype(dtype)
               for name, shape in model.shapes.items()}
+    x: Features
     if isinstance(table.inputs, int):
         x = rng.normal(size=(batch, table.inputs)).astype(dtype)
     else:
-        x = {name: rng.normal(size=batch).astype(dtype) if kind == "numeric"
+        x = {name: rng.normal(size=batch).astype(dtype) if isinstance(kind, str)
              else rng.integers(0, kind[0], batch) for name, kind in table.inputs}
     targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
     masks = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
@@ -109,7 +118,7 @@ def random_case(model, seed=0, batch=8, dtype=np.float64):
     return Case(model, params, x, targets, masks, weights, model.noise(rng, dtype))
 
 
-def _parameter(name, shape, seed):
+def _parameter(name: str, shape: tuple[int, ...], seed: int) -> Float64:
     """Biases in [0.1, 1), embeddings in ±[0.5, 1.5); weights too, scaled to keep variances."""
     rng = np.random.default_rng([seed, crc32(name.encode())])
     if name.endswith(("/bias", "/log_alpha")):
@@ -118,13 +127,13 @@ def _parameter(name, shape, seed):
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-scale, scale], shape)
 
 
-def _target(kind, rng, batch, dtype):
+def _target(kind: str, rng: np.random.Generator, batch: int, dtype: DTypeLike) -> Values:
     """Targets of a task (batch,)."""
     drawn = about(kind).draw(kind_of(kind), rng, batch)
     return drawn.astype(dtype) if drawn.dtype.kind == "f" else drawn
 
 
-def _mask(rng, batch):
+def _mask(rng: np.random.Generator, batch: int) -> Mask:
     """About half of the rows (batch,), at least one."""
     mask = rng.random(batch) < 0.5
     mask[rng.integers(batch)] = True

@@ -8,17 +8,20 @@ make an average, for instance over a training run:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from npple.checks import check_kind, check_weights, shown
+from npple.core.base import Array, Arrays, Columns, Float64, Masks
 from npple.errors import require
+from npple.network import Network
+from npple.routing import Experts
 from npple.verify.isolation import Isolation, grid
 from npple.verify.measure import REACHED
-from npple.routing import Experts
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +42,12 @@ class Influence:
         |a - b| / max(|a|, |b|). Gradients are those of all tasks, one after the other.
     """
 
-    norms: dict
-    cosines: dict
-    expert_norms: dict
-    distances: dict
+    norms: dict[str, dict[str, float]]
+    cosines: dict[str, dict[tuple[str, str], float]]
+    expert_norms: dict[str, dict[str, Float64]]
+    distances: dict[str, dict[str, Float64]]
 
-    def shares(self, group):
+    def shares(self, group: str) -> dict[str, Float64]:
         """Which part of each expert's gradient comes from which task.
 
         Parameters
@@ -62,7 +65,7 @@ class Influence:
         total = sum(norms.values())
         return {task: _ratio(norm, total) for task, norm in norms.items()}
 
-    def copies(self, threshold=1e-3):
+    def copies(self, threshold: float = 1e-3) -> list[tuple[str, int, int]]:
         """Experts of one group that are copies of each other, and stay so in training.
 
         Both their parameters and their gradients are within `threshold` of each other, as
@@ -82,11 +85,11 @@ class Influence:
                 for i, j in np.argwhere(np.triu(
                     (apart["parameters"] <= threshold) & (apart["gradients"] <= threshold), k=1))]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         tasks = list(self.norms)
         pairs = list(combinations(tasks, 2))
 
-        def cosine(pair, group):
+        def cosine(pair: tuple[str, str], group: str) -> str:
             return f"{self.cosines[group][pair]:.2f}" if pair in self.cosines[group] else ""
 
         experts = [(group, i) for group, norms in self.expert_norms.items()
@@ -101,7 +104,8 @@ class Influence:
             f"experts that are copies of each other: {', '.join(copies) or 'none'}"])
 
 
-def influence(model, params, x, targets, masks=None, weights=None):
+def influence(model: Network, params: Arrays, x: Array | Columns, targets: Columns,
+              masks: Masks | None = None, weights: Mapping[str, float] | None = None) -> Influence:
     """How strongly each task moves each parameter group on a batch.
 
     Parameters
@@ -152,7 +156,7 @@ def influence(model, params, x, targets, masks=None, weights=None):
                    for group, names in experts.items()})
 
 
-def average(influences):
+def average(influences: Sequence[Influence]) -> Influence:
     """The mean over several batches, or over the steps of a training run.
 
     Norms, cosines and distances are averaged, a NaN counting for nothing; shares follow from the
@@ -184,7 +188,7 @@ def average(influences):
                        for field in fields(Influence)))
 
 
-def _shared(isolation):
+def _shared(isolation: Isolation) -> dict[str, list[tuple[str, str]]]:
     """Group -> the pairs of tasks that both reach it, for the groups with such a pair."""
     reaching = {group: [task for task, row in isolation.matrix.items() if row[group] == REACHED]
                 for group in isolation.groups}
@@ -192,7 +196,7 @@ def _shared(isolation):
             if len(tasks) > 1}
 
 
-def _mean(values):
+def _mean(values: Sequence[Any]) -> Any:
     """The mean of numbers or arrays, leaving NaN out; of dictionaries, name by name."""
     if isinstance(values[0], dict):
         return {name: _mean([value[name] for value in values]) for name in values[0]}
@@ -200,30 +204,30 @@ def _mean(values):
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
 
 
-def _layout(value):
+def _layout(value: Any) -> Any:
     """The names in nested dictionaries, and the shapes of the arrays there."""
     if isinstance(value, dict):
         return {name: _layout(each) for name, each in value.items()}
     return np.shape(value)
 
 
-def _by_expert(arrays, names):
+def _by_expert(arrays: Arrays, names: Iterable[str]) -> Array:
     """The named arrays (n, ...) as one row an expert (n, entries)."""
     return np.concatenate([arrays[name].reshape(len(arrays[name]), -1) for name in names], axis=1)
 
 
-def _apart(rows):
+def _apart(rows: Array) -> Float64:
     """|a - b| / max(|a|, |b|) for each two rows (n, entries) -> (n, n); 0 for two rows of zeros."""
     norms = np.linalg.norm(rows, axis=1)
     gaps = np.array([[np.linalg.norm(a - b) for b in rows] for a in rows])
     return np.where(gaps == 0, 0, _ratio(gaps, np.maximum.outer(norms, norms)))
 
 
-def _cosine(a, b):
+def _cosine(a: Array, b: Array) -> float:
     return float(_ratio(a @ b, np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def _ratio(part, whole):
+def _ratio(part: Any, whole: Any) -> Any:
     """NaN for 0 / 0."""
     with np.errstate(invalid="ignore"):
         return np.divide(part, whole)

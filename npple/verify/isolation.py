@@ -14,20 +14,24 @@ another borrows is one group, reached through either.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 
-from npple.verify import measure
 from npple.checks import check_array, check_choice, check_count, check_dicts, shown
+from npple.core.base import Array, Arrays, Columns, Masks
 from npple.errors import require
-from npple.verify.measure import ISOLATED, REACHED
 from npple.network import Network
-from npple.routing import Experts, Tower
+from npple.routing import Experts, Fusion, Tower
+from npple.verify import measure
+from npple.verify.cases import Case
+from npple.verify.measure import ISOLATED, REACHED, Cell
 
 
-def isolation(model):
+def isolation(model: Network) -> Isolation:
     """Which task's loss can reach which parameters, from the routing table alone.
 
     Parameters
@@ -62,7 +66,7 @@ class Deviation:
     found: str
     evidence: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (f"{self.task} x {self.group}: expected {self.expected}, found {self.found}: "
                 f"{self.evidence}")
 
@@ -80,11 +84,11 @@ class Comparison:
     deviations: tuple[Deviation, ...]
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether every cell agreed."""
         return not self.deviations
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "\n".join(map(str, self.deviations)) or "every cell agrees"
 
 
@@ -100,12 +104,12 @@ class Isolation:
     model: Network
 
     @property
-    def tasks(self):
+    def tasks(self) -> tuple[str, ...]:
         """The tasks' names."""
         return tuple(self.model.tasks)
 
     @cached_property
-    def groups(self):
+    def groups(self) -> dict[str, tuple[str, ...]]:
         """Group -> the names of its parameters; embeddings first, then in the order of rows."""
         table = self.model.table
         columns = [f"embedding/{column}" for column in table.embeddings]
@@ -116,12 +120,12 @@ class Isolation:
         return {group: tuple(names) for group, names in groups.items()}
 
     @cached_property
-    def matrix(self):
+    def matrix(self) -> dict[str, dict[str, str]]:
         """Task -> group -> "isolated" or "reached"."""
         return {task: {group: REACHED if self._path(task, group) else ISOLATED
                        for group in self.groups} for task in self.tasks}
 
-    def explain(self, task, group):
+    def explain(self, task: str, group: str) -> str:
         """The path from the task's tower down to the group, or that there is none.
 
         The gate that feeds a task's tower counts with the tower, unless it is the group asked for.
@@ -153,7 +157,9 @@ class Isolation:
             del labels[1]
         return " <- ".join(labels)
 
-    def verify(self, params=None, x=None, targets=None, masks=None, steps=3):
+    def verify(self, params: Arrays | None = None, x: Array | Columns | None = None,
+               targets: Columns | None = None, masks: Masks | None = None, steps: int = 3
+               ) -> Verification:
         """Measure every cell of the matrix in four ways, with no tolerance.
 
         analytic
@@ -195,7 +201,7 @@ class Isolation:
         given = [argument is not None for argument in (params, x, targets)]
         require(all(given) or not any(given), "params, x, targets: give all three or none")
         check_count("steps", steps, most=10_000)
-        if params is None:
+        if params is None or x is None or targets is None:
             case = generic_case(self.model)
             params, x, targets, masks = case.params, case.x, case.targets, case.masks
         self.model.task_losses(params, x, targets, masks)  # refuses what the model does not take
@@ -207,7 +213,7 @@ class Isolation:
                 "training": self._held(measure.training(self, params, x, targets, masks, steps)),
             })
 
-    def compare(self, other):
+    def compare(self, other: Isolation) -> Comparison:
         """Where another wiring of the same tasks reaches what this one does not, or the reverse.
 
         Parameters
@@ -229,7 +235,7 @@ class Isolation:
         self._check_tasks("other", matrix)
         check_dicts(**{f"other: {task!r}": row for task, row in matrix.items()})
 
-        def evidence(task, group, found):
+        def evidence(task: str, group: str, found: str) -> str:
             if found == ISOLATED:
                 return f"no path there, here {self.explain(task, group)}"
             return other.explain(task, group) if isinstance(other, Isolation) else "as given"
@@ -243,7 +249,8 @@ class Isolation:
                     deviations.append(Deviation(task, group, expected, found, why))
         return Comparison(tuple(deviations))
 
-    def compare_gradients(self, gradients, groups):
+    def compare_gradients(self, gradients: Mapping[str, Mapping[str, Array | None]],
+                          groups: Mapping[str, str]) -> Comparison:
         """Whether another implementation isolates what this architecture must isolate.
 
         Parameters
@@ -281,34 +288,34 @@ class Isolation:
         return self._held(cell for task, named in gradients.items()
                           for cell in measure.nonzero(task, members, named))
 
-    def __repr__(self):
-        return grid("", self.tasks, self.groups, lambda task, group: self.matrix[task][group])
+    def __repr__(self) -> str:
+        return grid("", self.tasks, list(self.groups), lambda task, group: self.matrix[task][group])
 
-    def _check_tasks(self, what, given):
+    def _check_tasks(self, what: str, given: object) -> None:
         require(isinstance(given, dict) and given.keys() == set(self.tasks),
                 f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {given!r}")
 
-    def _held(self, measured):
+    def _held(self, measured: Iterable[Cell]) -> Comparison:
         """The measured cells (task, group, found, evidence) that the matrix has otherwise."""
         return Comparison(tuple(
             Deviation(task, group, self.matrix[task][group], found, evidence)
             for task, group, found, evidence in measured if found != self.matrix[task][group]))
 
-    def _path(self, task, group):
+    def _path(self, task: str, group: str) -> list[str]:
         """The tensors from the task's tower to one made with the group's parameters, or none."""
         came_from = self.model.table.reached(task)
         name = next((name for name in came_from if self._owned(name) == group), None)
-        path = []
+        path: list[str] = []
         while name:
             path.insert(0, name)
             name = came_from[name]
         return path
 
-    def _owned(self, tensor):
+    def _owned(self, tensor: str) -> str:
         """The group of the parameters that make a tensor."""
         return "embedding" if tensor == "input" else self.model.table.row[tensor].parameters
 
-    def _label(self, tensor, reader):
+    def _label(self, tensor: str, reader: str | None) -> str:
         """A tensor as the paths call it: "level 1 shared gate"."""
         if tensor == "input":
             return "embedding"
@@ -318,7 +325,8 @@ class Isolation:
         label = re.sub(r"^level(\d+)/", r"level \1 ", tensor).replace("/", " ")
         if not isinstance(row, Experts):
             return f"{label} {type(row).__name__.lower()}"
-        taken = [i for source in self.model.table.row[reader].sources if source.name == tensor
+        fusion = cast(Fusion, self.model.table.row[cast(str, reader)])
+        taken = [i for source in fusion.sources if source.name == tensor
                  for i in source.experts or ()]
         label += f" {taken}" if taken else ""
         return label + (f" (parameters of {row.parameters})" if row.parameters != tensor else "")
@@ -336,19 +344,19 @@ class Verification:
     """
 
     isolation: Isolation
-    ways: dict
+    ways: dict[str, Comparison]
 
     @property
-    def verified(self):
+    def verified(self) -> dict[str, bool]:
         """Way -> whether it agreed with the table in every cell."""
         return {way: comparison.passed for way, comparison in self.ways.items()}
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether all four ways agreed in every cell."""
         return all(self.verified.values())
 
-    def agreed(self, task, group):
+    def agreed(self, task: str, group: str) -> tuple[str, ...]:
         """The ways that agreed with the table in one cell.
 
         Parameters
@@ -362,7 +370,7 @@ class Verification:
         return tuple(way for way, comparison in self.ways.items()
                      if (task, group) not in {(d.task, d.group) for d in comparison.deviations})
 
-    def to_dict(self, name):
+    def to_dict(self, name: str) -> dict[str, Any]:
         """The report as plain values, for JSON.
 
         Parameters
@@ -379,8 +387,8 @@ class Verification:
         return {"model": name, "tasks": list(isolation.tasks), "groups": list(isolation.groups),
                 "matrix": isolation.matrix, "verified": self.verified}
 
-    def __repr__(self):
-        def cell(task, group):
+    def __repr__(self) -> str:
+        def cell(task: str, group: str) -> str:
             agreed = self.agreed(task, group)
             marks = "".join(way[0] if way in agreed else "-" for way in self.ways)
             return f"{self.isolation.matrix[task][group]:8} {marks}"
@@ -388,11 +396,11 @@ class Verification:
         legend = "agreed: " + ", ".join(f"{way[0]} {way}" for way in self.ways)
         lines = [f"{way}: {deviation}" for way, comparison in self.ways.items()
                  for deviation in comparison.deviations]
-        table = grid("", self.isolation.tasks, self.isolation.groups, cell)
+        table = grid("", self.isolation.tasks, list(self.isolation.groups), cell)
         return "\n".join([table, legend, *lines])
 
 
-def generic_case(model, seed=0):
+def generic_case(model: Network, seed: int = 0) -> Case:
     """Parameters and a batch on which whatever can be reached is reached.
 
     `random_case` with smaller weights and larger biases: hardly a relu is off, no gate saturated.
@@ -414,7 +422,8 @@ def generic_case(model, seed=0):
     return replace(case, params=params)
 
 
-def grid(title, across, down, cell):
+def grid(title: str, across: Iterable[Any], down: Iterable[Any], cell: Callable[[Any, Any], str]
+         ) -> str:
     """A table of texts, aligned, with headings.
 
     Parameters
@@ -436,5 +445,5 @@ def grid(title, across, down, cell):
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _heading(name):
+def _heading(name: str) -> str:
     return name if isinstance(name, str) else " ".join(map(str, name))

@@ -6,48 +6,72 @@ matrix, once or more: (task, group, "isolated" or "reached", the first entry as 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Protocol, TypeAlias
+
 import numpy as np
 
-from npple.optimizers import SGD, Adam
+from npple.core.base import Array, Arrays, Columns, Mask, Masks, Values
 from npple.core.losses import kind_of
 from npple.kinds import about
+from npple.network import Network
+from npple.optimizers import SGD, Adam
 
 ISOLATED, REACHED = "isolated", "reached"
+Cell: TypeAlias = tuple[str, str, str, str]  # task, group, what was found, the evidence
 
 
-def analytic(isolation, params, x, targets, masks):
+class Measurable(Protocol):
+    """What an `Isolation` has that is measured here."""
+
+    @property
+    def model(self) -> Network: ...
+
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]: ...
+
+
+def analytic(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
+             masks: Masks | None) -> Iterator[Cell]:
     """The gradient of each task's loss alone."""
     for task in isolation.tasks:
         grads = _own_gradients(isolation.model, task, params, x, targets, masks)
         yield from nonzero(task, isolation.groups, grads)
 
 
-def parameters(isolation, params, x):
+def parameters(isolation: Measurable, params: Arrays, x: Array | Columns) -> Iterator[Cell]:
     """The outputs of all tasks, before and after one group's parameters are replaced."""
     rng = np.random.default_rng(0)
-    replacements = {"other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
-                    "NaN": lambda p: np.full_like(p, np.nan)}
+    replacements: dict[str, Callable[[Array], Array]] = {
+        "other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
+        "NaN": lambda p: np.full_like(p, np.nan)}
     before = isolation.model.forward(params, x)
     for group, names in isolation.groups.items():
         for what, values in replacements.items():
-            changed = params | {name: values(params[name]) for name in names}
+            changed = {**params, **{name: values(params[name]) for name in names}}
             after = isolation.model.forward(changed, x)
             for task in isolation.tasks:
                 yield _changed(task, group, before, after, (f"tower/{task}",), f"{what} in {group}")
 
 
-def labels(isolation, params, x, targets, masks):
+def labels(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
+           masks: Masks | None) -> Iterator[Cell]:
     """The gradients of the joint loss, before and after one task's targets are replaced."""
     model = isolation.model
     _, before = model.loss_and_grads(params, x, targets, masks)
     for task, kind in model.tasks.items():
         others = {task: _other_targets(kind, np.asarray(targets[task]), (masks or {}).get(task))}
-        _, after = model.loss_and_grads(params, x, targets | others, masks)
+        _, after = model.loss_and_grads(params, x, {**targets, **others}, masks)
         for group, names in isolation.groups.items():
             yield _changed(task, group, before, after, names, f"other targets of {task}")
 
 
-def training(isolation, params, x, targets, masks, steps):
+def training(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
+             masks: Masks | None, steps: int) -> Iterator[Cell]:
     """The parameters, before and after steps on one task's loss alone."""
     for optimizer in (SGD(), Adam()):
         for task in isolation.tasks:
@@ -60,38 +84,46 @@ def training(isolation, params, x, targets, masks, steps):
                 yield _changed(task, group, params, after, names, cause)
 
 
-def _own_gradients(model, task, params, x, targets, masks):
+def _own_gradients(model: Network, task: str, params: Arrays, x: Array | Columns, targets: Columns,
+                   masks: Masks | None) -> dict[str, Array]:
     """The gradient of one task's loss alone, without penalties, which are no task's."""
     alone = {other: float(other == task) for other in model.tasks}
     return model.loss_and_grads(params, x, targets, masks, alone, penalties=False)[1]
 
 
-def _other_targets(kind, y, mask):
+def _other_targets(kind: str, y: Values, mask: Mask | None) -> Values:
     """Targets that differ from `y` on the task's rows, for all rows."""
     return about(kind).other(kind_of(kind), y, y if mask is None else y[mask])
 
 
-def nonzero(task, groups, grads):
+def nonzero(task: str, groups: Mapping[str, Iterable[str]], grads: Mapping[str, Array | None]
+            ) -> Iterator[Cell]:
     """Each group's verdict by a task's own gradient: is any entry not exactly 0?"""
     for group, names in groups.items():
-        arrays = {name: np.asarray(0.0 if grads[name] is None else grads[name]) for name in names}
+        given = {name: grads[name] for name in names}
+        arrays = {name: np.zeros(()) if g is None else np.asarray(g) for name, g in given.items()}
         yield _verdict(task, group, {name: array != 0 for name, array in arrays.items()},
-                       f"gradient of the {task} loss",
-                       lambda name, at: f"is {arrays[name][at]}")
+                       f"gradient of the {task} loss", partial(_entry, arrays))
 
 
-def _changed(task, group, before, after, names, cause):
+def _entry(arrays: Arrays, name: str, at: tuple[int, ...]) -> str:
+    return f"is {arrays[name][at]}"
+
+
+def _changed(task: str, group: str, before: Arrays, after: Arrays, names: Iterable[str], cause: str
+             ) -> Cell:
     """A group's verdict by arrays from before and after: do the bits of any entry differ?"""
     return _verdict(task, group, {name: ~same_bits(before[name], after[name]) for name in names},
                     cause, lambda name, at: f"was {before[name][at]}, is {after[name][at]}")
 
 
-def same_bits(a, b):
+def same_bits(a: Array, b: Array) -> Mask:
     """Where two arrays hold the same number, the same zero or both NaN."""
     return (a == b) & (np.signbit(a.real) == np.signbit(b.real)) | (a != a) & (b != b)
 
 
-def _verdict(task, group, moved, cause, values):
+def _verdict(task: str, group: str, moved: Mapping[str, Mask], cause: str,
+             values: Callable[[str, tuple[int, ...]], str]) -> Cell:
     """A cell that is reached if any entry moved; the first such entry, or the first, as evidence.
 
     moved: name -> bool array; values(name, index) says what that entry holds
