@@ -614,7 +614,7 @@ def _add_compare(commands):
 
 def _compare(args):
     from npple.archive import replacing
-    from npple.lab.compare import Case, Training, compare, progress, synthetic_cases
+    from npple.lab.compare import Problem, Training, compare, progress, synthetic_cases
     from npple.lab.workers import open_workers
     if args.data == "synthetic":
         _roles(args)
@@ -622,7 +622,7 @@ def _compare(args):
         cases = synthetic_cases(args.correlation, args.rows, args.inputs, args.tasks, args.seed)
     else:
         train, test, inputs, tasks, _ = _load(args)
-        cases = [Case(Path(args.data).name, train, test, inputs, tasks)]
+        cases = [Problem(Path(args.data).name, train, test, inputs, tasks)]
     options = _given(args)
     levels = options.pop("levels", 2)
     signals = []

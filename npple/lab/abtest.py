@@ -10,17 +10,21 @@ have the same model (the A/A test, which must find nothing), and one the true ex
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from npple import ARCHITECTURES, ranking
-from npple.optimizers import Adam
 from npple.checks import check_count, check_kind, check_number, shown
+from npple.core.base import Array, Arrays, Codes, Float64, Values
 from npple.data import Dataset, weights
-from npple.learn.dataset import streams
 from npple.errors import require
+from npple.learn.dataset import streams
 from npple.learn.training import Run, predict
+from npple.network import Network
+from npple.optimizers import Adam
 
 TASKS = {"vtr": "binary", "vcr": "regression", "shr": "binary", "cmr": "binary"}
 RATES = {"vtr": 0.4, "vcr": 0.5, "shr": 0.03, "cmr": 0.05}  # mean responses to a random video
@@ -32,6 +36,8 @@ LEVEL = 0.95  # of the intervals
 
 
 # The world ---------------------------------------------------------------------------------------
+Policy: TypeAlias = Callable[[Codes, Codes], Float64]  # users (n, 1), videos (n, c) -> (n, c)
+
 
 @dataclass(frozen=True)
 class World:
@@ -60,11 +66,11 @@ class World:
     noise: float
 
     @property
-    def lengths(self):
+    def lengths(self) -> Float64:
         """Seconds of each video, (V,): log-normal, 30 in the median, told by the first feature."""
         return 30 * np.exp(0.5 * self.videos[:, 0])
 
-    def features(self, users, videos):
+    def features(self, users: Codes, videos: Codes) -> Array:
         """What a model sees of users and videos.
 
         Parameters
@@ -81,7 +87,7 @@ class World:
         a, b = self.users[users], self.videos[videos]
         return np.concatenate([np.broadcast_to(a, b.shape), b], axis=-1, dtype=np.float32)
 
-    def expected(self, users, videos):
+    def expected(self, users: Codes, videos: Codes) -> dict[str, Float64]:
         """The expected responses of users to videos.
 
         Parameters
@@ -99,7 +105,8 @@ class World:
         z = self._utilities(users, videos) / np.sqrt(1 + self.noise**2)
         return dict(zip(TASKS, np.moveaxis(ndtr(z), -1, 0)))
 
-    def respond(self, users, videos, random):
+    def respond(self, users: Codes, videos: Codes, random: np.random.Generator
+                ) -> dict[str, Float64]:
         """Draws the responses of users to videos.
 
         Parameters
@@ -121,14 +128,15 @@ class World:
                      for (task, kind), p in zip(TASKS.items(), moods)}
         return {task: np.where(responses["vtr"], y, 0) for task, y in responses.items()}
 
-    def _utilities(self, users, videos):
+    def _utilities(self, users: Codes, videos: Codes) -> Float64:
         """z (n, c, 4)."""
         a, b = self.users[users], self.videos[videos]
         of_user, of_video, of_match = np.split(self.taste, 3, axis=1)  # (4, d) each
         return self.base + a @ of_user.T + b @ of_video.T + (a * b) @ of_match.T
 
 
-def draw_world(users=20_000, videos=2_000, width=16, correlation=0.5, noise=1.0, seed=0):
+def draw_world(users: int = 20_000, videos: int = 2_000, width: int = 16, correlation: float = 0.5,
+               noise: float = 1.0, seed: int = 0) -> World:
     """A world whose features are standard normal.
 
     Parameters
@@ -164,7 +172,7 @@ def draw_world(users=20_000, videos=2_000, width=16, correlation=0.5, noise=1.0,
 
 # Policies: users (n, 1), videos (n, c) -> scores (n, c) ------------------------------------------
 
-def oracle_policy(world):
+def oracle_policy(world: World) -> Policy:
     """Ranks by the score of the true expected responses: better by construction.
 
     Parameters
@@ -179,7 +187,7 @@ def oracle_policy(world):
     return lambda users, videos: _score(world, world.expected(users, videos), videos)
 
 
-def model_policy(world, model, params):
+def model_policy(world: World, model: Network, params: Arrays) -> Policy:
     """Ranks by the score of a model's predictions; the completion ratio is cut to [0, 1].
 
     Parameters
@@ -194,7 +202,7 @@ def model_policy(world, model, params):
     callable
         Users (n, 1) and videos (n, c) -> scores (n, c).
     """
-    def scores(users, videos):
+    def scores(users: Codes, videos: Codes) -> Float64:
         x = world.features(users, videos)  # (n, c, 2 d)
         found = predict(model, params, Dataset(x.reshape(-1, x.shape[-1]), {}, {}))
         found["vcr"] = found["vcr"].clip(0, 1)
@@ -202,7 +210,7 @@ def model_policy(world, model, params):
     return scores
 
 
-def logging_policy(world, exploration, random):
+def logging_policy(world: World, exploration: float, random: np.random.Generator) -> Policy:
     """Ranks by what a video's features add to views on average, plus `exploration` · noise.
 
     Parameters
@@ -224,13 +232,14 @@ def logging_policy(world, exploration, random):
         popularity[videos] + exploration * random.standard_normal(videos.shape))
 
 
-def _score(world, predictions, videos):
+def _score(world: World, predictions: Mapping[str, Array], videos: Codes) -> Float64:
     return ranking.log_score(predictions, EXPONENTS, world.lengths[videos])
 
 
 # Serving -----------------------------------------------------------------------------------------
 
-def draw_log(world, impressions, *, candidates=CANDIDATES, shown=SHOWN, exploration=1.0, seed=0):
+def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, shown: int = SHOWN,
+             exploration: float = 1.0, seed: int = 0) -> Dataset:
     """What the logging policy showed and how users responded, as data to learn from.
 
     Every impression belongs to the sample space of "vtr"; only views to those of the completion
@@ -257,12 +266,14 @@ def draw_log(world, impressions, *, candidates=CANDIDATES, shown=SHOWN, explorat
     videos, responses = _serve(world, logging_policy(world, exploration, random), users, videos,
                                shown, random)
     x = world.features(users, videos)
-    targets = {task: y.ravel().astype(np.float32) for task, y in responses.items()}
+    targets: dict[str, Values] = {task: y.ravel().astype(np.float32)
+                                  for task, y in responses.items()}
     masks = {task: targets["vtr"] == 1 for task in TASKS if task != "vtr"}
     return Dataset(x.reshape(-1, x.shape[-1]), targets, masks)
 
 
-def serve(world, policies, impressions, *, candidates=CANDIDATES, shown=SHOWN, seed=0):
+def serve(world: World, policies: Mapping[str, Policy], impressions: int, *,
+          candidates: int = CANDIDATES, shown: int = SHOWN, seed: int = 0) -> dict[str, Any]:
     """Each policy ranks for its bucket of users; what each user viewed and watched.
 
     Parameters
@@ -306,7 +317,7 @@ def serve(world, policies, impressions, *, candidates=CANDIDATES, shown=SHOWN, s
     return outcomes
 
 
-def assign(users, buckets, salt):
+def assign(users: int, buckets: int, salt: str) -> Codes:
     """The bucket of each of so many users: SHA-256 of salt and number, modulo `buckets`.
 
     The same user is always in the same bucket of a test, without a list that says so; another
@@ -328,7 +339,8 @@ def assign(users, buckets, salt):
     return np.array([int.from_bytes(digest[:8]) % buckets for digest in digests])
 
 
-def _visits(world, impressions, candidates, shown, random):
+def _visits(world: World, impressions: int, candidates: int, shown: int, random: np.random.Generator
+            ) -> tuple[Codes, Codes]:
     """Who comes, users (n, 1), and what there is to choose from, videos (n, candidates).
 
     Users come equally often, give or take a visit. The j-th candidate is drawn from the videos
@@ -345,7 +357,8 @@ def _visits(world, impressions, candidates, shown, random):
     return users, drawn * candidates + np.arange(candidates)
 
 
-def _serve(world, policy, users, videos, shown, random):
+def _serve(world: World, policy: Policy, users: Codes, videos: Codes, shown: int,
+           random: np.random.Generator) -> tuple[Codes, dict[str, Float64]]:
     """The videos shown (n, shown), best first, and the responses to them."""
     best = ranking.top_k(policy(users, videos), shown)
     videos = np.take_along_axis(videos, best, axis=1)
@@ -372,12 +385,12 @@ class Lift:
     high: float
     p: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         p = f"p={self.p:.3f}" if self.p >= 0.001 else "p<0.001"
         return f"{self.lift:+.1%} [{self.low:+.1%}, {self.high:+.1%}] {p}"
 
 
-def lift(treated, control):
+def lift(treated: Values, control: Values) -> Lift | None:
     """By how much the mean over treated users exceeds the mean over control users.
 
     p is Welch's, of equal means. The interval is Fieller's, with Welch's degrees of freedom: the
@@ -437,7 +450,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class ABReport:
     """The outcome of a simulated online test; prints as a table.
 
     Attributes
@@ -450,11 +463,11 @@ class Report:
         The control first.
     """
 
-    settings: dict
-    offline: dict
-    buckets: tuple
+    settings: dict[str, Any]
+    offline: dict[str, Any]
+    buckets: tuple[Bucket, ...]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as nested dicts and lists, ready for JSON.
 
         Returns
@@ -464,7 +477,7 @@ class Report:
         """
         return asdict(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         control, *others = self.buckets
         width = max(len(bucket.name) for bucket in self.buckets)
         lines = [f"Simulated online test: {self.settings['impressions']:,} impressions, seed "
@@ -480,7 +493,7 @@ class Report:
         return "\n".join(lines)
 
 
-def summarize(outcomes):
+def summarize(outcomes: Mapping[str, Any]) -> tuple[Bucket, ...]:
     """A `Bucket` for each bucket of `serve`; the first is the control.
 
     Parameters
@@ -493,15 +506,19 @@ def summarize(outcomes):
     tuple of Bucket
     """
     control = next(iter(outcomes.values()))
-    return tuple(
-        Bucket(name, len(found["views"]), *(float(values.mean()) for values in found.values()),
-               *(None if found is control else lift(values, control[metric])
-                 for metric, values in found.items()))
-        for name, found in outcomes.items())
+    means = {name: [float(values.mean()) for values in found.values()]
+             for name, found in outcomes.items()}
+    lifts = {name: [None if found is control else lift(values, control[metric])
+                    for metric, values in found.items()] for name, found in outcomes.items()}
+    return tuple(Bucket(name, len(found["views"]), means[name][0], means[name][1],
+                        lifts[name][0], lifts[name][1]) for name, found in outcomes.items())
 
 
-def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs=5, rate=1e-3,
-           batch_size=256, exploration=1.0, seed=0, progress=lambda text: None, **world):
+def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions: int = 200_000,
+           log_impressions: int = 50_000, epochs: int = 5, rate: float = 1e-3,
+           batch_size: int = 256, exploration: float = 1.0, seed: int = 0,
+           progress: Callable[[str], object] = lambda text: None, **world: Any
+           ) -> ABReport:
     """Train models on a log and let them rank for users, each for its own bucket.
 
     Parameters
@@ -524,7 +541,7 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
 
     Returns
     -------
-    Report
+    ABReport
 
     Raises
     ------
@@ -545,7 +562,7 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
     policies, offline = {}, {}
     for name, builder in models.items():
         progress(f"{name}: training on {len(train):,} impressions of the log")
-        run = Run(builder(train.x.shape[1], TASKS), Adam(rate), batch_size, seed)
+        run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size, seed)
         run.train(train, held_out, epochs)
         policies[name] = model_policy(where, run.model, run.best)
         offline[name] = run.best_epoch["validation"]
@@ -557,4 +574,4 @@ def abtest(models=MODELS, *, impressions=200_000, log_impressions=50_000, epochs
     settings = {"impressions": impressions, "log_impressions": log_impressions, "epochs": epochs,
                 "rate": rate, "batch_size": batch_size, "exploration": exploration, "seed": seed,
                 **world}
-    return Report(settings, offline, buckets)
+    return ABReport(settings, offline, buckets)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from math import prod
+from typing import Any
 
-from npple.architectures import ARCHITECTURES, MANY
+from npple.architectures import ARCHITECTURES, MANY, Inputs
 from npple.checks import check_choice, check_count, check_kind
 from npple.errors import require
+from npple.network import Network
 
 LARGEST = 10 ** 9  # parameters
 TOLERANCE = 0.1  # a budget missed by more than this share is refused: no equal comparison
 
 
-def parameters(networks):
+def parameters(networks: Iterable[Network]) -> tuple[int, int]:
     """How many parameters the networks have together: without their embeddings, and embeddings.
 
     Parameters
@@ -29,10 +32,10 @@ def parameters(networks):
     for network in networks:
         for name, shape in network.shapes.items():
             sizes[name.startswith("embedding/")] += prod(shape)
-    return tuple(sizes)
+    return sizes[0], sizes[1]
 
 
-def known_options(names):
+def known_options(names: Iterable[str]) -> set[str]:
     """The arguments of the builders that a comparison may set for all of them.
 
     Parameters
@@ -50,7 +53,8 @@ def known_options(names):
     return known - {"inputs", "tasks", "levels", "expert_units"}
 
 
-def networks(name, inputs, tasks, width, levels=2, options=None):
+def networks(name: str, inputs: Inputs, tasks: Mapping[str, str], width: int, levels: int = 2,
+             options: Mapping[str, Any] | None = None) -> list[Network]:
     """The networks of an architecture: one, but for `single_task` one a task.
 
     All architectures get the same depth: those with levels have `levels` of them with experts of
@@ -95,7 +99,8 @@ def networks(name, inputs, tasks, width, levels=2, options=None):
     return [builder(inputs, group, **given) for group in groups]
 
 
-def sized(name, inputs, tasks, budget, levels=2, options=None):
+def sized(name: str, inputs: Inputs, tasks: Mapping[str, str], budget: int, levels: int = 2,
+          options: Mapping[str, Any] | None = None) -> list[Network]:
     """The networks of an architecture at the expert width that comes closest to a budget.
 
     Parameters
@@ -123,7 +128,7 @@ def sized(name, inputs, tasks, budget, levels=2, options=None):
     InputError
         If the closest number of parameters is more than a tenth off, or the builder refuses.
     """
-    def count(width):
+    def count(width: int) -> int:
         return parameters(networks(name, inputs, tasks, width, levels, options))[0]
 
     require(type(budget) is int and 0 < budget <= LARGEST,

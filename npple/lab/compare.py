@@ -11,31 +11,34 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
 import npple
-from npple.optimizers import Adam
-from npple.archive import replacing
-from npple.architectures import ARCHITECTURES
+from npple.architectures import ARCHITECTURES, Inputs
+from npple.archive import FilePath, replacing
 from npple.checks import check_choice, check_count, check_kind, check_number, check_path
 from npple.data import Dataset, synthetic
 from npple.errors import Diverged, FileError, Stopped, require
 from npple.lab.budget import known_options, networks, parameters, sized
 from npple.lab.gains import Comparison
 from npple.lab.inspection import connections, utilization
-from npple.learn.training import Run, _fingerprint, evaluate_model
+from npple.learn.training import Run, evaluate_model, fingerprint
+from npple.network import Network
+from npple.optimizers import Adam
 
+Share: TypeAlias = Callable[[Any], Any]  # brings what many calls need to where they run
+Watch: TypeAlias = Callable[[int, int], Callable[[Mapping[str, Any]], object]]
 REFERENCE_WIDTH = 32  # the default budget is that of PLE with experts of this width
 
 
 @dataclass(frozen=True)
-class Case:
+class Problem:
     """A data set to compare on.
 
     Attributes
@@ -54,8 +57,8 @@ class Case:
     name: str
     train: Dataset
     test: Dataset
-    inputs: int | dict
-    tasks: dict
+    inputs: Inputs
+    tasks: dict[str, str]
     correlation: float | None = None
 
 
@@ -81,13 +84,14 @@ class Training:
     batch_size: int = 512
     rate: float = 3e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("epochs", self.epochs, most=10 ** 9)
         check_count("batch_size", self.batch_size)
         check_number("rate", self.rate)
 
 
-def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128, tasks=2, seed=0):
+def synthetic_cases(correlations: Sequence[float] = (-0.5, 0.0, 0.5, 0.9), rows: int = 100_000,
+                    inputs: int = 128, tasks: int = 2, seed: int = 0) -> list[Problem]:
     """One case for each label correlation; a fifth of the rows is the test.
 
     Parameters
@@ -101,7 +105,7 @@ def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128
 
     Returns
     -------
-    list of Case
+    list of Problem
 
     Raises
     ------
@@ -112,18 +116,21 @@ def synthetic_cases(correlations=(-0.5, 0.0, 0.5, 0.9), rows=100_000, inputs=128
     for p in correlations:
         data = synthetic(rows, inputs, p, tasks=tasks, seed=seed)
         kinds = dict.fromkeys(data.targets, "regression")
-        cases.append(Case(f"synthetic p={p:g}", *data.split(0.8, seed), inputs, kinds, float(p)))
+        cases.append(Problem(f"synthetic p={p:g}", *data.split(0.8, seed), inputs, kinds, float(p)))
     return cases
 
 
-def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budget=None, levels=2,
-            options=None, training=Training(), executor=None, share=None, out=None, watch=None,
-            stop=None):
+def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,
+            seeds: Sequence[int] = (0, 1, 2), budget: int | None = None, levels: int = 2,
+            options: Mapping[str, Any] | None = None, training: Training = Training(),
+            executor: Executor | None = None, share: Share | None = None,
+            out: FilePath | None = None, watch: Watch | None = None,
+            stop: Callable[[], object] | None = None) -> Comparison:
     """Train the architectures on the cases with equal budgets, once for each seed.
 
     Parameters
     ----------
-    cases : sequence of Case
+    cases : sequence of Problem
         With different names.
     architectures : sequence of str
         Of `npple.ARCHITECTURES`. Gains need `single_task` among them.
@@ -167,7 +174,7 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
     _check(cases, architectures, seeds, options, training, out)
     trials = {}
     for case in cases:
-        data = [_fingerprint(case.train), _fingerprint(case.test)]
+        data = [fingerprint(case.train), fingerprint(case.test)]
         size = _reference_size(case, levels, options) if budget is None else budget
         for name in architectures:
             models = sized(name, case.inputs, case.tasks, size, levels, options)
@@ -181,7 +188,8 @@ def compare(cases, architectures=tuple(ARCHITECTURES), *, seeds=(0, 1, 2), budge
     return Comparison(kinds, correlations, [done[key] for key in trials])
 
 
-def progress(total, found, stream=None):
+def progress(total: int, found: int, stream: IO[str] | None = None
+             ) -> Callable[[Mapping[str, Any]], None]:
     """For `watch`: a bar of tqdm on a terminal, elsewhere a line for each result, with time left.
 
     Parameters
@@ -200,7 +208,7 @@ def progress(total, found, stream=None):
     bar = _bar(total, found, stream) if stream.isatty() else None
     started, count = time.monotonic(), found
 
-    def show(result):
+    def show(result: Mapping[str, Any]) -> None:
         nonlocal count
         count += 1
         if bar:
@@ -213,7 +221,7 @@ def progress(total, found, stream=None):
     return show
 
 
-def _bar(total, found, stream):
+def _bar(total: int, found: int, stream: IO[str]) -> Any:
     """A bar, or None where tqdm is not installed."""
     try:
         from tqdm import tqdm
@@ -222,7 +230,7 @@ def _bar(total, found, stream):
     return tqdm(total=total, initial=found, unit="run", file=stream)
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
@@ -235,11 +243,11 @@ class _Trial:
 
     case: str
     architecture: str
-    models: list
+    models: list[Network]
     training: Training
     seed: int
 
-    def key(self, data):
+    def key(self, data: Sequence[int]) -> str:
         """A name for the result, from everything that decides it; `data` identifies the data."""
         facts = {"versions": [npple.__version__, np.__version__], "case": self.case,
                  "architecture": self.architecture, "seed": self.seed, "data": data,
@@ -247,13 +255,14 @@ class _Trial:
                  "training": asdict(self.training)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def run(self, case):
+    def run(self, case: Problem) -> dict[str, Any]:
         """The result, as JSON can hold it; a network for each task where there are several."""
         started = time.perf_counter()
         sizes = parameters(self.models)
-        result = {"data": self.case, "architecture": self.architecture, "seed": self.seed,
-                  "parameters": sizes[0], "embeddings": sizes[1],
-                  "tasks": {}, "utilization": [], "connections": [], "diverged": None}
+        result: dict[str, Any] = {
+            "data": self.case, "architecture": self.architecture, "seed": self.seed,
+            "parameters": sizes[0], "embeddings": sizes[1],
+            "tasks": {}, "utilization": [], "connections": [], "diverged": None}
         train, validation = case.train.split(0.9, 0)
         for model in self.models:
             run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed)
@@ -272,16 +281,17 @@ class _Trial:
         return result | {"seconds": round(time.perf_counter() - started, 3)}
 
 
-def _only(data, model):
+def _only(data: Dataset, model: Network) -> Dataset:
     """The rows with the targets of the model's tasks alone."""
-    targets, masks = ({task: values[task] for task in model.tasks if task in values}
-                      for values in (data.targets, data.masks))
-    return Dataset(data.x, targets, masks)
+    return Dataset(data.x, {task: y for task, y in data.targets.items() if task in model.tasks},
+                   {task: mask for task, mask in data.masks.items() if task in model.tasks})
 
 
 # All of them ------------------------------------------------------------------------------------
 
-def _run(trials, cases, executor, share, out, watch, stop):
+def _run(trials: Mapping[str, _Trial], cases: Mapping[str, Problem], executor: Executor | None,
+         share: Share | None, out: FilePath | None, watch: Watch | None,
+         stop: Callable[[], object] | None) -> dict[str, dict[str, Any]]:
     """Key -> result of every trial, from the folder `out` or from the executor."""
     if executor is None:
         with ThreadPoolExecutor(1) as executor:
@@ -317,16 +327,16 @@ def _run(trials, cases, executor, share, out, watch, stop):
     return done
 
 
-def _cancel(futures):
+def _cancel(futures: Iterable[Any]) -> None:
     for future in futures:
         future.cancel()
 
 
-def _file(out, key):
+def _file(out: FilePath, key: str) -> Path:
     return Path(out) / f"trial-{key}.json"
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any] | None:
     """A result, or None where there is none that can be read: its trial is run again."""
     try:
         return json.loads(path.read_bytes())
@@ -334,20 +344,21 @@ def _read(path):
         return None
 
 
-def _reference_size(case, levels, options):
+def _reference_size(case: Problem, levels: int, options: Mapping[str, Any] | None) -> int:
     return parameters(networks("ple", case.inputs, case.tasks, REFERENCE_WIDTH, levels, options))[0]
 
 
-def _check(cases, architectures, seeds, options, training, out):
+def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any] | None,
+           training: Any, out: Any) -> None:
     """Refuse names and seeds that come twice, are none, or options that nobody has."""
     for what, values in (("cases", cases), ("architectures", architectures), ("seeds", seeds)):
         check_kind(what, values, Sequence, "a sequence")
     for case in cases:
-        check_kind("cases", case, Case, "a Case")
+        check_kind("cases", case, Problem, "a Problem")
     for name in architectures:
         check_choice("architectures", name, ARCHITECTURES)
     for seed in seeds:
-        require(isinstance(seed, Integral) and seed >= 0,
+        require(isinstance(seed, (int, np.integer)) and seed >= 0,
                 f"seeds: integers of at least 0 are needed, got {seed!r}")
     for what, values in (("cases", [case.name for case in cases]),
                          ("architectures", architectures), ("seeds", seeds)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +31,14 @@ class Estimate:
     high: float | None
 
     @property
-    def direction(self):
+    def direction(self) -> int:
         """1 where the whole interval is above 0, -1 where it is below, 0 for what may be noise."""
-        return 0 if self.low is None else int(self.low > 0) - int(self.high < 0)
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
 
-def estimate(values):
+def estimate(values: Sequence[float | None]) -> Estimate | None:
     """The mean of one value a seed, with Student's t interval.
 
     Parameters
@@ -48,9 +52,10 @@ def estimate(values):
     """
     from scipy import stats
 
-    if any(value is None for value in values):
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    mean = float(np.mean(values))
+    mean = float(np.mean(known))
     if len(values) == 1:
         return Estimate(mean, None, None)
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
@@ -88,23 +93,23 @@ class Outcome:
     seconds: float
     diverged: int
     pruned: float | None
-    metrics: dict
-    gains: dict
+    metrics: dict[str, Estimate | None]
+    gains: dict[str, Estimate | None]
     mean_gain: Estimate | None
     ple_lead: Estimate | None
 
     @property
-    def negative_transfer(self):
+    def negative_transfer(self) -> bool:
         """Whether a task is worse than on its own, beyond noise."""
         return -1 in self._directions
 
     @property
-    def seesaw(self):
+    def seesaw(self) -> bool:
         """Whether a task gains and another one loses, both beyond noise."""
         return {-1, 1} <= self._directions
 
     @property
-    def _directions(self):
+    def _directions(self) -> set[int]:
         return {gain.direction for gain in self.gains.values() if gain}
 
 
@@ -124,24 +129,24 @@ class Comparison:
         connections.
     """
 
-    tasks: dict
-    correlations: dict
-    results: list
+    tasks: dict[str, dict[str, str]]
+    correlations: dict[str, float | None]
+    results: list[dict[str, Any]]
 
     @cached_property
-    def outcomes(self):
+    def outcomes(self) -> list[Outcome]:
         """An `Outcome` for each data set and architecture, in the order of the results."""
         return [self._outcome(*key) for key in self._groups]
 
     @cached_property
-    def _groups(self):
+    def _groups(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """(data set, architecture) -> its results, seed by seed."""
-        groups = {}
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for result in self.results:
             groups.setdefault((result["data"], result["architecture"]), []).append(result)
         return groups
 
-    def _outcome(self, data, architecture):
+    def _outcome(self, data: str, architecture: str) -> Outcome:
         results, tasks = self._groups[data, architecture], self.tasks[data]
         alike = len({metric(kind) for kind in tasks.values()}) == 1
         return Outcome(
@@ -154,13 +159,14 @@ class Comparison:
             mean_gain=self._lead(data, architecture, "single_task", tasks) if alike else None,
             ple_lead=self._lead(data, "ple", architecture, tasks) if alike else None)
 
-    def _values(self, data, architecture, task):
+    def _values(self, data: str, architecture: str, task: str) -> list[float | None]:
         """The task's metric for each seed, None where there is none."""
         name, _ = metric(self.tasks[data][task])
         return [result["tasks"].get(task, {}).get("test", {}).get(name)
                 for result in self._groups[data, architecture]]
 
-    def _lead(self, data, better, than, tasks):
+    def _lead(self, data: str, better: str, than: str, tasks: Iterable[str]
+              ) -> Estimate | None:
         """How much better one architecture is than another, in the mean over the tasks."""
         if better == than or not {(data, better), (data, than)} <= self._groups.keys():
             return None
@@ -169,10 +175,12 @@ class Comparison:
             _, sign = metric(self.tasks[data][task])
             pairs = zip(self._values(data, better, task), self._values(data, than, task),
                         strict=True)
-            leads.append([None if None in pair else sign * (pair[0] - pair[1]) for pair in pairs])
-        return estimate([None if None in of_seed else np.mean(of_seed) for of_seed in zip(*leads)])
+            leads.append([None if a is None or b is None else sign * (a - b) for a, b in pairs])
+        by_seed = [[lead for lead in of_seed if lead is not None] for of_seed in zip(*leads)]
+        return estimate([float(np.mean(known)) if len(known) == len(leads) else None
+                         for known in by_seed])
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON.
 
         Returns
@@ -187,7 +195,7 @@ class Comparison:
         return {"tasks": self.tasks, "correlations": self.correlations, "outcomes": outcomes,
                 "results": self.results}
 
-    def to_csv(self):
+    def to_csv(self) -> str:
         """The outcomes as CSV text: a row for each data set, architecture and task.
 
         Returns
@@ -208,10 +216,10 @@ class Comparison:
                                  int(row.negative_transfer), int(row.seesaw)))
         return text.getvalue()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n\n".join(self._table(data) for data in self.tasks)
 
-    def _table(self, data):
+    def _table(self, data: str) -> str:
         rows = [row for row in self.outcomes if row.data == data]
         seeds = len(self._groups[data, rows[0].architecture])
         title = (f"{data}: mean of {seeds} seeds ± half of the 95 % interval; a gain is over "
@@ -228,7 +236,7 @@ class Comparison:
         return "\n".join([title, *_aligned(lines)])
 
 
-def metric(kind):
+def metric(kind: str) -> tuple[str, int]:
     """The metric that gains are about.
 
     Parameters
@@ -246,26 +254,26 @@ def metric(kind):
     return about(kind).gain
 
 
-def _remarks(row):
+def _remarks(row: Outcome) -> str:
     remarks = {"seesaw": row.seesaw, "negative transfer": row.negative_transfer,
                f"{row.pruned or 0:.0%} pruned": row.pruned,
                f"diverged {row.diverged} times": row.diverged}
     return ", ".join(remark for remark, holds in remarks.items() if holds)
 
 
-def _cells(found):
+def _cells(found: Estimate | None) -> tuple[float | None, ...]:
     return (found.mean, found.low, found.high) if found else (None,) * 3
 
 
-def _shown(found, gain=False):
+def _shown(found: Estimate | None, gain: bool = False) -> str:
     if found is None:
         return ""
     mean = f"{found.mean:+.4f}" if gain else f"{found.mean:.4f}"
-    half = "" if found.low is None else f" ± {found.high - found.mean:.4f}"
+    half = "" if found.high is None else f" ± {found.high - found.mean:.4f}"
     return mean + half + ("" if not gain else "*" if found.direction else " ")
 
 
-def _aligned(lines):
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns side by side: the first and the last to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:-1]),

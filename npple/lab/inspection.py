@@ -1,14 +1,24 @@
 """What training made of a model: how its gates use the experts, which connections SNR pruned."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from npple.checks import check_params
+from npple.core.base import Array, Arrays
 from npple.core.ops import hard_concrete_forward
-from npple.routing import Gate, Route
-from npple.learn.training import _traces
+from npple.core.table import Table
+from npple.learn.dataset import Dataset
+from npple.learn.training import traces
+from npple.network import Network
+from npple.routing import Fusion, Gate, Route
 
 
-def utilization(model, params, data, rows=8192):
+def utilization(model: Network, params: Arrays, data: Dataset, rows: int = 8192
+                ) -> list[dict[str, Any]]:
     """The mean and the deviation, over the rows, of each gate's weight on each expert.
 
     Parameters
@@ -27,8 +37,8 @@ def utilization(model, params, data, rows=8192):
         `mean` and `deviation` of its weight.
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
-    parts = {gate.name: [] for gate in gates}
-    for trace in _traces(model, params, data, rows):
+    parts: dict[str, list[Array]] = {gate.name: [] for gate in gates}
+    for trace in traces(model, params, data, rows):
         for gate in gates:
             parts[gate.name].append(trace[f"{gate.parameters}/weights"])  # (batch, n)
     entries = []
@@ -40,7 +50,7 @@ def utilization(model, params, data, rows=8192):
     return entries
 
 
-def utilization_text(entries):
+def utilization_text(entries: Sequence[Mapping[str, Any]]) -> str:
     """The entries of `utilization` as a table: a line for each gate and group.
 
     Parameters
@@ -52,14 +62,14 @@ def utilization_text(entries):
     -------
     str
     """
-    lines = {}
+    lines: dict[str, list[str]] = {}
     for entry in entries:
         key = f"{entry['into']:24} {entry['group']:28}"
         lines.setdefault(key, []).append(f"{entry['mean']:.3f} ± {entry['deviation']:.3f}")
     return "\n".join(f"{key}{'   '.join(cells)}" for key, cells in lines.items())
 
 
-def connections(model, params):
+def connections(model: Network, params: Arrays) -> list[dict[str, Any]]:
     """Every routed connection of an SNR model, and how far it is open at inference.
 
     Parameters
@@ -87,13 +97,14 @@ def connections(model, params):
     entries = []
     for row in model.table.rows:
         if isinstance(row, Route):
-            z, _ = hard_concrete_forward(params[f"{row.parameters}/log_alpha"])
+            z, _ = hard_concrete_forward(params[f"{row.parameters}/log_alpha"],
+                                         limits=row.limits)
             entries += [expert | {"z": float(value)}
                         for expert, value in zip(_mixed(row, model.table), z)]
     return entries
 
 
-def pruned_share(entries):
+def pruned_share(entries: Sequence[Mapping[str, Any]]) -> float | None:
     """The share of `connections` that are pruned.
 
     Parameters
@@ -109,7 +120,7 @@ def pruned_share(entries):
     return sum(entry["z"] == 0 for entry in entries) / len(entries) if entries else None
 
 
-def connections_text(entries):
+def connections_text(entries: Sequence[Mapping[str, Any]]) -> str:
     """The entries of `connections` as tables: what reads down, what is read across, z inside.
 
     Parameters
@@ -134,7 +145,7 @@ def connections_text(entries):
     return "\n".join([*lines, f"pruned: {closed} of {len(entries)} connections"])
 
 
-def _mixed(fusion, table):
+def _mixed(fusion: Fusion, table: Table) -> list[dict[str, Any]]:
     """The experts that a fusion mixes, in the order of its weights."""
     return [{"into": fusion.name, "group": source.name, "expert": expert + 1}
             for source in fusion.sources

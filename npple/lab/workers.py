@@ -1,12 +1,16 @@
 """Where trainings run: processes that outlive each other, or a Dask cluster."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing import get_context
 from queue import SimpleQueue
+from typing import Any
 
 from npple.errors import InputError, require
 
@@ -31,17 +35,17 @@ class Processes(Executor):
         For a number that is none; and as the result of a call that ended 3 processes.
     """
 
-    def __init__(self, workers):
+    def __init__(self, workers: int) -> None:
         require(type(workers) is int and workers > 0,
                 f"workers: a positive integer is needed, got {workers!r}")
         for name in BLAS:
             os.environ.setdefault(name, "1")  # too late for this process, in time for the others
-        self._idle = SimpleQueue()
+        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
         for _ in range(workers):
             self._idle.put(_process())
         self._threads = ThreadPoolExecutor(workers)
 
-    def submit(self, function, /, *args, **kwargs):
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs a call in the next process that is free.
 
         Parameters
@@ -58,7 +62,7 @@ class Processes(Executor):
         """
         return self._threads.submit(self._call, function, *args, **kwargs)
 
-    def _call(self, function, *args, **kwargs):
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         process = self._idle.get()
         try:
             for _ in range(TRIES):
@@ -71,7 +75,7 @@ class Processes(Executor):
         raise InputError(f"workers: {TRIES} processes died of the same run; less memory is "
                          "needed with fewer workers")
 
-    def shutdown(self, wait=True, *, cancel_futures=False):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and ends the processes that are free.
 
         Parameters
@@ -86,14 +90,14 @@ class Processes(Executor):
             self._idle.get().shutdown(wait)
 
 
-def _process():
+def _process() -> ProcessPoolExecutor:
     """One process. Ctrl-C is for the parent, which lets it finish its call."""
     return ProcessPoolExecutor(1, get_context("spawn"), signal.signal,
                                (signal.SIGINT, signal.SIG_IGN))
 
 
 @contextlib.contextmanager
-def open_workers(workers=1, dask=None):
+def open_workers(workers: int = 1, dask: str | None = None) -> Any:
     """Processes of this machine, or an existing Dask cluster.
 
     Parameters

@@ -149,8 +149,9 @@ def _check_count(name: str, value: Any, least: int) -> None:
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    fits = (isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            and low <= value <= high and abs(value) <= sys.float_info.max)
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    fits = (number and not isinstance(value, bool) and low <= value <= high
+            and abs(value) <= sys.float_info.max)
     require(fits, f"{name} is {shown(value)}, expected a number from {low} to {high}")
 
 

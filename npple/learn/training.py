@@ -166,9 +166,9 @@ class Run:
                 f"checkpoint: a path is needed, got {shown(checkpoint)}")
         for name, rows in (("data", data), ("validation", validation)):
             _check_rows(name, self.model, rows, np.dtype(self.dtype))
-        fingerprint = _fingerprint(data)
-        require(self.data in (None, fingerprint), "data: not the rows this run was started with")
-        self.data = fingerprint
+        found = fingerprint(data)
+        require(self.data in (None, found), "data: not the rows this run was started with")
+        self.data = found
 
     def _steps(self, data: Dataset, batches: int, checkpoint: FilePath | None, every: int | None,
                on_batch: Callable[[Run, int], object] | None, stop: Callable[[], object] | None
@@ -361,7 +361,7 @@ def predict(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK, ra
         For data the model does not take, or without a row.
     """
     parts = [trace.outputs if raw else trace.predictions
-             for trace in _traces(model, params, data, rows)]
+             for trace in traces(model, params, data, rows)]
     return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
 
 
@@ -391,7 +391,7 @@ def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOC
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
     sums = {gate.name: np.zeros(()) for gate in gates}
-    for trace in _traces(model, params, data, rows):
+    for trace in traces(model, params, data, rows):
         for gate in gates:
             weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
             sums[gate.name] = sums[gate.name] + weights.sum(axis=0, dtype=np.float64)
@@ -403,7 +403,7 @@ def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOC
     return means
 
 
-def _traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator[Trace]:
+def traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator[Trace]:
     """The forward pass of a data set, some rows at a time."""
     check_kind("data", data, Dataset, "a Dataset")
     require(len(data), "data: no rows")
@@ -422,7 +422,7 @@ def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.ine
         raise InputError(f"{what}: {error}") from None
 
 
-def _fingerprint(data: Dataset) -> int:
+def fingerprint(data: Dataset) -> int:
     """A checksum over all values, so that a run is not resumed on other rows."""
     columns = data.x if isinstance(data.x, dict) else {"x": data.x}
     total = len(data)

@@ -18,7 +18,7 @@ from npple.cli import main
 from npple.data import Dataset, Schema
 from npple.lab.abtest import abtest, draw_world
 from npple.lab.budget import sized
-from npple.lab.compare import Case, Training, compare
+from npple.lab.compare import Problem, Training, compare
 from npple.lab.inspection import connections, utilization
 from npple.verify.influence import average
 from npple.oracle import (ModuleMapping, check, from_module, gradients_from_module, load,
@@ -222,7 +222,7 @@ def sizes(r):
 
 
 def compared(r):
-    cases = [Case("small", rows(), rows(), 2, dict.fromkeys(rows().targets, "regression"))]
+    cases = [Problem("small", rows(), rows(), 2, dict.fromkeys(rows().targets, "regression"))]
     return Call(compare, {"cases": cases, "architectures": ("cgc", "single_task"), "seeds": (0, 1),
                           "budget": 60, "levels": 1, "options": {"tower_units": ()},
                           "training": Training(1, 4), "out": None},

@@ -19,7 +19,7 @@ from npple.data import Dataset
 from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
 from npple.lab.budget import networks, parameters, sized
-from npple.lab.compare import Case, Training, compare, progress, synthetic_cases
+from npple.lab.compare import Problem, Training, compare, progress, synthetic_cases
 from npple.lab.gains import Comparison, estimate
 from npple.lab.inspection import (connections, connections_text, pruned_share, utilization,
                                           utilization_text)
@@ -45,7 +45,7 @@ def mixed_case(rows=200):
     targets = {"a": (x["age"] + noise > 0).astype("float32"), "b": x["age"] + noise,
                "c": x["city"] % 3}
     data = Dataset(x, targets, {"b": x["city"] > 0})
-    return Case("mixed", *data.split(0.8, 0), {"age": "numeric", "city": (5, 3)}, TASKS)
+    return Problem("mixed", *data.split(0.8, 0), {"age": "numeric", "city": (5, 3)}, TASKS)
 
 
 def untimed(comparison):
