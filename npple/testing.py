@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from npple.errors import require
-from npple.oracle.adapters import check_module
-from npple.oracle.comparison import check
+from npple.network import Network
+from npple.oracle.adapters import ModuleMapping, check_module
+from npple.oracle.comparison import Report, check
 from npple.oracle.vectors import Vectors, make_vectors
 
 
-def assert_matches(candidate, model, mapping=None, *, seed=0, batch=8, conventions=()):
+def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapping | None = None,
+                   *, seed: int = 0, batch: int = 8, conventions: Sequence[str] = ()) -> Report:
     """Passes if a candidate computes what a model of npple computes, to rounding.
 
     Parameters

@@ -12,7 +12,7 @@ import numpy as np
 
 from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
-from npple.lab.gains import Comparison, Estimate, metric
+from npple.lab.gains import Comparison, metric
 from npple.verify.isolation import Isolation
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def _gains(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _bar(estimate: Estimate) -> tuple[float, float]:
+def _bar(estimate: Any) -> tuple[float, float]:
     """The mean and half of the interval, 0 where there is none."""
     return estimate.mean, 0 if estimate.high is None else estimate.high - estimate.mean
 

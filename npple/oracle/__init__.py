@@ -7,15 +7,16 @@
                                    modules of PyTorch, by a mapping between the names
 """
 
-from npple.oracle.adapters import (ModuleMapping, check_module, from_module,
-                                   gradients_from_module, linear, load_module, moved, stacked)
+from npple.oracle.adapters import (ModuleMapping, check_module, from_module, gradients_from_module,
+                                   linear, load_module, moved, stacked)
+from npple.oracle.cases import export_all, suite
 from npple.oracle.comparison import Report, check
 from npple.oracle.deviations import DEVIATIONS, Deviation
 from npple.oracle.diagnosis import Diagnosis
-from npple.oracle.results import Row, read_results
-from npple.oracle.cases import export_all, suite
+from npple.oracle.results import TensorRow, read_results
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "ModuleMapping", "Report", "Row", "Vectors",
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "ModuleMapping", "Report", "TensorRow",
+           "Vectors",
            "check", "check_module", "export_all", "from_module", "gradients_from_module", "linear",
            "load", "load_module", "make_vectors", "moved", "read_results", "stacked", "suite"]

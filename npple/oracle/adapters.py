@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from npple.checks import check_kind, check_params, check_texts, shown
-from npple.kinds import check_targets
-from npple.errors import InputError, MappingError, require
+from npple.core.base import AnyArray, Array, Arrays, Features, Mask
 from npple.core.passes import joint_loss
+from npple.errors import InputError, MappingError, require
+from npple.kinds import check_targets
 from npple.network import Network, Trace
-from npple.oracle.comparison import check
+from npple.oracle.comparison import Report, check
 from npple.oracle.results import as_arrays
 from npple.oracle.rounding import UNITS
 from npple.oracle.vectors import Vectors
@@ -46,10 +48,10 @@ class Move:
         The module's names.
     """
 
-    make: Callable
+    make: Callable[..., AnyArray]
     sources: tuple[str, ...]
 
-    def forward(self, arrays):
+    def forward(self, arrays: Arrays) -> Array:
         """npple's array, from the module's by name.
 
         Parameters
@@ -63,7 +65,7 @@ class Move:
         """
         return np.asarray(self.make(*(arrays[name] for name in self.sources)))
 
-    def origins(self, shapes):
+    def origins(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         """Where the entries of npple's array come from.
 
         The entries of the sources are numbered from 1 on; any other number made is a constant.
@@ -89,7 +91,7 @@ class Move:
         return made.shape, [(name, mask, (made[mask] - start).astype(np.intp))
                             for name, mask, start in masks]
 
-    def write(self, value, arrays):
+    def write(self, value: Array, arrays: dict[str, Any]) -> Mask:
         """Puts npple's array where its entries come from.
 
         Parameters
@@ -111,7 +113,7 @@ class Move:
         return placed
 
 
-def moved(make, *sources):
+def moved(make: Callable[..., AnyArray], *sources: str) -> Move:
     """What `make(*arrays)` makes of the module's arrays, for a `ModuleMapping`.
 
     Parameters
@@ -128,7 +130,8 @@ def moved(make, *sources):
     return Move(make, sources)
 
 
-def linear(layer, where, bias=True):
+def linear(layer: str, where: str | Sequence[str], bias: bool = True
+           ) -> dict[str, Move]:
     """The entries for one dense layer, from `nn.Linear`s, whose weights are (out, in).
 
     Parameters
@@ -153,7 +156,7 @@ def linear(layer, where, bias=True):
     return {f"{layer}/weight": weight} | ({f"{layer}/bias": biases} if bias else {})
 
 
-def stacked(*sources):
+def stacked(*sources: str) -> Move:
     """The module's arrays on top of one another: the outputs of a group's experts.
 
     Parameters
@@ -168,7 +171,7 @@ def stacked(*sources):
     return moved(lambda *arrays: np.stack(arrays), *sources)
 
 
-def _as_is(source):
+def _as_is(source: str) -> Move:
     return moved(lambda array: array, source)
 
 
@@ -203,14 +206,14 @@ class ModuleMapping:
         For an entry that is neither a name nor `moved(...)`.
     """
 
-    parameters: dict
-    tensors: dict = field(default_factory=dict)
+    parameters: dict[str, Any]
+    tensors: dict[str, Any] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
-    norms: dict = field(default_factory=dict)
-    feed: Callable = lambda inputs: inputs
+    norms: dict[str, str] = field(default_factory=dict)
+    feed: Callable[[Any], Any] = lambda inputs: inputs
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for kind in ("idle", "own"):
             object.__setattr__(self, kind, tuple(check_texts(f"mapping: {kind}",
                                                              getattr(self, kind))))
@@ -227,7 +230,7 @@ class ModuleMapping:
 
 # Weights ----------------------------------------------------------------------------------------
 
-def from_module(module, model, mapping):
+def from_module(module: Any, model: Network, mapping: ModuleMapping) -> dict[str, Array]:
     """The weights of a module as npple's parameters.
 
     Parameters
@@ -251,7 +254,7 @@ def from_module(module, model, mapping):
     return _read(model, mapping, _parameters(module, mapping))
 
 
-def gradients_from_module(module, model, mapping):
+def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -> dict[str, Array]:
     """The gradients of a module's parameters, its `.grad`, by npple's names; 0 where it is None.
 
     Parameters
@@ -279,14 +282,14 @@ def gradients_from_module(module, model, mapping):
                                   in parameters.items() if name not in own})
 
 
-def _read(model, mapping, arrays):
+def _read(model: Network, mapping: ModuleMapping, arrays: Arrays) -> dict[str, Array]:
     _check_mapping(model, mapping, arrays)
     dtype = np.result_type(np.float32, *arrays.values())
     return {name: np.array(mapping.parameters[name].forward(arrays), dtype, order="C")
             for name in model.shapes}
 
 
-def load_module(module, model, mapping, params):
+def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arrays) -> None:
     """Writes npple's parameters into a module.
 
     Parameters
@@ -309,7 +312,8 @@ def load_module(module, model, mapping, params):
     _write(module, model, mapping, params)
 
 
-def _write(module, model, mapping, params, own=()):
+def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
+           own: Iterable[str] = ()) -> None:
     arrays = _parameters(module, mapping)
     _check_mapping(model, mapping, arrays, own)
     check_params(model.table, params)
@@ -328,7 +332,7 @@ def _write(module, model, mapping, params, own=()):
             parameter.data.copy_(parameter.new_tensor(arrays[name]))
 
 
-def _named_parameters(module, mapping):
+def _named_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Any]:
     """The module's own parameters by name, if both arguments are what they should be."""
     check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
     require(callable(getattr(module, "named_parameters", None)) and not isinstance(module, type),
@@ -336,7 +340,7 @@ def _named_parameters(module, mapping):
     return dict(module.named_parameters())
 
 
-def _parameters(module, mapping):
+def _parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     """The module's parameters as arrays, norms folded into the layers before them."""
     arrays, _ = as_arrays(_named_parameters(module, mapping), "module")
     for path, layer in mapping.norms.items():
@@ -349,7 +353,7 @@ def _parameters(module, mapping):
     return arrays
 
 
-def _make_identity(norm):
+def _make_identity(norm: Any) -> None:
     """A batch normalisation that at inference changes nothing."""
     norm.weight.data.fill_(1)
     norm.bias.data.fill_(0)
@@ -357,22 +361,23 @@ def _make_identity(norm):
     norm.running_var.fill_(1 - norm.eps)
 
 
-def _array(name, tensor):
+def _array(name: str, tensor: Any) -> Array:
     return as_arrays({name: tensor}, "module")[0][name]
 
 
-def _grad(name, tensor):
+def _grad(name: str, tensor: Any) -> Array:
     """A tensor's gradient as an array; 0 where nothing depends on it."""
     if tensor.grad is None:
         return np.zeros(tuple(tensor.shape), np.float32)
     return _array(name, tensor.grad)
 
 
-def _shapes(arrays):
+def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
-def _check_mapping(model, mapping, arrays, own=()):
+def _check_mapping(model: Network, mapping: ModuleMapping, arrays: Arrays,
+                   own: Iterable[str] = ()) -> None:
     """Raises `MappingError` with every fault of the mapping but those of the names in `own`."""
     check_kind("model", model, Network, "a Network")
     shapes, faults = _shapes(arrays), []
@@ -396,7 +401,7 @@ def _check_mapping(model, mapping, arrays, own=()):
         raise MappingError("\n  ".join([f"mapping: {len(faults)} parameters do not fit", *faults]))
 
 
-def _unreadable(move, shapes):
+def _unreadable(move: Move, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Why an entry cannot be made of the module's arrays at all, or None."""
     unknown = [source for source in move.sources if source not in shapes]
     if unknown:
@@ -408,7 +413,8 @@ def _unreadable(move, shapes):
     return None
 
 
-def _misfit(move, expected, shapes):
+def _misfit(move: Move | None, expected: tuple[int, ...] | None,
+            shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """How an entry differs from the model, where its shape is `expected`, or None."""
     if move is None:
         return f"of shape {expected} in the model, not mapped"
@@ -420,23 +426,24 @@ def _misfit(move, expected, shapes):
     return None
 
 
-def _listed(move, shapes):
+def _listed(move: Move, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{_named(source)} {shapes[source]}" for source in move.sources) or "constants"
 
 
-def _named(name):
+def _named(name: str) -> str:
     """A name as a line of the error shows it: plain, or the start of a long one in quotes."""
     text = shown(name)
     return text[1:-1] if isinstance(name, str) and not text.endswith("...") else text
 
 
-def _matches(name, patterns):
+def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 # Checks -----------------------------------------------------------------------------------------
 
-def check_module(vectors, module, mapping, *, conventions=()):
+def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
+                 conventions: Sequence[str] = ()) -> Report:
     """Whether a module computes what the vectors say: its tensors, and its gradients by autograd.
 
     A copy of the module is given the vectors' parameters and inputs and runs in the mode
@@ -475,11 +482,11 @@ def check_module(vectors, module, mapping, *, conventions=()):
         require(not fault, f"mapping: tensors: {name}: {fault}")
         results[name] = move.forward(arrays)
     results |= _gradients(module, mapping, vectors, seen, results)
-    return check(vectors, results, precision=max(stored, computed, key=UNITS.get),
+    return check(vectors, results, precision=max(stored, computed, key=UNITS.__getitem__),
                  conventions=conventions)
 
 
-def _copy(module):
+def _copy(module: Any) -> Any:
     try:
         return deepcopy(module)
     except RuntimeError as error:  # PyTorch copies no tensor that an operation made
@@ -487,13 +494,14 @@ def _copy(module):
                          f"({error})") from error
 
 
-def _run(module, mapping, inputs):
+def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any]:
     """The module's own tensors that the mapping asks for, by the names it has for them."""
     wanted = {source for move in mapping.tensors.values() for source in move.sources}
-    seen, runs = {}, Counter()
+    seen: dict[str, Any] = {}
+    runs: Counter[str] = Counter()
 
-    def watch(path):
-        def hook(part, inputs, output):
+    def watch(path: str) -> Callable[..., None]:
+        def hook(part: Any, inputs: Any, output: Any) -> None:
             runs[path] += 1
             again = f"#{runs[path]}" if runs[path] > 1 else ""
             seen.update(_parts(f"{path or 'return'}{again}", output))
@@ -513,7 +521,7 @@ def _run(module, mapping, inputs):
     return {name: seen[name] for name in wanted}
 
 
-def _parts(name, value):
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) and, of a tuple or dict, the same for each element."""
     yield name, value
     if isinstance(value, (tuple, list)):
@@ -523,7 +531,7 @@ def _parts(name, value):
             yield from _parts(f"{name}[{key}]", part)
 
 
-def _tensors(module, value):
+def _tensors(module: Any, value: Any) -> Any:
     """An array, or a dict of arrays, as tensors: reals in the module's dtype, codes as integers."""
     if isinstance(value, dict):
         return {name: _tensors(module, array) for name, array in value.items()}
@@ -531,7 +539,8 @@ def _tensors(module, value):
     return (like if value.dtype.kind == "f" else like.long()).new_tensor(value)
 
 
-def _gradients(module, mapping, vectors, seen, results):
+def _gradients(module: Any, mapping: ModuleMapping, vectors: Vectors, seen: Mapping[str, Any],
+               results: Arrays) -> dict[str, Array]:
     """The gradients of the joint loss and of each task's alone, where all outputs are known.
 
     Those of a `Pass` are left out: there a module has one tensor for the expert and all its uses.
@@ -539,19 +548,22 @@ def _gradients(module, mapping, vectors, seen, results):
     table, rows = vectors.model.table, len(next(iter(vectors.targets.values())))
     outputs = {f"tower/{task}": results.get(f"tower/{task}") for task in table.tasks}
     tracked = {name: tensor for name, tensor in seen.items() if tensor.requires_grad}
-    for name, y in outputs.items():
-        if (y is None or y.shape != vectors.expected[name].shape
-                or not tracked.keys() >= set(mapping.tensors[name].sources)):
-            return {}
-    trace = Trace(table, {name: y.astype(np.float64) for name, y in outputs.items()}, {})
-    targets, masks = check_targets(table, vectors.targets, vectors.masks, rows, np.float64)
+    known: dict[str, Array] = {
+        name: y.astype(np.float64) for name, y in outputs.items() if y is not None
+             and y.shape == vectors.expected[name].shape
+             and tracked.keys() >= set(mapping.tensors[name].sources)}
+    if known.keys() < outputs.keys():
+        return {}
+    trace = Trace(table, known, {})
+    targets, masks = check_targets(table, vectors.targets, vectors.masks, rows,
+                                   np.dtype(np.float64))
     for tensor in tracked.values():
         tensor.retain_grad()
     moves = mapping.parameters | {name: move for name, move in mapping.tensors.items()
                                   if tracked.keys() >= set(move.sources)
                                   and not isinstance(table.row.get(name), Pass)}
     alone = {f"grad[{task}]": dict.fromkeys(table.tasks, 0.0) | {task: 1.0} for task in table.tasks}
-    found = {}
+    found: dict[str, Array] = {}
     for kind, weights in ({"grad": vectors.weights} | alone).items():
         starts = joint_loss(trace, targets, masks, weights)[1]
         grads = _backward(mapping, starts, tracked, dict(module.named_parameters()))
@@ -560,9 +572,10 @@ def _gradients(module, mapping, vectors, seen, results):
     return found
 
 
-def _backward(mapping, starts, tracked, parameters):
+def _backward(mapping: ModuleMapping, starts: Mapping[str, Any], tracked: Mapping[str, Any],
+              parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The gradients by the module's names, from those of the outputs by npple's."""
-    leaves = tracked | parameters
+    leaves = {**tracked, **parameters}
     for tensor in leaves.values():
         tensor.grad = None
     start = {name: np.zeros(tuple(tensor.shape)) for name, tensor in tracked.items()}

@@ -3,15 +3,19 @@
 Each case is one model and one batch, chosen so that some mistake cannot hide; its flags say which.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
-from npple.archive import replacing
 from npple.architectures import ARCHITECTURES
-from npple.oracle.vectors import FORMAT, VERSION, make_vectors
+from npple.archive import FilePath, replacing
+from npple.oracle.vectors import FORMAT, VERSION, Vectors, make_vectors
 
 PLE_PAPER = "Tang et al., RecSys 2020"
 FLAGS = {
@@ -72,7 +76,7 @@ CASES = {  # id: (what it tests, flags, rows, arguments of the builders that tak
 }
 
 
-def suite():
+def suite() -> Iterator[Vectors]:
     """Yields the cases of the suite.
 
     Yields
@@ -90,7 +94,7 @@ def suite():
             yield replace(vectors, notes=notes | vectors.notes)
 
 
-def export_all(folder):
+def export_all(folder: FilePath) -> dict[str, Any]:
     """Writes the suite: one `ID.npz` a case, and `manifest.json`.
 
     Parameters

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from os import PathLike
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from npple.archive import FilePath
 from npple.checks import check_choice, check_texts
+from npple.core.base import Arrays
 from npple.errors import CheckFailed, require
 from npple.oracle.deviations import BY_NAME, complete, deviate
-from npple.oracle.diagnosis import diagnose
-from npple.oracle.results import as_arrays, compare, read_results
+from npple.oracle.diagnosis import Diagnosis, diagnose
+from npple.oracle.results import TensorRow, as_arrays, compare, read_results
 from npple.oracle.rounding import UNITS, tolerances
-from npple.oracle.variant import cast, compute
+from npple.oracle.variant import Variant, cast, compute
 from npple.oracle.vectors import Vectors, bundle
+from npple.verify.cases import Case
 
 
+Candidate: TypeAlias = FilePath | Arrays | Callable[..., Arrays]
 GIVEN = ("params/", "inputs/", "noise/", "targets/", "masks/", "weights/")  # not results
 SHOWN = 6  # names on a line of a report
 LINES = 20  # tensors in its table
@@ -45,36 +51,36 @@ class Report:
     """
 
     vectors: Vectors = field(repr=False)
-    given: dict = field(repr=False)
+    given: Arrays = field(repr=False)
     precision: str
-    rows: tuple = field(repr=False)
+    rows: tuple[TensorRow, ...] = field(repr=False)
     missing: tuple[str, ...] = field(repr=False)
     unknown: tuple[str, ...] = field(repr=False)
     conventions: tuple[str, ...] = ()
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether every tensor compared is within its tolerance."""
         return all(row.passed for row in self.rows)
 
     @property
-    def first_divergence(self):
+    def first_divergence(self) -> str | None:
         """The first tensor, in the order of computation, that is wrong; None where all is right."""
         return next((row.name for row in self.rows if not row.passed), None)
 
     @property
-    def worst(self):
+    def worst(self) -> TensorRow:
         """The row with the largest error in units of its tolerance."""
         return max(self.rows, key=lambda row: row.excess)
 
     @cached_property
-    def diagnosis(self):
+    def diagnosis(self) -> list[Diagnosis]:
         """The known deviations that reproduce the candidate, best first; found when first asked."""
         if self.passed:
             return []
         return diagnose(self.vectors, self.given, self.precision, self.rows)
 
-    def check(self):
+    def check(self) -> Report:
         """Asserts that all passed.
 
         Returns
@@ -91,7 +97,7 @@ class Report:
             raise CheckFailed(str(self))
         return self
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON.
 
         Returns
@@ -110,7 +116,7 @@ class Report:
                 "missing": list(self.missing), "unknown": list(self.unknown),
                 "conventions": list(self.conventions)}
 
-    def __str__(self):
+    def __str__(self) -> str:
         shown = [row for row in self.rows if not row.passed] or [self.worst]
         lines = [("tensor", "error", "tolerance", "at", "got", "expected"),
                  *(_cells(row) for row in shown[:LINES])]
@@ -121,7 +127,7 @@ class Report:
             table.append(f"... and {len(shown) - LINES} more that are wrong")
         return "\n".join([*table, *self._notes(), *self._verdict()])
 
-    def _notes(self):
+    def _notes(self) -> Iterator[str]:
         if self.conventions:
             yield f"conventions declared: {', '.join(self.conventions)}"
         if self.unknown:
@@ -131,7 +137,7 @@ class Report:
         if self.missing:
             yield "not given: " + _few(self.missing, len(self.missing))
 
-    def _verdict(self):
+    def _verdict(self) -> Iterator[str]:
         compared = f"{len(self.rows)} of {len(self.vectors.expected)} tensors compared, "
         if self.passed:
             yield f"{compared}judged as {self.precision}: passed"
@@ -149,16 +155,17 @@ class Report:
             if diagnosis.decides:
                 yield f"  {diagnosis.decides} would tell"
 
-    def _origin(self):
+    def _origin(self) -> str:
         """What of the inputs of the first wrong tensor was not given, so may be wrong already."""
         rows = self.vectors.model.table.rows
-        name = self.first_divergence
+        name = str(self.first_divergence)
         row = next((row for row in rows if row.name == name), None)
         unseen = [read for read in row.inputs() if read not in self.given] if row else []
         return f" (computed from {', '.join(unseen)}, which was not given)" if unseen else ""
 
 
-def check(vectors, candidate, *, precision=None, conventions=()):
+def check(vectors: Vectors, candidate: Candidate, *, precision: str | None = None,
+          conventions: Sequence[str] = ()) -> Report:
     """Whether a candidate computes what the vectors say.
 
     Parameters
@@ -195,7 +202,7 @@ def check(vectors, candidate, *, precision=None, conventions=()):
         check_choice("precision", precision, UNITS)
     given, coarsest = as_arrays(_results(vectors, candidate))
     stored = vectors.notes["dtype"]  # no candidate is judged finer than the vectors are stored
-    precision = max(precision or coarsest, stored, key=UNITS.get)
+    precision = max(precision or coarsest, stored, key=UNITS.__getitem__)
     for name in check_texts("conventions", conventions):
         vectors = _declare(vectors, name, given)
     known = [name for name in vectors.expected if name in given]
@@ -210,56 +217,56 @@ def check(vectors, candidate, *, precision=None, conventions=()):
     return Report(vectors, given, precision, rows, missing, tuple(unknown), tuple(conventions))
 
 
-def _results(vectors, candidate):
+def _results(vectors: Vectors, candidate: Candidate) -> Mapping[str, Any]:
     """What the candidate gives; a callable gets copies, which it may spoil."""
     if isinstance(candidate, (str, PathLike)):
         return read_results(candidate)
     if not callable(candidate):
         return candidate
     inputs = vectors.inputs
-    inputs = ({name: column.copy() for name, column in inputs.items()}
-              if isinstance(inputs, dict) else inputs.copy())
-    return candidate({name: p.copy() for name, p in vectors.params.items()}, inputs)
+    copied = (inputs.copy() if isinstance(inputs, np.ndarray) else
+              {name: column.copy() for name, column in inputs.items()})
+    return candidate({name: p.copy() for name, p in vectors.params.items()}, copied)
 
 
-def _declare(vectors, name, given):
+def _declare(vectors: Vectors, name: str, given: Arrays) -> Vectors:
     """The vectors under a convention."""
     choices = [deviation.name for deviation in BY_NAME.values() if deviation.convention]
     require(name in choices, f"conventions: {name!r}, expected some of {', '.join(choices)}")
     case = cast(vectors.case, np.float64)
-    forms = [complete(variant, case, given)
-             for variant, _ in deviate(BY_NAME[name], vectors.variant, given)]
-    forms = [form for form in forms if form is not None]
+    completed = [complete(variant, case, given)
+                 for variant, _ in deviate(BY_NAME[name], vectors.variant, given)]
+    forms = [form for form in completed if form is not None]
     require(forms, f"conventions: {name!r} changes nothing in this model, or the candidate does "
                    "not give the parameters of its own that it takes (params/NAME)")
-    best = min(forms, key=lambda form: _misfit(*form, given))
-    return bundle(*best, tolerances(*best), vectors.notes)
+    variant, case = min(forms, key=lambda form: _misfit(form[0], form[1], given))
+    return bundle(variant, case, tolerances(variant, case), vectors.notes)
 
 
-def _misfit(variant, case, given):
+def _misfit(variant: Variant, case: Case, given: Arrays) -> float:
     """How far a form of a convention is from the candidate, at the worst of its forward pass."""
     forward = [name for name in given if not name.startswith(("loss", "grad", "adam"))]
     return max((compare(name, given[name], y, 0.0, "float64").error
                 for name, y in compute(variant, case, forward) if name in forward), default=0.0)
 
 
-def _suggestion(name, known):
+def _suggestion(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _few(names, count):
+def _few(names: Sequence[str], count: int) -> str:
     """The first of `count` names, for a line of text."""
     more = f" and {count - SHOWN} more" if count > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
-def _number(value):
+def _number(value: float) -> float | None:
     """JSON has no infinity."""
     return value if np.isfinite(value) else None
 
 
-def _cells(row):
+def _cells(row: TensorRow) -> tuple[str, ...]:
     if row.fault:
         return row.name, row.fault, "", "", "", ""
     return (row.name, f"{row.error:.1e}", f"{row.tolerance:.1e}",

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Cache, Gradients
+from npple.core.base import Array, Arrays, Cache, Gradients, Shapes
 from npple.core.ops import (ACTIVATIONS, mixture_backward, mixture_forward, sigmoid_backward,
                             sigmoid_forward, softmax_backward, softmax_forward)
 from npple.core.rows import Experts, Fusion, Gate, Tower, mlp_backward, mlp_forward
 from npple.core.table import Level, Table
 
+Pair: TypeAlias = tuple[Callable[..., tuple[Array, Cache]], Callable[..., Array]]
 BATCHNORM_EPSILON = 1e-5  # the default of PyTorch
 
 
 # Tables with other rows ------------------------------------------------------------------------
 
-def with_rows(table, change):
+def with_rows(table: Table, change: Callable[[Any], Any]) -> Table:
     """The table with `change(row)` in the place of each row."""
     levels = tuple(Level(tuple(map(change, level.groups)), tuple(map(change, level.fusions)))
                    for level in table.levels)
     return Table(table.inputs, levels, tuple(map(change, table.towers)))
 
 
-def deviant_gate(gate, **changes):
+def deviant_gate(gate: Gate, **changes: Any) -> DeviantGate:
     """The gate as a `DeviantGate` with these changes."""
     gate = gate if isinstance(gate, DeviantGate) else DeviantGate(**vars(gate))
     return replace(gate, **changes)
@@ -48,7 +51,7 @@ class DeviantGate(Gate):
     selects: bool = True
     learns: bool = True
 
-    def shapes(self, table):
+    def shapes(self, table: Table) -> Shapes:
         shapes = super().shapes(table)
         last = len(self.units) + 1
         for name in (f"{self.parameters}/layer{last}/{kind}" for kind in ("weight", "bias")):
@@ -56,7 +59,7 @@ class DeviantGate(Gate):
                 shapes[name] = (*shapes[name][:-1], self.outputs)
         return shapes
 
-    def validate(self, table):
+    def validate(self, table: Table) -> None:
         """Whatever a deviation makes; its gates are made from gates that were checked."""
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
@@ -92,33 +95,33 @@ class DeviantGate(Gate):
             yield self.selector, dselector
 
 
-def _over_batch(pair):
+def _over_batch(pair: Pair) -> Pair:
     """A pair over the last axis, taken over the batch instead."""
-    def forward(z):
+    def forward(z: Array) -> tuple[Array, Cache]:
         y, cache = pair[0](z.swapaxes(-1, -2))
         return y.swapaxes(-1, -2), cache
 
-    def backward(dy, cache):
+    def backward(dy: Array, cache: Cache) -> Array:
         return pair[1](dy.swapaxes(-1, -2), cache).swapaxes(-1, -2)
 
     return forward, backward
 
 
-def batchnorm_forward(z):
+def batchnorm_forward(z: Array) -> tuple[Array, Cache]:
     """y = (z - mean) / sqrt(var + epsilon), mean and variance over the batch, column by column."""
     d = z - z.mean(axis=-2, keepdims=True)
     scale = 1 / np.sqrt((d * d).mean(axis=-2, keepdims=True) + BATCHNORM_EPSILON)
     return d * scale, (d * scale, scale)
 
 
-def batchnorm_backward(dy, cache):
+def batchnorm_backward(dy: Array, cache: Cache) -> Array:
     """dz = scale (dy - mean(dy) - y mean(dy y))."""
     y, scale = cache
     return scale * (dy - dy.mean(axis=-2, keepdims=True)
                     - y * (dy * y).mean(axis=-2, keepdims=True))
 
 
-def textbook_softmax_backward(dw, w):
+def textbook_softmax_backward(dw: Array, w: Array) -> Array:
     """dz_i = w_i (dw_i - sum_j w_j dw_j) as most programs have it: cancels where a w is near 1."""
     return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
 
@@ -151,16 +154,16 @@ class Stay(Fusion):
 
     sources = ()
 
-    def inputs(self):
+    def inputs(self) -> tuple[str, ...]:
         return ("input",)
 
-    def width(self, table):
+    def width(self, table: Table) -> int:
         return table.widths["input"]
 
-    def shapes(self, table):
+    def shapes(self, table: Table) -> Shapes:
         return dict(self.unused)
 
-    def validate(self, table):
+    def validate(self, table: Table) -> None:
         """Nothing to check."""
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
@@ -199,7 +202,7 @@ class PickedExperts(Experts):
                 yield owner + suffix, whole
 
 
-def _stacked(suffix):
+def _stacked(suffix: str) -> tuple[str, int]:
     """The axis of experts in a parameter: before (in, out) of a weight, before (out,) of a bias."""
     return suffix, -3 if suffix.endswith("weight") else -2
 

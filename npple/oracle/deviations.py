@@ -7,19 +7,26 @@ deviations can be combined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from npple.optimizers import Adam
-from npple.errors import InputError
-from npple.core.passes import forward
-from npple.oracle.deviant_rows import (DeviantTower, PickedExperts, Stay, deviant_gate,
-                                        with_rows)
-from npple.oracle.variant import Variant, compute
+from npple.core.base import Array, Arrays
+from npple.core.losses import KINDS, Binary, Kind, kind_of
 from npple.core.ops import ACTIVATIONS
+from npple.core.passes import forward
+from npple.core.rows import Row
+from npple.errors import InputError
+from npple.optimizers import Adam
+from npple.oracle.deviant_rows import DeviantTower, PickedExperts, Stay, deviant_gate, with_rows
+from npple.oracle.variant import Variant, compute
 from npple.routing import Experts, Gate, Level, Source, Table, Tower
+from npple.verify.cases import Case
+
+Variants: TypeAlias = Callable[[Variant, Arrays], list[tuple[Variant, str]]]
 
 
 @dataclass(frozen=True)
@@ -46,44 +53,45 @@ class Deviation:
     description: str
     consequence: str
     seen: tuple[str, ...]
-    variants: Callable
+    variants: Variants
     convention: bool = False
 
 
 # How the tables are changed ---------------------------------------------------------------------
 
-def _gates(change):
+def _gates(change: Callable[[Table, Gate], Row]) -> Variants:
     """The deviation that changes each gate of a table: change(table, gate) -> gate."""
-    def variants(variant, given):
+    def variants(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
         table = variant.table
         changed = with_rows(table, lambda row: change(table, row) if isinstance(row, Gate) else row)
         return [(replace(variant, table=changed), "")]
     return variants
 
 
-def _all_deviant(**changes):
+def _all_deviant(**changes: Any) -> Variants:
     return _gates(lambda table, gate: deviant_gate(gate, **changes))
 
 
-def _place(row):
+def _place(row: Row | Source) -> tuple[str, str]:
     """The level and the stream of a row called `level2/income...`."""
     level, _, rest = row.name.partition("/")
     return level, rest.split("/")[0]
 
 
-def _groups(table, level, streams):
+def _groups(table: Table, level: str, streams: Iterable[str]) -> list[Experts]:
     """The expert groups of these streams on a level, those that there are."""
     names = [f"{level}/{stream}/experts" for stream in streams]
-    return [table.row[name] for name in names if name in table.row]
+    rows = [table.row.get(name) for name in names]
+    return [row for row in rows if isinstance(row, Experts)]
 
 
-def _bank(table, level):
+def _bank(table: Table, level: str) -> list[tuple[Experts, int]]:
     """All experts of a level in a list, tasks first: pairs of a group and an index."""
     return [(group, i) for group in _groups(table, level, (*table.tasks, "shared"))
             for i in range(group.count)]
 
 
-def _strided(table, level, stream):
+def _strided(table: Table, level: str, stream: str) -> list[tuple[Experts, int]] | None:
     """The experts a task takes from the list if it steps by tasks, not by experts a task."""
     tasks, bank = list(table.tasks), _bank(table, level)
     own = [group.count for group in _groups(table, level, [stream])] if stream in tasks else []
@@ -94,17 +102,17 @@ def _strided(table, level, stream):
 
 # Who reads whom ---------------------------------------------------------------------------------
 
-def _selector_input(table, gate):
+def _selector_input(table: Table, gate: Gate) -> Row:
     return replace(gate, selector="input")
 
 
-def _shared_reads_tasks(variant, given):
+def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """Above level one, each task has the shared experts run on its own representation."""
     table, levels = variant.table, []
-    for below, level in zip((None, *table.levels), table.levels):
+    for below, level in zip((Level((), ()), *table.levels), table.levels):
         groups, fusions = list(level.groups), list(level.fusions)
-        made = {fusion.name for fusion in below.fusions} if below else set()
-        shared = [group for group in groups if below and _place(group)[1] == "shared"]
+        made = [fusion.name for fusion in below.fusions]
+        shared = [group for group in groups if made and _place(group)[1] == "shared"]
         for group in shared:
             for i, fusion in enumerate(fusions):
                 own = f"{_place(below.fusions[0])[0]}/{_place(fusion)[1]}"
@@ -114,14 +122,14 @@ def _shared_reads_tasks(variant, given):
                 copy = replace(group, name=f"{group.name} of {_place(fusion)[1]}", reads=own,
                                parameters=group.parameters)
                 groups.append(copy)
-                fusions[i] = replace(fusion, sources=tuple(
+                fusions[i] = replace(cast(Any, fusion), sources=tuple(
                     replace(source, name=copy.name) if source.name == group.name else source
                     for source in fusion.sources))
         levels.append(Level(tuple(groups), tuple(fusions)))
     return [(replace(variant, table=Table(table.inputs, tuple(levels), table.towers)), "")]
 
 
-def _shared_gate_shared_only(table, gate):
+def _shared_gate_shared_only(table: Table, gate: Gate) -> Row:
     level, stream = _place(gate)
     start = 0
     for source in gate.sources:
@@ -133,16 +141,16 @@ def _shared_gate_shared_only(table, gate):
     return gate
 
 
-def _shared_mean(table, gate):
+def _shared_mean(table: Table, gate: Gate) -> Row:
     return deviant_gate(gate, squash="mean") if _place(gate)[1] == "shared" else gate
 
 
-def _shared_stays(table, gate):
+def _shared_stays(table: Table, gate: Gate) -> Row:
     return (Stay(gate.name, tuple(gate.shapes(table).items()))
             if _place(gate)[1] == "shared" else gate)
 
 
-def _stride_outputs(table, gate):
+def _stride_outputs(table: Table, gate: Gate) -> Row:
     level, stream = _place(gate)
     taken, own = _strided(table, level, stream), f"{level}/{stream}/experts"
     if taken is None:
@@ -156,8 +164,8 @@ def _stride_outputs(table, gate):
     return deviant_gate(gate, sources=tuple(sources))
 
 
-def _stride_parameters(variant, given):
-    def change(row):
+def _stride_parameters(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    def change(row: Row) -> Row:
         taken = isinstance(row, Experts) and _strided(variant.table, *_place(row))
         if not taken:
             return row
@@ -166,12 +174,12 @@ def _stride_parameters(variant, given):
     return [(replace(variant, table=with_rows(variant.table, change)), "")]
 
 
-def _shared_first(table, gate):
+def _shared_first(table: Table, gate: Gate) -> Row:
     shared = [source for source in gate.sources if _place(source)[1] == "shared"]
     return replace(gate, sources=(*shared, *(s for s in gate.sources if s not in shared)))
 
 
-def _last_gate_all(table, gate):
+def _last_gate_all(table: Table, gate: Gate) -> Row:
     if gate not in table.levels[-1].fusions:
         return gate
     groups = _groups(table, _place(gate)[0], (*table.tasks, "shared"))
@@ -180,31 +188,32 @@ def _last_gate_all(table, gate):
 
 # Gates ------------------------------------------------------------------------------------------
 
-def _gate_bias(table, gate):
+def _gate_bias(table: Table, gate: Gate) -> Row:
     return replace(gate, bias=True)
 
 
-def _gate_hidden(variant, given):
+def _gate_hidden(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """The widths are those of the candidate's own parameters, the activation is tried."""
-    def change(row, activation):
+    def change(row: Row, activation: str) -> Row:
         if not isinstance(row, Gate):
             return row
-        units = []
+        units: list[int] = []
         while (weight := f"params/{row.parameters}/layer{len(units) + 1}/weight") in given:
             units.append(given[weight].shape[-1])
         hidden = tuple(units[:-1])
         return replace(row, units=hidden, activations=(activation,) * len(hidden)) if units else row
-    return [(replace(variant, table=with_rows(variant.table, lambda row: change(row, activation))),
-             activation) for activation in ACTIVATIONS]
+    tables = {each: with_rows(variant.table, partial(change, activation=each))
+              for each in ACTIVATIONS}
+    return [(replace(variant, table=table), activation) for activation, table in tables.items()]
 
 
-def _batchnorm(variant, given):
+def _batchnorm(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(_all_deviant(normalise=kind)(variant, given)[0][0], detail) for kind, detail in (
         ("batch", "with the statistics of the batch"),
         ("fresh", "with running statistics that were never updated"))]
 
 
-def _others_detached(table, gate):
+def _others_detached(table: Table, gate: Gate) -> Row:
     own = {_place(gate)[1], "shared"}
     names = tuple(s.name for s in gate.sources if _place(s)[1] not in own)
     return deviant_gate(gate, detached=names) if names else gate
@@ -212,32 +221,32 @@ def _others_detached(table, gate):
 
 # Experts and towers -----------------------------------------------------------------------------
 
-def _linear_experts(variant, given):
+def _linear_experts(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     changed = with_rows(variant.table, lambda row: replace(row, activations=(*row.activations[:-1],
                     "identity")) if isinstance(row, Experts) else row)
     return [(replace(variant, table=changed), "")]
 
 
-def _tower_output(variant, given):
-    def activated(activation, kinds):
-        def change(row):
-            if not isinstance(row, Tower) or row.kind.split(":")[0] not in kinds:
+def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    def activated(activation: str, kinds: tuple[type[Kind], ...]) -> tuple[Variant, str]:
+        def change(row: Row) -> Row:
+            if not isinstance(row, Tower) or type(kind_of(row.kind)) not in kinds:
                 return row
             return DeviantTower(**vars(row), output=activation)
         return replace(variant, table=with_rows(variant.table, change)), activation
 
-    every = ("binary", "regression", "multiclass")
-    return [activated("sigmoid", ("binary",)), *(activated(name, every) for name in ACTIVATIONS
-                                                 if name != "identity")]
+    every = tuple(KINDS.values())
+    return [activated("sigmoid", (Binary,)), *(activated(name, every) for name in ACTIVATIONS
+                                               if name != "identity")]
 
 
 # Losses and Adam --------------------------------------------------------------------------------
 
-def _changed(**changes):
+def _changed(**changes: Any) -> Variants:
     return lambda variant, given: [(replace(variant, **changes), "")]
 
 
-def _mean_over_tasks(variant, given):
+def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(replace(variant, shrink=len(variant.table.tasks)), "")]
 
 
@@ -248,35 +257,37 @@ class DeviantAdam(Adam):
     form: str = "paper"
     l2: float | None = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """The settings are those of an `Adam` that was checked."""
 
-    def step(self, params, grads, state, only=None):
-        params, state = dict(params), dict(state)
+    def step(self, params: Arrays, grads: Arrays, state: Mapping[str, Any], only: Any = None
+             ) -> tuple[dict[str, Array], dict[str, Any]]:
+        after, moved = dict(params), dict(state)
         for name, p in params.items():
-            g = grads[name] + self.l2 * p
+            g = grads[name] + (self.l2 or 0.0) * p
             t = int(state[f"t/{name}"]) + 1
             m = self.beta1 * state[f"m/{name}"] + (1 - self.beta1) * g
             v = self.beta2 * state[f"v/{name}"] + (1 - self.beta2) * (g * g)
             one, two = 1 - self.beta1**t, 1 - self.beta2**t
-            update = {"paper": lambda: m / one / (np.sqrt(v / two) + self.epsilon),
-                      "inside": lambda: m / one / np.sqrt(v / two + self.epsilon),
-                      "hat": lambda: m / one * two**0.5 / (np.sqrt(v) + self.epsilon),
-                      "uncorrected": lambda: m / (np.sqrt(v) + self.epsilon)}[self.form]()
-            params[name] = p * (1 - self.rate * self.weight_decay) - self.rate * update
-            state |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
-        return params, state
+            root = np.sqrt(v)
+            update = m / one / {"paper": root * two**-0.5 + self.epsilon,
+                                "inside": np.sqrt(v / two + self.epsilon),
+                                "hat": (root + self.epsilon) * two**-0.5,
+                                "uncorrected": (root + self.epsilon) / one}[self.form]
+            after[name] = p * (1 - self.rate * self.weight_decay) - self.rate * update
+            moved |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
+        return after, moved
 
 
-def _adam(**changes):
-    def variants(variant, given):
+def _adam(**changes: Any) -> Variants:
+    def variants(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
         adam = variant.adam
         adam = adam if isinstance(adam, DeviantAdam) else DeviantAdam(**vars(adam))
         return [(replace(variant, adam=replace(adam, **changes)), "")]
     return variants
 
 
-def _adam_l2(variant, given):
+def _adam_l2(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     decay = variant.adam.weight_decay
     return _adam(l2=decay or None, weight_decay=0.0)(variant, given)
 
@@ -437,7 +448,7 @@ DEVIATIONS = (
 BY_NAME = {deviation.name: deviation for deviation in DEVIATIONS}
 
 
-def deviate(deviation, variant, given):
+def deviate(deviation: Deviation, variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """The variants of a deviation that differ from `variant` and can be built at all."""
     try:
         return [(changed, detail) for changed, detail in deviation.variants(variant, given)
@@ -448,14 +459,15 @@ def deviate(deviation, variant, given):
 
 # Numbers of the candidate's own -----------------------------------------------------------------
 
-def complete(variant, case, given):
+def complete(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case] | None:
     """The variant and the case with all numbers the variant needs, or None.
 
     A parameter is the candidate's own where it gives `params/NAME`, otherwise the bundle's. The
     biases of gates are found from the candidate's logits, an unknown weight decay from its first
     Adam step.
     """
-    params, fitted = {}, []
+    params: dict[str, Array] = {}
+    fitted = []
     for name, shape in variant.table.shapes.items():
         value = given.get(f"params/{name}", case.params.get(name))
         if value is not None and value.shape == shape:
@@ -479,7 +491,7 @@ def complete(variant, case, given):
     return variant, case
 
 
-def _with_decay(variant, case, given):
+def _with_decay(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case] | None:
     """The weight decay that explains the candidate's first Adam step best, by Gauss-Newton."""
     theirs = {name: given[f"adam1/{name}"] for name, p in case.params.items()
               if getattr(given.get(f"adam1/{name}"), "shape", None) == p.shape}
@@ -489,10 +501,11 @@ def _with_decay(variant, case, given):
     grads = {name[5:]: g for name, g in compute(replace(variant, adam=Adam()), case, names)
              if name in names}
     params = {name: case.params[name] for name in theirs}
-    state = variant.adam.init(params)
+    adam = cast(DeviantAdam, variant.adam)
+    state = adam.init(params)
 
-    def step(decay):
-        made, _ = replace(variant.adam, l2=decay).step(params, grads, state)
+    def step(decay: float) -> Array:
+        made, _ = replace(adam, l2=decay).step(params, grads, state)
         return np.concatenate([made[name].ravel() for name in theirs])
 
     decay, target = 0.0, np.concatenate([array.ravel() for array in theirs.values()])
@@ -503,4 +516,4 @@ def _with_decay(variant, case, given):
         decay += change
         if not abs(change) > 1e-12:  # what is left is about its square; also if nothing is finite
             break
-    return replace(variant, adam=replace(variant.adam, l2=decay)), case
+    return replace(variant, adam=replace(adam, l2=decay)), case

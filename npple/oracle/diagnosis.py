@@ -1,14 +1,22 @@
 """Which known deviations reproduce a candidate: each tried alone, then two at a time."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from npple.core.base import Arrays
 from npple.oracle.deviations import DEVIATIONS, Deviation, complete, deviate
-from npple.oracle.results import compare
+from npple.oracle.results import TensorRow, compare
 from npple.oracle.rounding import UNITS, tolerances
-from npple.oracle.variant import cast, compute
+from npple.oracle.variant import Variant, cast, compute
+from npple.oracle.vectors import Vectors
+from npple.verify.cases import Case
 
+Found: TypeAlias = "tuple[Diagnosis, Variant, Case]"
 NEAR = 1000  # tolerances of the paper's model within which a deviation's own are worked out
 BETTER = 4  # how many times closer it must come at the first divergence
 
@@ -34,16 +42,16 @@ class Diagnosis:
     decides: str | None = None
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """The names of the deviations."""
         return tuple(deviation.name for deviation in self.deviations)
 
     @property
-    def convention(self):
+    def convention(self) -> bool:
         """Whether the candidate is the paper's model under other conventions."""
         return all(deviation.convention for deviation in self.deviations)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain values, for JSON.
 
         Returns
@@ -56,7 +64,7 @@ class Diagnosis:
                 "descriptions": [deviation.description for deviation in self.deviations],
                 "convention": self.convention, "excess": self.excess, "decides": self.decides}
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [f"{deviation.description}{f' ({detail})' if detail else ''}"
                  for deviation, detail in zip(self.deviations, self.details)]
         return f"{', and '.join(parts)}  [{', '.join(self.names)}]"
@@ -66,17 +74,18 @@ class Diagnosis:
 class _Trial:
     """Deviations applied together, and the variant they make."""
 
-    deviations: tuple
-    details: tuple
-    variant: object
+    deviations: tuple[Deviation, ...]
+    details: tuple[str, ...]
+    variant: Variant
 
-    def further(self, deviation, given):
+    def further(self, deviation: Deviation, given: Arrays) -> Iterator[_Trial]:
         """This and one more deviation, in each of its forms."""
         for variant, detail in deviate(deviation, self.variant, given):
             yield _Trial((*self.deviations, deviation), (*self.details, detail), variant)
 
 
-def diagnose(vectors, given, precision, rows):
+def diagnose(vectors: Vectors, given: Arrays, precision: str, rows: Sequence[TensorRow]
+             ) -> list[Diagnosis]:
     """The deviations consistent with a candidate, best first.
 
     Parameters
@@ -108,23 +117,23 @@ def diagnose(vectors, given, precision, rows):
 class _Judge:
     """Holds trials against the candidate."""
 
-    vectors: object
-    case: object
-    given: dict
+    vectors: Vectors
+    case: Case
+    given: Arrays
     precision: str
-    rows: tuple
+    rows: Sequence[TensorRow]
 
-    def consistent(self, trials):
+    def consistent(self, trials: Iterable[_Trial]) -> list[Found]:
         """[(Diagnosis, variant, case)] for the trials that explain everything given."""
         found = []
         for trial in trials:
             completed = complete(trial.variant, self.case, self.given)
-            excess = completed and self._excess(*completed)
-            if excess is not None and excess <= 1:
+            excess = self._excess(*completed) if completed else None
+            if completed and excess is not None and excess <= 1:
                 found.append((Diagnosis(trial.deviations, trial.details, excess), *completed))
         return found
 
-    def _excess(self, variant, case):
+    def _excess(self, variant: Variant, case: Case) -> float | None:
         """The largest error in units of its tolerance; None where it is far off, or no nearer.
 
         The tolerances are those of the paper's model, or, where these do not do, the variant's.
@@ -143,19 +152,20 @@ class _Judge:
             return None
         return excess if excess <= 1 else self._own_excess(variant, case)
 
-    def _own_excess(self, variant, case):
+    def _own_excess(self, variant: Variant, case: Case) -> float:
         """The same with the variant's own tolerances, which take longer to find."""
         allowed = tolerances(variant, case, (self.precision,), self.given)
         return max(compare(name, self.given[name], y, allowed[name][0], self.precision).excess
                    for name, y in compute(variant, case, self.given) if name in self.given)
 
-    def _tolerance(self, name):
+    def _tolerance(self, name: str) -> float:
         """That of the paper's model; the largest for a tensor that is 0 there, or not there."""
         known, at = self.vectors.tolerance, list(UNITS).index(self.precision)
         return known.get(name, (0.0,) * len(UNITS))[at] or max(t[at] for t in known.values())
 
 
-def _decided(found, given, vectors, precision):
+def _decided(found: Sequence[Found], given: Arrays, vectors: Vectors, precision: str
+             ) -> list[Diagnosis]:
     """The diagnoses; where there are several, each with the tensor that would tell it apart."""
     if len(found) < 2:
         return [diagnosis for diagnosis, *_ in found]
@@ -165,7 +175,8 @@ def _decided(found, given, vectors, precision):
             for i, (diagnosis, *_) in enumerate(found)]
 
 
-def _difference(one, other, given, vectors, precision):
+def _difference(one: Arrays, other: Arrays, given: Arrays, vectors: Vectors, precision: str
+                ) -> str | None:
     """The first tensor, of those not given, on which two explanations differ visibly."""
     at = list(UNITS).index(precision)
     for name, y in one.items():

@@ -7,11 +7,13 @@ measured in tests/peers/test_deepctr.py and test_rechub.py; docs/conformance.md 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from npple.architectures import mmoe, ple, shared_bottom
+from npple.architectures import Inputs, mmoe, ple, shared_bottom
 from npple.errors import require
 from npple.network import Network
 from npple.oracle.adapters import ModuleMapping, linear, moved, stacked
@@ -21,7 +23,7 @@ ACTIVATIONS = {"ReLU": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "GELU": "ge
                "Softplus": "softplus", "Identity": "identity"}
 
 
-def deepctr_torch(module):
+def deepctr_torch(module: Any) -> tuple[Network, ModuleMapping]:
     """The model that a `PLE`, `MMOE` or `SharedBottom` of deepctr-torch should be.
 
     Parameters
@@ -44,7 +46,7 @@ def deepctr_torch(module):
     return _DeepCTR(module).result()
 
 
-def torch_rechub(module, tasks=None):
+def torch_rechub(module: Any, tasks: Any = None) -> tuple[Network, ModuleMapping]:
     """The model that a `PLE`, `MMOE` or `SharedBottom` of torch-rechub should be.
 
     The gates of these modules have a bias, and so has the model. In `eval` mode their batch
@@ -89,20 +91,33 @@ class _Peer:
     """A module of some package: subclasses tell where its MLPs are, lists of `_Layer`."""
 
     kinds = ("PLE", "MMOE", "SharedBottom")
+    embeddings: str  # path of the embeddings
+    outputs: str  # path of what follows a tower
+    tasks: list[str]
+    experts: Callable[[int, str], list[list[_Layer]]]
+    gate: Callable[[int, str], list[_Layer]]
+    tower: Callable[[str], list[_Layer]]
+    options: Callable[[], dict[str, Any]]
+    kinds_of_tasks: Callable[[], dict[str, str]]
+    idle: Callable[[Network], tuple[str, ...]]
+    feed: Callable[[Any], Any]
 
-    def __init__(self, module, sparse, dense):
+    def __init__(self, module: Any, sparse: Mapping[str, tuple[int, int]], dense: Mapping[str, int]
+                 ) -> None:
         """`sparse`: name -> (vocabulary size, width); `dense`: name -> width."""
         self.kind = type(module).__name__
         require(self.kind in self.kinds,
                 f"module: {self.kind}, expected one of {', '.join(self.kinds)}")
         self.module, self.sparse, self.dense = module, sparse, dense
 
-    def result(self):
+    def result(self) -> tuple[Network, ModuleMapping]:
         """The model and the mapping."""
         model = self.model()
         parameters = {f"embedding/{name}": f"{self.embeddings}.{name}.weight"
                       for name in self.sparse}
-        tensors, norms, readers = {}, {}, {}
+        tensors: dict[str, Any] = {}
+        norms: dict[str, str] = {}
+        readers: dict[str, Any] = {}
         for row in model.table.rows:
             mlps = self.mlps(row)
             for i, layers in enumerate(zip(*mlps), start=1):
@@ -110,12 +125,12 @@ class _Peer:
                 norms |= {layer.norm: layer.linear for layer in layers if layer.norm}
             tensors |= self.tensors(row, mlps)
             if mlps and not isinstance(row, Gate):
-                readers.setdefault(row.reads, f"{mlps[0][0].linear}:input")
+                readers.setdefault(row.inputs()[0], f"{mlps[0][0].linear}:input")
         mapping = ModuleMapping(parameters, readers | tensors, self.idle(model), ("*/gate/*",),
                                 norms, self.feed)
         return model, mapping
 
-    def mlps(self, row):
+    def mlps(self, row: Any) -> list[list[_Layer]]:
         """The MLPs of a row of the table: those of all experts, or one, or none."""
         level, stream, *_ = row.name.split("/")
         if isinstance(row, Experts):
@@ -124,7 +139,7 @@ class _Peer:
             return [self.gate(int(level[5:]) - 1, stream)]
         return [self.tower(stream)] if isinstance(row, Tower) else []
 
-    def layer_parameters(self, row, i, layers):
+    def layer_parameters(self, row: Any, i: int, layers: Sequence[Any]) -> dict[str, Any]:
         """The parameters of layer `i` of a row; `layers` has it for each expert."""
         name, paths = f"{row.parameters}/layer{i}", [layer.linear for layer in layers]
         if isinstance(row, Experts):
@@ -133,7 +148,7 @@ class _Peer:
         elsewhere = {f"{name}/bias": layers[0].bias} if layers[0].bias else {}
         return linear(name, paths[0], bias=own) | elsewhere
 
-    def tensors(self, row, mlps):
+    def tensors(self, row: Any, mlps: Sequence[Sequence[_Layer]]) -> dict[str, Any]:
         """What can be seen of a row: hidden layers, and what it ends in."""
         if not mlps:
             return {}
@@ -155,16 +170,17 @@ class _Peer:
         seen[f"prediction/{row.task}"] = moved(lambda p: p[:, i], "return")
         return seen
 
-    def model(self):
+    def model(self) -> Network:
         """The paper's model: the extraction from the builder, the towers from the module."""
-        inputs = {**self.sparse, **{column: "numeric" for _, column in self.columns()}}
-        if not self.sparse:
-            inputs = sum(self.dense.values())
+        inputs: Inputs = sum(self.dense.values())
+        if self.sparse:
+            inputs = {**self.sparse, **{column: "numeric" for _, column in self.columns()}}
         expert = self.experts(0, "shared" if self.kind != "PLE" else self.tasks[0])[0]
         options = {"expert_units": self.units(expert), "tower_units": (),
                    "activation": self.activations(expert)[0]}
-        builder = {"PLE": ple, "MMOE": mmoe, "SharedBottom": shared_bottom}[self.kind]
-        table = builder(inputs, self.kinds_of_tasks(), **options, **self.options()).table
+        builders: dict[str, Callable[..., Network]] = {
+            "PLE": ple, "MMOE": mmoe, "SharedBottom": shared_bottom}
+        table = builders[self.kind](inputs, self.kinds_of_tasks(), **options, **self.options()).table
         towers = []
         for tower in table.towers:
             hidden = self.tower(tower.task)[:-1]
@@ -172,32 +188,32 @@ class _Peer:
                                 self.activations(hidden)))
         return Network(Table(table.inputs, table.levels, tuple(towers)))
 
-    def units(self, layers):
+    def units(self, layers: Sequence[Any]) -> tuple[int, ...]:
         return tuple(self.module.get_submodule(layer.linear).out_features for layer in layers)
 
-    def activations(self, layers):
+    def activations(self, layers: Sequence[Any]) -> tuple[str, ...]:
         names = [type(self.module.get_submodule(layer.activation)).__name__ for layer in layers]
         for name in names:
             require(name in ACTIVATIONS, f"module: npple has no activation {name}")
         return tuple(ACTIVATIONS[name] for name in names)
 
-    def columns(self):
+    def columns(self) -> Iterator[tuple[str, str]]:
         """Yields (dense feature, its column in npple)."""
         for name, width in self.dense.items():
             yield from ((name, name if width == 1 else f"{name}[{i}]") for i in range(width))
 
-    def features(self, inputs):
+    def features(self, inputs: Any) -> dict[str, Any]:
         """npple's inputs by the module's features: codes (batch,), values (batch, width)."""
         if not self.sparse:
             cuts = np.cumsum(list(self.dense.values()))[:-1]
             return dict(zip(self.dense, np.split(inputs, cuts, axis=1)))
-        values = {name: [] for name in self.dense}
+        values: dict[str, list[Any]] = {name: [] for name in self.dense}
         for name, column in self.columns():
             values[name].append(inputs[column])
         return {name: inputs[name] for name in self.sparse} | {
             name: np.stack(parts, axis=1) for name, parts in values.items()}
 
-    def unused(self, layers):
+    def unused(self, layers: Sequence[Any]) -> tuple[str, ...]:
         return tuple(f"{path}.*" for layer in layers for path in (layer.linear, layer.norm) if path)
 
 
@@ -208,14 +224,14 @@ class _DeepCTR(_Peer):
 
     embeddings, outputs = "embedding_dict", "out"
 
-    def __init__(self, module):
-        features = {"SparseFeat": {}, "DenseFeat": {}}
+    def __init__(self, module: Any) -> None:
+        features: dict[str, dict[str, Any]] = {"SparseFeat": {}, "DenseFeat": {}}
         for feature in getattr(module, "dnn_feature_columns", ()):
             known = features.get(type(feature).__name__)
             require(known is not None and getattr(feature, "embedding_name", feature.name)
                     == feature.name, f"module: feature {feature.name!r}: only SparseFeat with an "
                                      "embedding of its own, and DenseFeat")
-            known[feature.name] = feature
+            features[type(feature).__name__][feature.name] = feature
         super().__init__(module,
                          {name: (int(f.vocabulary_size), int(f.embedding_dim))
                           for name, f in features["SparseFeat"].items()},
@@ -226,10 +242,10 @@ class _DeepCTR(_Peer):
             require(wanted <= made, f"module: shared_expert_num={wanted}, but {made} were made: "
                                     "deepctr-torch makes as many as specific_expert_num")
 
-    def kinds_of_tasks(self):
+    def kinds_of_tasks(self) -> dict[str, str]:
         return {task: self.module.out[i].task for i, task in enumerate(self.tasks)}
 
-    def options(self):
+    def options(self) -> dict[str, Any]:
         module = self.module
         if self.kind == "SharedBottom":
             return {}
@@ -239,12 +255,12 @@ class _DeepCTR(_Peer):
         return gate | {"levels": module.num_levels, "task_experts": module.specific_expert_num,
                        "shared_experts": module.shared_expert_num}
 
-    def dnn(self, path):
+    def dnn(self, path: str) -> list[_Layer]:
         dnn = self.module.get_submodule(path)
         return [_Layer(f"{path}.linears.{i}", f"{path}.activation_layers.{i}",
                        f"{path}.bn.{i}" if dnn.use_bn else None) for i in range(len(dnn.linears))]
 
-    def experts(self, level, stream):
+    def experts(self, level: int, stream: str) -> list[list[_Layer]]:
         module = self.module
         if self.kind == "SharedBottom":
             return [self.dnn("bottom_dnn")]
@@ -257,9 +273,9 @@ class _DeepCTR(_Peer):
         return [self.dnn(f"specific_experts.{level}.{i}.{j}")
                 for j in range(module.specific_expert_num)]
 
-    def gate(self, level, stream):
+    def gate(self, level: int, stream: str) -> list[_Layer]:
         if self.kind == "MMOE":
-            at = self.tasks.index(stream)
+            at = str(self.tasks.index(stream))
             hidden, last = f"gate_dnn.{at}", f"gate_dnn_final_layer.{at}"
         elif stream == "shared":
             hidden, last = f"shared_gate_dnn.{level}", f"shared_gate_dnn_final_layer.{level}"
@@ -268,12 +284,12 @@ class _DeepCTR(_Peer):
             hidden, last = f"specific_gate_dnn.{at}.0", f"specific_gate_dnn_final_layer.{at}"
         return [*(self.dnn(hidden) if self.module.gate_dnn_hidden_units else ()), _Layer(last)]
 
-    def tower(self, task):
+    def tower(self, task: str) -> list[_Layer]:
         i = self.tasks.index(task)
         hidden = self.dnn(f"tower_dnn.{i}") if self.module.tower_dnn_hidden_units else []
         return [*hidden, _Layer(f"tower_dnn_final_layer.{i}", bias=f"out.{i}.bias")]
 
-    def idle(self, model):
+    def idle(self, model: Network) -> tuple[str, ...]:
         """Gates whose result is not used, and shared experts that are made but not run."""
         if self.kind != "PLE":
             return ()
@@ -287,7 +303,7 @@ class _DeepCTR(_Peer):
             patterns += [f"shared_experts.{level}.0.{k}.*" for k in made]
         return tuple(patterns)
 
-    def feed(self, inputs):
+    def feed(self, inputs: Any) -> Any:
         """One matrix, the features in the order in which they were declared."""
         features = self.features(inputs)
         dtype = np.result_type(np.float32, *features.values())
@@ -303,8 +319,9 @@ class _RecHub(_Peer):
 
     embeddings, outputs = "embedding.embed_dict", "predict_layers"
 
-    def __init__(self, module, tasks):
-        sparse, dense = {}, {}
+    def __init__(self, module: Any, tasks: Any) -> None:
+        sparse: dict[str, tuple[int, int]] = {}
+        dense: dict[str, int] = {}
         for feature in getattr(module, "features", ()):
             kind = type(feature).__name__
             require(kind in ("SparseFeature", "DenseFeature")
@@ -320,11 +337,11 @@ class _RecHub(_Peer):
         self.tasks = [f"task{i + 1}" for i in range(count)] if tasks is None else list(tasks)
         require(len(self.tasks) == count, f"tasks: {len(self.tasks)} names for {count} tasks")
 
-    def kinds_of_tasks(self):
+    def kinds_of_tasks(self) -> dict[str, str]:
         kinds = {"classification": "binary", "regression": "regression"}
         return {task: kinds[kind] for task, kind in zip(self.tasks, self.module.task_types)}
 
-    def options(self):
+    def options(self) -> dict[str, Any]:
         module = self.module
         if self.kind == "SharedBottom":
             return {}
@@ -334,13 +351,13 @@ class _RecHub(_Peer):
         return {"gate_bias": True, "levels": module.n_level,
                 "task_experts": layer.n_expert_specific, "shared_experts": layer.n_expert_shared}
 
-    def mlp(self, path):
+    def mlp(self, path: str) -> list[_Layer]:
         count = len(self.module.get_submodule(path).mlp)
         layers = [_Layer(f"{path}.mlp.{i}", f"{path}.mlp.{i + 2}", f"{path}.mlp.{i + 1}")
                   for i in range(0, count - 1, 4)]
         return layers + ([_Layer(f"{path}.mlp.{count - 1}")] if count % 4 else [])
 
-    def experts(self, level, stream):
+    def experts(self, level: int, stream: str) -> list[list[_Layer]]:
         if self.kind == "SharedBottom":
             return [self.mlp("bottom_mlp")]
         if self.kind == "MMOE":
@@ -352,17 +369,17 @@ class _RecHub(_Peer):
         return [self.mlp(f"{path}.experts_specific.{start + j}")
                 for j in range(layer.n_expert_specific)]
 
-    def gate(self, level, stream):
+    def gate(self, level: int, stream: str) -> list[_Layer]:
         if self.kind == "MMOE":
             return self.mlp(f"gates.{self.tasks.index(stream)}")
         if stream == "shared":
             return self.mlp(f"cgc_layers.{level}.gate_shared")
         return self.mlp(f"cgc_layers.{level}.gates_specific.{self.tasks.index(stream)}")
 
-    def tower(self, task):
+    def tower(self, task: str) -> list[_Layer]:
         return self.mlp(f"towers.{self.tasks.index(task)}")
 
-    def idle(self, model):
+    def idle(self, model: Network) -> tuple[str, ...]:
         """Gates over one expert, and shared gates where there are no shared experts above."""
         levels = getattr(self.module, "n_level", 1) if self.kind != "SharedBottom" else 0
         gates = [(level, name) for level in range(levels) for name in (*self.tasks, "shared")
@@ -371,5 +388,5 @@ class _RecHub(_Peer):
                      if not isinstance(model.table.row.get(f"level{level + 1}/{name}"), Gate)
                      for pattern in self.unused(self.gate(level, name)))
 
-    def feed(self, inputs):
+    def feed(self, inputs: Any) -> Any:
         return self.features(inputs)

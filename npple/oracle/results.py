@@ -1,12 +1,17 @@
-"""A candidate's tensors: taken in from a dictionary, a file or a folder, and compared one by one."""
+"""A candidate's tensors: taken from a dictionary, a file or a folder, and compared one by one."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from npple.archive import FilePath
 from npple.checks import check_path
+from npple.core.base import Array
 from npple.errors import FileError, require
 from npple.oracle.rounding import FLOOR, UNITS
 
@@ -15,7 +20,7 @@ SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24,
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """One tensor compared.
 
     Attributes
@@ -42,20 +47,20 @@ class Row:
     fault: str = ""
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether there is no fault and rounding excuses the error."""
         return not self.fault and self.error <= self.tolerance
 
     @property
-    def excess(self):
+    def excess(self) -> float:
         """The error in units of the tolerance."""
         if self.fault or self.error > 0 == self.tolerance:
             return float("inf")
         return self.error / self.tolerance if self.error else 0.0
 
 
-def compare(name, got, expected, tolerance, precision):
-    """One `Row`.
+def compare(name: str, got: Array, expected: Array, tolerance: float, precision: str) -> TensorRow:
+    """One `TensorRow`.
 
     Parameters
     ----------
@@ -67,23 +72,23 @@ def compare(name, got, expected, tolerance, precision):
         Of the candidate: underflow in it is forgiven.
     """
     if got.shape != expected.shape:
-        return Row(name, float("inf"), tolerance,
+        return TensorRow(name, float("inf"), tolerance,
                    fault=f"shape {got.shape}, expected {expected.shape}")
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     if not np.isfinite(got).all():
         index = tuple(map(int, np.argwhere(~np.isfinite(got))[0]))
-        return Row(name, float("inf"), tolerance, index, None, float(expected[index]),
+        return TensorRow(name, float("inf"), tolerance, index, None, float(expected[index]),
                    f"{got[index]} at {index}")
     error = np.abs(got - expected)
     index = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))
     largest = float(np.abs(expected).max())
     if largest:
         tolerance += FLOOR * SMALLEST[precision] / largest
-    return Row(name, float(error[index]) / (largest or 1.0), tolerance, index, float(got[index]),
-               float(expected[index]))
+    return TensorRow(name, float(error[index]) / (largest or 1.0), tolerance, index,
+                     float(got[index]), float(expected[index]))
 
 
-def read_results(path):
+def read_results(path: FilePath) -> dict[str, Any]:
     """The named arrays of an `.npz` file, or of the `.npy` files in a folder and its subfolders.
 
     Parameters
@@ -126,7 +131,7 @@ def read_results(path):
     return arrays
 
 
-def as_arrays(results, what="candidate"):
+def as_arrays(results: Mapping[str, Any], what: str = "candidate") -> tuple[dict[str, Array], str]:
     """A candidate's results as real arrays, and the coarsest precision among them.
 
     Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
@@ -143,10 +148,10 @@ def as_arrays(results, what="candidate"):
         require(isinstance(name, str), f"{what}: names are text, got {name!r}")
         arrays[name], precision = _real(f"{what}: {name}", value)
         found.add(precision)
-    return arrays, max(found, key=UNITS.get)
+    return arrays, max(found, key=UNITS.__getitem__)
 
 
-def _real(name, value):
+def _real(name: str, value: Any) -> tuple[Array, str]:
     """One array, and its precision; float64 for integers, in which small ones are exact."""
     for step in ("detach", "cpu"):
         value = getattr(value, step, lambda value=value: value)()

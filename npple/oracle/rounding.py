@@ -8,14 +8,19 @@ precision may show, whatever its order of summation and whichever of the usual f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from npple.core.base import Float64
 from npple.oracle.deviant_rows import deviant_gate, with_rows
-from npple.oracle.variant import compute, each_column
+from npple.oracle.variant import Variant, compute, each_column
 from npple.routing import Gate
+from npple.verify.cases import Case
 
+Tolerances: TypeAlias = dict[str, tuple[float, ...]]  # by name, a number a precision
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 SAFETY = 8  # unit roundoffs that one operation may be off by
 FLOOR = 16  # unit roundoffs, of a tensor's largest entry, that are always forgiven
@@ -27,7 +32,8 @@ FINE = 2.0**-34  # stands for float64, whose own unit roundoff cannot be seen in
                  # deviations are linear in it, and scaled back
 
 
-def tolerances(variant, case, precisions=tuple(UNITS), wanted=None):
+def tolerances(variant: Variant, case: Case, precisions: Collection[str] = tuple(UNITS),
+               wanted: Collection[str] | None = None) -> Tolerances:
     """The deviation from the exact value that each precision excuses.
 
     Parameters
@@ -61,21 +67,21 @@ def tolerances(variant, case, precisions=tuple(UNITS), wanted=None):
     return found
 
 
-def _textbook(variant):
+def _textbook(variant: Variant) -> Variant:
     """The variant with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
-    def change(row):
+    def change(row: Any) -> Any:
         softmax = isinstance(row, Gate) and getattr(row, "squash", "softmax") == "softmax"
         return deviant_gate(row, squash="textbook") if softmax else row
     return replace(variant, table=with_rows(variant.table, change))
 
 
-def _noisy(case, units):
+def _noisy(case: Case, units: Float64) -> Case:
     """The case with `COPIES` copies a unit roundoff of all its floats, stacked in front."""
     amplitude = SAFETY * np.repeat(units, COPIES)
     rng = np.random.default_rng(0)
     pool = rng.uniform(-1, 1, POOL)
 
-    def shake(array):
+    def shake(array: Any) -> Any:
         """array (copies, ...) times 1 + amplitude · [-1, 1)."""
         start = rng.integers(POOL // 2)
         noise = pool[start:start + array.size]
@@ -86,7 +92,7 @@ def _noisy(case, units):
         noise += array
         return noise
 
-    def rounded(operation, result):
+    def rounded(operation: str, result: Any) -> Any:
         """The result of an operation as a rounding one could have it."""
         if operation in NEAR_ONE:
             return shake(result + 1) - 1
@@ -95,11 +101,12 @@ def _noisy(case, units):
     class Noisy(np.ndarray):
         """An array whose every operation is off by random roundings."""
 
-        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-            inputs = [np.asarray(array) for array in inputs]
+        def __array_ufunc__(self, ufunc: Any, method: Any, *inputs: Any, out: Any = None,
+                            **options: Any) -> Any:
+            arrays = [np.asarray(array) for array in inputs]
             if ufunc is np.matmul or ufunc is np.add and method != "__call__":
-                inputs[0] = shake(inputs[0])  # the terms of a sum
-            result = np.asarray(getattr(ufunc, method)(*inputs, **options))
+                arrays[0] = shake(arrays[0])  # the terms of a sum
+            result = np.asarray(getattr(ufunc, method)(*arrays, **options))
             if result.dtype.kind == "f":
                 result = rounded(ufunc.__name__, result).view(Noisy)
             if out is None:
@@ -107,11 +114,11 @@ def _noisy(case, units):
             out[0][...] = result
             return out[0]
 
-        def __array_function__(self, function, types, inputs, options):
+        def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
             result = super().__array_function__(function, types, inputs, options)
             return result.view(Noisy) if isinstance(result, np.ndarray) else result
 
-    def copies(array):
+    def copies(array: Any) -> Any:
         if array.dtype.kind != "f":
             return array
         return np.broadcast_to(array, (len(amplitude), *array.shape)).view(Noisy)

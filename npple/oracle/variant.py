@@ -6,15 +6,20 @@ losses, another Adam. One function computes them all.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from npple.optimizers import Adam
 from npple.checks import check_x
+from npple.core.base import Array, Arrays, Masks
+from npple.core.passes import (Trace, backward, forward, joint_loss, losses, penalty_backward,
+                               penalty_forward)
 from npple.kinds import check_targets
-from npple.core.passes import (backward, forward, joint_loss, losses, penalty_backward, penalty_forward)
+from npple.optimizers import Adam
 from npple.routing import Table
+from npple.verify.cases import Case
 
 STEPS = (1, 2, 10)  # the Adam steps whose parameters are kept
 
@@ -35,20 +40,19 @@ class Variant:
     shrink: int = 1
     probabilities: bool = False
 
-    def factors(self, masks, rows):
+    def factors(self, masks: Masks, rows: int) -> dict[str, float]:
         """Task -> what its mean loss is multiplied by."""
         counts = {task: rows if mask is None else int(np.count_nonzero(mask))
                   for task, mask in masks.items()}
-        divided = {"rows": lambda count: 1, "batch": lambda count: count / rows,
-                   "one": lambda count: count}[self.divisor]
-        return {task: divided(count) for task, count in counts.items()}
+        return {task: {"rows": 1.0, "batch": count / rows, "one": count}[self.divisor]
+                for task, count in counts.items()}
 
 
-def cast(case, dtype):
+def cast(case: Case, dtype: Any) -> Case:
     """The case in another precision, targets and masks as the losses take them."""
     table, dtype = case.model.table, np.dtype(dtype)
 
-    def real(array):
+    def real(array: Any) -> Any:
         return array.astype(dtype) if array.dtype.kind == "f" else array
 
     x, rows = check_x(table, each_column(case.x, real), dtype)
@@ -59,7 +63,8 @@ def cast(case, dtype):
                    noise={name: real(u) for name, u in case.noise.items()})
 
 
-def compute(variant, case, wanted=None):
+def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
+            ) -> Iterator[tuple[str, Array]]:
     """Yields (name, array) for every tensor of docs/vectors.md, in the order of computation.
 
     Parameters
@@ -70,7 +75,7 @@ def compute(variant, case, wanted=None):
     wanted : collection of str, optional
         Names to stop at: passes that none of them needs are left out. All by default.
     """
-    def needs(*prefixes):
+    def needs(*prefixes: str) -> bool:
         return wanted is None or any(name.startswith(prefixes) for name in wanted)
 
     trace = forward(variant.table, case.params, case.x, case.noise)
@@ -99,7 +104,8 @@ def compute(variant, case, wanted=None):
         yield from _adam_steps(variant, case, weights, grads)
 
 
-def _objective(trace, case, params, weights):
+def _objective(trace: Trace, case: Case, params: Arrays, weights: Mapping[str, float]
+               ) -> tuple[Array | float, dict[str, Array]]:
     """The joint loss with the table's penalties, and its gradients by name."""
     loss, starts = joint_loss(trace, case.targets, case.masks, weights)
     penalty, caches = penalty_forward(trace.table, params)
@@ -109,7 +115,7 @@ def _objective(trace, case, params, weights):
     return loss + penalty, grads
 
 
-def _gradients(trace, params, starts):
+def _gradients(trace: Trace, params: Arrays, starts: Arrays) -> dict[str, Array]:
     """dL/d(tensor) and dL/d(parameter) by name, last row first; zeros where no loss reaches."""
     table, found = trace.table, backward(trace, starts)
     names = [name for row in reversed(table.rows)
@@ -120,7 +126,8 @@ def _gradients(trace, params, starts):
             for name in dict.fromkeys(names)}
 
 
-def _adam_steps(variant, case, weights, grads):
+def _adam_steps(variant: Variant, case: Case, weights: Mapping[str, float], grads: dict[str, Array]
+                ) -> Iterator[tuple[str, Array]]:
     """Yields the parameters after 1, 2 and 10 steps on the same batch."""
     params, state = case.params, variant.adam.init(case.params)
     for step in range(1, max(STEPS) + 1):
@@ -132,7 +139,7 @@ def _adam_steps(variant, case, weights, grads):
             yield from ((f"adam{step}/{name}", p) for name, p in params.items())
 
 
-def each_column(x, convert):
+def each_column(x: Any, convert: Callable[[Any], Any]) -> Any:
     """`convert` of a matrix, or of each column."""
     if isinstance(x, dict):
         return {name: convert(column) for name, column in x.items()}

@@ -7,20 +7,23 @@ the same ones.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
 from npple import archive
-from npple.optimizers import Adam
+from npple.archive import FilePath
 from npple.checks import check_choice, check_noise, check_params, check_weights, check_x
-from npple.kinds import check_targets
+from npple.core.base import Array, Features, Mask, Values
 from npple.errors import FileError, InputError, require
+from npple.kinds import check_targets
 from npple.network import Network
-from npple.oracle.rounding import UNITS, tolerances
+from npple.optimizers import Adam
+from npple.oracle.rounding import UNITS, Tolerances, tolerances
 from npple.oracle.variant import STEPS, Variant, cast, compute, each_column
 from npple.verify.cases import Case, random_case
-from npple.routing import Table
 
 FORMAT, VERSION = "npple vectors", 1
 ADAM = Adam(rate=1e-2, epsilon=1e-2)  # an epsilon that shows where it is added
@@ -64,51 +67,51 @@ class Vectors:
 
     case: Case
     adam: Adam
-    expected: dict = field(repr=False)
-    tolerance: dict = field(repr=False)
-    notes: dict
+    expected: dict[str, Array] = field(repr=False)
+    tolerance: Tolerances = field(repr=False)
+    notes: dict[str, Any]
 
     @property
-    def model(self):
+    def model(self) -> Network:
         """The model of the case."""
         return self.case.model
 
     @property
-    def params(self):
+    def params(self) -> dict[str, Array]:
         """The parameters by name."""
         return self.case.params
 
     @property
-    def inputs(self):
+    def inputs(self) -> Features:
         """The features: a matrix (batch, width), or columns (batch,) by name."""
         return self.case.x
 
     @property
-    def targets(self):
+    def targets(self) -> dict[str, Values]:
         """Task -> targets (batch,)."""
         return self.case.targets
 
     @property
-    def masks(self):
+    def masks(self) -> dict[str, Mask | None]:
         """Task -> which rows are its own, bool (batch,)."""
         return self.case.masks
 
     @property
-    def weights(self):
+    def weights(self) -> dict[str, float]:
         """Task -> the weight of its loss."""
         return self.case.weights
 
     @property
-    def noise(self):
+    def noise(self) -> dict[str, Array]:
         """Fusion -> its noise (n,), for models with routing variables."""
         return self.case.noise
 
     @property
-    def variant(self):
+    def variant(self) -> Variant:
         """What was computed: the model as the paper has it."""
         return Variant(self.model.table, self.adam)
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Writes the bundle, an `.npz` as docs/vectors.md has it.
 
         Parameters
@@ -123,7 +126,7 @@ class Vectors:
             If the file cannot be written.
         """
         case, columns = self.case, self.case.x
-        given = {"params": case.params,
+        given: dict[str, Any] = {"params": case.params,
                  "inputs": columns if isinstance(columns, dict) else {"x": columns},
                  "noise": case.noise, "targets": case.targets, "masks": case.masks,
                  "weights": {task: np.float64(w) for task, w in case.weights.items()}}
@@ -136,7 +139,7 @@ class Vectors:
         archive.save(path, arrays | self.expected, meta, format=FORMAT, version=VERSION)
 
 
-def load(path):
+def load(path: FilePath) -> Vectors:
     """The bundle that `Vectors.save` wrote.
 
     Parameters
@@ -161,18 +164,19 @@ def load(path):
         raise FileError(f"{path}: not a bundle that npple wrote: {error}") from error
 
 
-def _from_file(arrays, meta):
+def _from_file(arrays: dict[str, Any], meta: dict[str, Any]) -> Vectors:
     model = Network.from_dict(meta["architecture"])
 
-    def part(prefix):
+    def part(prefix: str) -> dict[str, Any]:
         return {name.removeprefix(prefix): array for name, array in arrays.items()
                 if name.startswith(prefix)}
 
-    params, x = part("params/"), part("inputs/")
+    params, given = part("params/"), part("inputs/")
     dtype = check_params(model.table, params)
-    x, rows = check_x(model.table, x["x"] if isinstance(model.table.inputs, int) else x, dtype)
+    x, rows = check_x(model.table, given["x"] if isinstance(model.table.inputs, int) else given,
+                      dtype)
     targets, masks = part("targets/"), part("masks/")
-    noise = check_noise(model.table, part("noise/"), dtype)
+    noise = dict(check_noise(model.table, part("noise/"), dtype))
     check_targets(model.table, targets, masks, rows, dtype)
     weights = check_weights(model.table, {k: w.item() for k, w in part("weights/").items()})
     require(meta["precisions"] == UNITS, f"precisions: expected {UNITS}")
@@ -186,7 +190,8 @@ def _from_file(arrays, meta):
     return Vectors(case, adam, expected, tolerance, meta["notes"])
 
 
-def make_vectors(model, seed=0, batch=8, dtype="float64", adam=ADAM):
+def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "float64",
+                 adam: Adam = ADAM) -> Vectors:
     """Test vectors for a model.
 
     Parameters
@@ -221,7 +226,8 @@ def make_vectors(model, seed=0, batch=8, dtype="float64", adam=ADAM):
     return bundle(Variant(model.table, adam), case, tolerance, notes)
 
 
-def bundle(variant, case, tolerance, notes):
+def bundle(variant: Variant, case: Case, tolerance: Tolerances,
+           notes: dict[str, Any]) -> Vectors:
     """The vectors of a variant on a case, in the dtype that the notes name."""
     dtype = np.dtype(notes["dtype"])
     tensors = compute(variant, cast(case, np.longdouble))
@@ -231,26 +237,28 @@ def bundle(variant, case, tolerance, notes):
                    notes)
 
 
-def _stored(case, dtype):
+def _stored(case: Case, dtype: Any) -> Case:
     """The case as it is stored: everything real in `dtype`, a mask for every task."""
     case, rows = cast(case, dtype), len(next(iter(case.targets.values())))
-    masks = {task: np.ones(rows, bool) if mask is None else mask
-             for task, mask in case.masks.items()}
+    masks: dict[str, Mask | None] = {
+        task: np.ones(rows, bool) if mask is None else mask for task, mask in case.masks.items()}
     return replace(case, masks=masks)
 
 
 # Telling numbers --------------------------------------------------------------------------------
 
-def _draw(model, seed, batch, adam):
+def _draw(model: Network, seed: int, batch: int, adam: Adam
+          ) -> tuple[Case, Tolerances]:
     """A case and its tolerances: the first of some draws that hides nothing, or the best."""
-    variant, best = Variant(model.table, adam), None
+    variant = Variant(model.table, adam)
+    best: tuple[float, Case] = (np.inf, random_case(model))
     for draw in range(DRAWS):
         case = cast(_short(random_case(model, seed * DRAWS + draw, batch)), np.float64)
         hidden = _hidden(variant, case)
-        if best is not None and hidden >= best[0]:
+        if hidden >= best[0]:
             continue
         hidden += _blunt(tolerances(variant, case, ("float32",)), ("float32",))  # a quick look
-        if best is None or hidden < best[0]:
+        if hidden < best[0]:
             best = hidden, case
         if not hidden:
             tolerance = tolerances(variant, case)
@@ -259,13 +267,13 @@ def _draw(model, seed, batch, adam):
     return best[1], tolerances(variant, best[1])
 
 
-def _blunt(tolerance, precisions):
+def _blunt(tolerance: Tolerances, precisions: Collection[str]) -> int:
     """How many tensors would not show an error of the size that they must."""
     return sum(t[i] > TELLING[precision] for t in tolerance.values()
                for i, precision in enumerate(precisions) if precision in TELLING)
 
 
-def _hidden(variant, case):
+def _hidden(variant: Variant, case: Case) -> int:
     """How many masks leave no row out, losses are near 0, and gradients 0 that need not be."""
     tensors = dict(compute(variant, case, {"grad/"}))
     reached = variant.table.reached_parameters(variant.table.tasks)
@@ -275,13 +283,13 @@ def _hidden(variant, case):
             + sum(bool(tensors[f"loss[{task}]"] < LOSS) for task in case.targets))
 
 
-def _short(case):
+def _short(case: Case) -> Case:
     """The case with all floats rounded to `BITS` significant bits."""
-    def short(array):
+    def short(array: Any) -> Any:
         mantissa, exponent = np.frexp(array)
         return np.ldexp(np.round(mantissa * 2**BITS) / 2**BITS, exponent)
 
-    def real(array):
+    def real(array: Any) -> Any:
         return short(array) if array.dtype.kind == "f" else array
 
     return replace(case, params={name: short(p) for name, p in case.params.items()},

@@ -37,12 +37,12 @@ class Case:
     params: dict[str, Array]
     x: Features
     targets: dict[str, Values]
-    masks: dict[str, Mask]
+    masks: dict[str, Mask | None]
     weights: dict[str, float]
     noise: dict[str, Array]
 
     @property
-    def batch(self) -> tuple[Features, dict[str, Values], dict[str, Mask], dict[str, float],
+    def batch(self) -> tuple[Features, dict[str, Values], dict[str, Mask | None], dict[str, float],
                              dict[str, Array]]:
         """What `loss_and_grads` takes after `params`, in this order."""
         return self.x, self.targets, self.masks, self.weights, self.noise
@@ -113,7 +113,7 @@ def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike 
         x = {name: rng.normal(size=batch).astype(dtype) if isinstance(kind, str)
              else rng.integers(0, kind[0], batch) for name, kind in table.inputs}
     targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
-    masks = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
+    masks: dict[str, Mask | None] = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
     weights = {task: rng.uniform(0.5, 2) for task in model.tasks}
     return Case(model, params, x, targets, masks, weights, model.noise(rng, dtype))
 
