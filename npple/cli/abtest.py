@@ -1,0 +1,35 @@
+"""`npple abtest`: models rank for simulated users."""
+
+import sys
+from argparse import Namespace
+
+from npple import ARCHITECTURES
+from npple.cli.options import Commands, add_arguments, command, number, one_of, show
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = command(commands, "abtest", run, "let models rank for simulated users",
+                     "npple abtest --models single_task mmoe ple --impressions 200000")
+    add_arguments(parser, {
+        "--models": {"nargs": "+", "type": one_of("model", ARCHITECTURES), "metavar": "MODEL",
+                     "default": ["single_task", "mmoe", "cgc", "ple"],
+                     "help": "the first is the control"},
+        "--impressions": number(200_000, "videos shown in the test"),
+        "--log-impressions": number(50_000, "videos shown before, to learn from"),
+        "--epochs": number(5, "passes over what was logged"),
+        "--users": number(20_000, "users, of all buckets"),
+        "--correlation": number(0.5, "of the tasks, -1/3 to 1"),
+        "--noise": number(1.0, "what no feature tells, against 1"),
+        "--exploration": number(1.0, "noise on the logging policy's scores"),
+        "--seed": number(0, "of everything")})
+
+
+def run(args: Namespace) -> int:
+    """Log, learn, serve, and compare the buckets."""
+    from npple.lab.abtest import abtest
+    options = {name: value for name, value in vars(args).items()
+               if name not in ("models", "command", "run", "json")}
+    report = abtest({name: ARCHITECTURES[name] for name in args.models}, **options,
+                    progress=lambda text: print(text, file=sys.stderr, flush=True))
+    show(args, report.to_dict, report)

@@ -1,0 +1,90 @@
+"""`npple compare`: architectures at equal budgets."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npple import ARCHITECTURES
+from npple.cli.options import (Commands, add_arguments, add_options, command, given, make_folder,
+                               number, one_of, show)
+from npple.cli.rows import add_data, load, roles
+from npple.errors import Stopped
+from npple.learn.interruption import on_signal
+
+if TYPE_CHECKING:
+    from npple.lab.compare import Problem
+    from npple.lab.gains import Comparison
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = command(commands, "compare", run, "compare architectures at equal budgets",
+                     "npple compare --data synthetic --correlation 0 0.9 --seeds 5 --out compared")
+    add_data(parser, correlations=True)
+    add_options(parser.add_argument_group("model (for the architectures that have the option)"))
+    add_arguments(parser.add_argument_group("comparison"), {
+        "--models": {"nargs": "+", "type": one_of("model", ARCHITECTURES), "metavar": "NAME",
+                     "default": list(ARCHITECTURES), "help": "architectures"},
+        "--budget": {"type": int, "metavar": "N",
+                     "help": "parameters of each, embeddings aside, by the width of experts "
+                             "(otherwise those of PLE with experts of width 32)"},
+        "--seeds": number(3, "trainings of each"),
+        "--seed": number(0, "of the data, and the first of the trainings"),
+        "--epochs": number(5, "passes over the rows"),
+        "--batch-size": number(512, "rows of a step"),
+        "--rate": number(3e-3, "learning rate"),
+        "--workers": number(1, "processes"),
+        "--dask": {"metavar": "ADDRESS", "help": "of a Dask scheduler to train on instead"},
+        "--out": {"metavar": "DIR", "help": "keep each training's result here; an interrupted "
+                                            "comparison goes on from them"},
+        "--csv": {"metavar": "F", "help": "write the table here too"},
+        "--plots": {"metavar": "DIR",
+                    "help": "draw gains, learning curves, expert utilization ... here"}})
+
+
+def run(args: Namespace) -> int:
+    """Train all of them and print the gains."""
+    from npple.lab.compare import Training, compare, progress
+    from npple.lab.workers import open_workers
+    cases, options, signals = _cases(args), given(args), list[int]()
+    levels = options.pop("levels", 2)
+    try:
+        with on_signal(signals.append), open_workers(args.workers, args.dask) as (executor, share):
+            comparison = compare(
+                cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
+                budget=args.budget, levels=levels, options=options, executor=executor, share=share,
+                out=args.out, training=Training(args.epochs, args.batch_size, args.rate),
+                watch=progress, stop=lambda: signals)
+    except Stopped as stopped:
+        print(f"npple compare: {stopped}; " + ("repeat the command to go on" if args.out else
+              "--out DIR would have kept them"), file=sys.stderr)
+        return 128 + signals[0]
+    _write(args, comparison)
+    show(args, comparison.to_dict, comparison)
+    return 0
+
+
+def _cases(args: Namespace) -> list[Problem]:
+    """The data sets to compare on: one for each correlation, or the one of --data."""
+    from npple.lab.compare import Problem, synthetic_cases
+    if args.data == "synthetic":
+        roles(args)
+        return synthetic_cases(args.correlation, args.rows, args.inputs, args.tasks, args.seed)
+    train, test, inputs, tasks, _ = load(args)
+    return [Problem(Path(args.data).name, train, test, inputs, tasks)]
+
+
+def _write(args: Namespace, comparison: Comparison) -> None:
+    """The table and the plots that were asked for."""
+    from npple.archive import replacing
+    if args.csv:
+        with replacing(args.csv) as file:
+            file.write(comparison.to_csv().encode())
+    if args.plots:
+        from npple.draw.plots import comparison_figures, save
+        make_folder("--plots", Path(args.plots))
+        for name, figure in comparison_figures(comparison).items():
+            save(figure, Path(args.plots) / f"{name}.svg")

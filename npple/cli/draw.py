@@ -1,0 +1,38 @@
+"""`npple draw`: an architecture, and where gradients go."""
+
+from argparse import Namespace
+
+from npple.cli.options import (Commands, add_arguments, add_model, build, command, given,
+                               named_tasks, shape, show)
+from npple.errors import require
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = command(commands, "draw", run, "draw an architecture, and where gradients go",
+                     "npple draw --model ple --levels 2 --task vtr --out ple.svg")
+    add_model(parser)
+    add_arguments(parser.add_argument_group("drawing"), {
+        **shape(inputs=32, tasks=["vtr", "vcr=regression"]),
+        "--task": {"metavar": "NAME", "help": "show what the gradient of this task's loss reaches"},
+        "--out": {"metavar": "FILE", "help": "write a picture, .svg, instead of printing text"},
+        "--html": {"metavar": "FILE", "help": "write a page with all architectures to explore"}})
+
+
+def run(args: Namespace) -> int:
+    """Print the drawing, or write the files asked for."""
+    from npple.archive import replacing
+    from npple.draw import diagram, page, svg, text
+    tasks = named_tasks(args.tasks)
+    require(not args.out or args.out.endswith(".svg"), f"--out: {args.out}: a drawing ends in .svg")
+    drawn = diagram(build(args, args.inputs, tasks))
+    shown, files = text(drawn, args.task), {}
+    if args.out:
+        files[args.out] = svg(drawn, args.model, args.task)
+    if args.html:
+        files[args.html] = page(args.inputs, tasks, args.model, **given(args))
+    for path, content in files.items():
+        with replacing(path) as file:
+            file.write(content.encode())
+    show(args, lambda: {"model": args.model, **drawn.to_dict()},
+         "\n".join(files) or f"{args.model}\n\n{shown}")

@@ -1,0 +1,168 @@
+"""What commands share: the parser, the options of a model and its tasks, and how they print."""
+
+import argparse
+import inspect
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from npple import ARCHITECTURES, Network
+from npple.architectures import Inputs
+from npple.errors import FileError, nearest, require
+from npple.network import Network
+from npple.verify.cases import numbered_tasks
+
+if TYPE_CHECKING:
+    from npple.learn.training import Run
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+Group: TypeAlias = "argparse._ArgumentGroup | Parser"
+Options: TypeAlias = dict[str, Any]  # keyword arguments by name
+Run: TypeAlias = Callable[[argparse.Namespace], int | None]  # a status; None is 0
+MODEL: dict[str, Options] = {  # options that are arguments of builders, by their names
+    "levels": {"type": int, "help": "extraction levels"},
+    "experts": {"type": int, "help": "experts of MMoE"},
+    "task_experts": {"type": int, "help": "experts a task"},
+    "shared_experts": {"type": int, "help": "shared experts"},
+    "expert_units": {"type": int, "nargs": "+", "help": "widths of an expert's layers"},
+    "tower_units": {"type": int, "nargs": "*", "help": "widths of a tower's hidden layers"},
+    "gate_units": {"type": int, "nargs": "+", "help": "widths of a gate's hidden layers"},
+    "gate_bias": {"action": "store_true", "help": "give the gates a bias"},
+    "activation": {"help": "relu, tanh, sigmoid, gelu, softplus or identity"},
+    "l0": {"type": float, "help": "weight of SNR's penalty on open connections"},
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and what is wrong; the usage is a `--help` away."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+def architecture(name: str) -> str:
+    """The name of an architecture, as an argument."""
+    if name not in ARCHITECTURES:
+        raise argparse.ArgumentTypeError(nearest("no architecture", name, ARCHITECTURES))
+    return name
+
+
+def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str,
+            example: str) -> argparse.ArgumentParser:
+    """A new command, or an action of one, that calls `run` and knows --json."""
+    parser = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}",
+                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true",
+                        help="print one JSON object on standard output")
+    return parser
+
+
+def add_arguments(group: Group, arguments: Mapping[str, Options]) -> None:
+    """A table of arguments: name -> what `add_argument` takes."""
+    for name, options in arguments.items():
+        group.add_argument(name, **options)
+
+
+def number(default: float, help: str) -> Options:
+    """An argument that is an integer or a real number, as its default is."""
+    return {"type": type(default), "default": default, "help": help}
+
+
+def one_of(what: str, choices: Collection[str]) -> Callable[[str], str]:
+    """For `type=`: a name among `choices`; another is answered with the nearest of them."""
+    def name(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(nearest(f"no {what}", text, choices))
+        return text
+    return name
+
+
+def show(args: argparse.Namespace, data: Callable[[], object], text: object) -> None:
+    """Print a result: with --json what `data` returns, else `text`."""
+    print(json.dumps(data()) if args.json else text)
+
+
+def make_folder(flag: str, path: Path) -> None:
+    """`path` as a folder, made if it is not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{flag}: {path}: {getattr(error, 'strerror', None) or error}, expected a "
+                        "folder to write to") from None
+
+
+# Models -----------------------------------------------------------------------------------------
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model and the options of its builder."""
+    group = parser.add_argument_group("model (unset options are the architecture's own defaults)")
+    add_arguments(group, {"--model": {
+        "type": one_of("model", ARCHITECTURES), "default": "ple", "metavar": "NAME",
+        "help": ", ".join(sorted(ARCHITECTURES))}})
+    add_options(group)
+
+
+def add_options(group: Any) -> None:
+    """The options of builders."""
+    add_arguments(group, {f"--{name.replace('_', '-')}": {"default": argparse.SUPPRESS, **option}
+                          for name, option in MODEL.items()})
+
+
+def shape(inputs: int, tasks: list[str]) -> dict[str, Options]:
+    """--inputs and --tasks of a model that needs no data, with these defaults."""
+    return {"--inputs": number(inputs, "width of the input"),
+            "--tasks": {"nargs": "+", "default": tasks, "metavar": "T", "help":
+                        "a number, or NAME[=KIND] with the kinds binary, regression, multiclass:K"}}
+
+
+def given(args: argparse.Namespace) -> Options:
+    """The model options that the arguments set."""
+    return {name: value for name, value in vars(args).items() if name in MODEL}
+
+
+def build(args: argparse.Namespace, inputs: Inputs, tasks: Mapping[str, str]) -> Network:
+    """The model that the arguments describe; options it does not have are an error."""
+    builder, options = ARCHITECTURES[args.model], given(args)
+    unknown = options.keys() - inspect.signature(builder).parameters.keys()
+    require(not unknown, f"--{min(unknown, default='').replace('_', '-')}: "
+                         f"{args.model} has no such option")
+    return builder(inputs, tasks, **options)
+
+
+def named_tasks(texts: Sequence[str]) -> dict[str, str]:
+    """Task name -> kind from NAME[=KIND], "binary" without one; or from a number of tasks."""
+    if len(texts) == 1 and texts[0].isdecimal() and len(texts[0]) < 10:
+        return numbered_tasks(int(texts[0]))
+    tasks = {name: kind or "binary" for name, _, kind in (text.partition("=") for text in texts)}
+    require(len(tasks) == len(texts), f"--tasks: a name stands there twice: {texts}")
+    return tasks
+
+
+# Proofs -----------------------------------------------------------------------------------------
+
+def add_proof(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str,
+              example: str) -> argparse.ArgumentParser:
+    """A command that proves something of one architecture, or of all, on a random case."""
+    parser, names = command(commands, name, run, help, example), ["all", *sorted(ARCHITECTURES)]
+    add_arguments(parser, {
+        "--model": {"type": one_of("model", names), "default": "all", "metavar": "NAME", "help":
+                    f"{', '.join(names)}; with --json one object, or a list of them for 'all'"},
+        "--tasks": number(3, "number of tasks"),
+        "--levels": number(2, "extraction levels"),
+        "--seed": number(0, "of random parameters and data")})
+    return parser
+
+
+def models(args: argparse.Namespace) -> list[str]:
+    """The architectures to prove something of."""
+    return list(ARCHITECTURES) if args.model == "all" else [args.model]

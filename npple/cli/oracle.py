@@ -1,0 +1,64 @@
+"""`npple oracle`: test vectors of a model, and whether another implementation agrees with them."""
+
+from argparse import Namespace
+
+from npple.cli.options import (Commands, Parser, add_arguments, add_model, build, command,
+                               named_tasks, number, shape, show)
+from npple.errors import require
+
+
+def add(commands: Commands) -> None:
+    """The command and its two actions."""
+    help = "say whether another implementation is right"
+    parser = commands.add_parser("oracle", help=help, description=help)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|check")
+    _add_export(command(actions, "export", export, "write test vectors of a model, or the suite",
+                        "npple oracle export --model ple --tasks 3 --levels 2 --out ple.npz"))
+    _add_check(command(actions, "check", check, "hold results against test vectors",
+                       "npple oracle check ple.npz results.npz"))
+
+
+def _add_export(parser: Parser) -> None:
+    add_model(parser)
+    add_arguments(parser.add_argument_group("test vectors"), {
+        **shape(inputs=8, tasks=["2"]),
+        "--batch": number(8, "rows"),
+        "--seed": number(0, "of parameters and data"),
+        "--dtype": {"default": "float64", "help": "of everything stored: float64 or float32"},
+        "--out": {"metavar": "F", "help": "the file to write, .npz"},
+        "--all": {"metavar": "DIR", "help": "write the suite over all architectures instead"}})
+
+
+def _add_check(parser: Parser) -> None:
+    add_arguments(parser, {
+        "vectors": {"help": "from npple oracle export"},
+        "results": {"help": "an .npz, or a folder of .npy files, by the same names"},
+        "--precision": {"help": "what the results were computed in: float64, float32, float16, "
+                                "bfloat16; the dtype they have, otherwise"},
+        "--conventions": {"nargs": "+", "default": [], "metavar": "NAME", "help": "choices that "
+                          "are no mistakes: shared-first, gate-bias, gate-hidden"}})
+
+
+def export(args: Namespace) -> None:
+    """Write the vectors of one model, or the suite."""
+    from npple import oracle
+    require(bool(args.out) != bool(args.all), "--out FILE or --all DIR: one of them is needed")
+    if args.all:
+        manifest = oracle.export_all(args.all)
+        return show(args, lambda: manifest,
+                    f"{len(manifest['cases'])} cases and manifest.json: {args.all}")
+    model = build(args, args.inputs, named_tasks(args.tasks))
+    vectors = oracle.make_vectors(model, args.seed, args.batch, args.dtype)
+    vectors.save(args.out)
+    count = len(vectors.expected)
+    show(args, lambda: {"file": args.out, "tensors": count, **vectors.notes},
+         f"{args.out}: {count} tensors of {args.model} on {args.batch} rows")
+
+
+def check(args: Namespace) -> int:
+    """Judge the results."""
+    from npple import oracle
+    report = oracle.check(oracle.load(args.vectors), args.results, precision=args.precision,
+                          conventions=args.conventions)
+    show(args, report.to_dict, report)
+    return 0 if report.passed else 1

@@ -1,0 +1,197 @@
+"""`npple train`: train a model, validate it each epoch, keep a checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npple.checks import check_choice
+from npple.cli.options import (Commands, Options, add_arguments, add_model, build, command,
+                               make_folder, number, one_of, show)
+from npple.cli.rows import add_data, load
+from npple.errors import Stopped, require
+from npple.learn.interruption import on_signal
+
+if TYPE_CHECKING:
+    from npple.learn.dataset import Dataset
+    from npple.learn.training import Run
+
+if TYPE_CHECKING:
+    from npple import Network
+    from npple.data import Dataset
+    from npple.learn.training import Run
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = command(commands, "train", run, "train a model and save it",
+                     "npple train --model ple --levels 2 --epochs 5 --out run")
+    add_data(parser)
+    add_model(parser)
+    add_arguments(parser.add_argument_group("training"), {
+        "--epochs": number(10, "passes over the rows"),
+        "--batch-size": number(256, "rows of a step"),
+        "--seed": number(0, "of initial values, shuffling and the held-out rows"),
+        "--optimizer": {"type": one_of("optimizer", ("adam", "sgd")), "default": "adam",
+                        "metavar": "NAME", "help": "adam or sgd"},
+        "--rate": number(1e-3, "learning rate"),
+        "--weight-decay": number(0.0, "decoupled weight decay"),
+        "--clip": {"type": float, "help": "largest global gradient norm"},
+        "--task-weight": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=W",
+                          "help": "weight of a task's loss (1 otherwise)"},
+        "--task-decay": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=G",
+                         "help": "factor on that weight each step"},
+        "--skip-absent": {"action": "store_true", "help": "leave parameters alone in steps "
+                          "without a row of a task that reaches them"},
+        "--patience": {"type": int,
+                       "help": "stop after so many epochs without a better validation loss"},
+        "--out": {"metavar": "DIR",
+                  "help": "where the checkpoint goes (default: run, run-2, ...)"},
+        "--checkpoint-every": {"type": int, "metavar": "N", "help": "save after every N steps too"},
+        "--resume": {"action": "store_true", "help": "go on from the checkpoint in --out"}})
+
+
+def run(args: Namespace) -> int:
+    """Train, and say how each epoch went."""
+    for name in ("epochs", "patience", "checkpoint_every"):
+        value = getattr(args, name)
+        require(value is None or value > 0,
+                f"--{name.replace('_', '-')}: must be above 0, got {value}")
+    checkpoint = _checkpoint(args)
+    train, validation, inputs, tasks, schema = load(args)
+    training = _new_run(args, build(args, inputs, tasks), schema)
+    if args.resume:
+        training = _resumed(training, checkpoint)
+    make_folder("--out", checkpoint.parent)
+    log = sys.stderr if args.json else sys.stdout
+    print(_start_text(args, training, train, validation), file=log, flush=True)
+    started, signals = time.perf_counter(), list[int]()
+    try:
+        with on_signal(signals.append):
+            training.train(train, validation, args.epochs, patience=args.patience,
+                           checkpoint=checkpoint, every=args.checkpoint_every,
+                           on_batch=_show_progress(), stop=lambda: signals,
+                           on_epoch=lambda entry: print(_epoch_line(entry), file=log, flush=True))
+    except Stopped as stopped:
+        print(f"npple train: {stopped}; to go on, repeat the command with --out "
+              f"{shlex.quote(str(checkpoint.parent))} --resume", file=sys.stderr)
+        return 128 + signals[0]
+    summary = _summary(args, training, validation, checkpoint)
+    summary["seconds"] = round(time.perf_counter() - started, 2)
+    show(args, lambda: summary, _summary_text(summary))
+    return 0
+
+
+# The run and its checkpoint ---------------------------------------------------------------------
+
+def _new_run(args: Namespace, model: Network, schema: Options | None) -> Run:
+    from npple.learn.training import OPTIMIZERS, Run
+    optimizer = OPTIMIZERS[args.optimizer](weight_decay=args.weight_decay, clip=args.clip,
+                                           rate=args.rate)
+    weights = _by_task("--task-weight", args.task_weight, model.tasks)
+    return Run(model, optimizer, args.batch_size, args.seed,
+               dict.fromkeys(model.tasks, 1.0) | weights,
+               _by_task("--task-decay", args.task_decay, model.tasks), args.skip_absent,
+               schema=schema)
+
+
+def _by_task(flag: str, pairs: Sequence[tuple[str, float]], tasks: Mapping[str, str]
+             ) -> dict[str, float]:
+    """{task: number} from TASK=NUMBER pairs."""
+    for task, _ in pairs:
+        check_choice(flag, task, tasks)
+    return dict(pairs)
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    if not name:
+        raise ArgumentTypeError(f"expected TASK=NUMBER, got {text!r}")
+    return name, float(value)
+
+
+def _checkpoint(args: Namespace) -> Path:
+    """Where the checkpoint goes; never over another one."""
+    if args.out is None:
+        require(not args.resume, "--resume: say where with --out DIR")
+        folders = (Path("run" if n == 1 else f"run-{n}") for n in range(1, sys.maxsize))
+        return next(path for path in folders if not path.exists()) / "checkpoint.npz"
+    path = Path(args.out) / "checkpoint.npz"
+    require(path.exists() == args.resume,
+            f"--out: {path} exists: --resume to go on with it, or choose another folder"
+            if path.exists() else f"--resume: there is no {path}")
+    return path
+
+
+def _resumed(run: Run, checkpoint: Path) -> Run:
+    """The saved run, if it was started with the same model and settings."""
+    from npple.learn.training import SETTINGS, Run
+    saved = Run.load(checkpoint)
+    for name in ("model", "optimizer", *SETTINGS):
+        require(getattr(saved, name) == getattr(run, name),
+                f"--resume: {checkpoint} was started with another {name.replace('_', ' ')}")
+    return saved
+
+
+# What is printed --------------------------------------------------------------------------------
+
+def _start_text(args: Namespace, run: Run, train: Dataset, validation: Dataset) -> str:
+    tasks = ", ".join(f"{task} ({kind})" for task, kind in run.model.tasks.items())
+    return (f"{args.model}: {tasks}; {_size(run):,} parameters\n{len(train):,} rows to train on, "
+            f"{len(validation):,} to validate on; batches of {run.batch_size}, seed {run.seed}")
+
+
+def _size(run: Run) -> int:
+    return sum(array.size for array in run.params.values())
+
+
+def _show_progress() -> Callable[[Run, int], None] | None:
+    """A line on a terminal that counts the batches of the running epoch; None elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(run: Run, batches: int) -> None:
+        end = "\r" if run.batch < batches else "\r\033[K"
+        print(f"epoch {run.epoch + 1}: batch {run.batch} of {batches}, "
+              f"loss {run.loss_sum / run.batch:.4f}", end=end, file=sys.stderr, flush=True)
+    return show
+
+
+def _epoch_line(entry: Mapping[str, Any]) -> str:
+    tasks = (f"{task} {_metrics(metrics)}" for task, metrics in entry["validation"].items())
+    return "  |  ".join([f"epoch {entry['epoch']:>3}  loss {entry['loss']:.4f}", *tasks])
+
+
+def _metrics(metrics: Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}"
+                     for name, value in metrics.items()) or "no rows"
+
+
+def _summary(args: Namespace, run: Run, validation: Dataset, checkpoint: Path) -> dict[str, Any]:
+    from npple.learn.training import gate_weights
+    gates = {name: {group: float(weights.sum()) for group, weights in groups.items()}
+             for name, groups in gate_weights(run.model, run.best, validation).items()}
+    return {"model": args.model, "tasks": run.model.tasks, "parameters": _size(run),
+            "seed": run.seed, "epochs": run.epoch, "best_epoch": run.best_epoch["epoch"],
+            "validation": run.best_epoch["validation"], "gates": gates,
+            "checkpoint": str(checkpoint)}
+
+
+def _summary_text(summary: Mapping[str, Any]) -> str:
+    lines = [f"\nbest epoch: {summary['best_epoch']} of {summary['epochs']}, "
+             f"{summary['seconds']:.1f} s in all"]
+    width = max(map(len, summary["tasks"]))
+    for task, metrics in summary["validation"].items():
+        lines.append(f"  {task:{width}}  {_metrics(metrics)}")
+    if summary["gates"]:
+        lines.append("mean weight that each gate gives the experts of")
+    for name, groups in summary["gates"].items():
+        shares = "  ".join(f"{group.split('/')[1]} {share:.3f}" for group, share in groups.items())
+        lines.append(f"  {name:{width + 7}}  {shares}")
+    lines.append(f"checkpoint: {summary['checkpoint']}")
+    return "\n".join(lines)

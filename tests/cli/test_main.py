@@ -1,0 +1,69 @@
+"""The command line as a whole: help, usage, what it loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+from npple.cli import main
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"]])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert not command or f"npple {command[0]} --" in capsys.readouterr().out
+
+
+def test_bad_usage_has_status_2(capsys):
+    for arguments in ([], ["fly"], ["train", "--epochs", "many"], ["train", "--task-weight", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "--model", "plee"], "argument --model: no model: 'plee', did you mean 'ple'?"),
+    (["train", "--optimizer", "adm"], "argument --optimizer: no optimizer: 'adm', did you mean "),
+    (["gradcheck", "--model", "cgcc"], "argument --model: no model: 'cgcc', did you mean 'cgc'?"),
+    (["gradcheck", "--method", "complex"], "argument --method: no method: 'complex', did you "),
+    (["isolation", "--model", "mmoo"], "argument --model: no model: 'mmoo', did you mean 'mmoe'?"),
+    (["compare", "--models", "ple", "mlmmoe"], "no model: 'mlmmoe', did you mean 'ml_mmoe'?"),
+    (["abtest", "--models", "cg"], "argument --models: no model: 'cg', did you mean 'cgc'?"),
+    (["draw", "--model", "sluce"], "argument --model: no model: 'sluce', did you mean 'sluice'?"),
+    (["oracle", "export", "--model", "snr"], "argument --model: no model: 'snr', "),
+    (["train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+    (["fly"], "argument COMMAND: invalid choice: 'fly'")])
+def test_bad_usage_is_one_line_that_names_the_nearest_right_name(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    command = " ".join(word for word in arguments[:2] if word.isalpha() and word != "fly")
+    prog = f"npple {command}".strip()
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"{prog}: error: ") and message in error
+    assert error.endswith(f"; see {prog} --help\n")
+
+
+def loaded_modules(code):
+    done = subprocess.run([sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"],
+                          capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import npple", "import npple.cli", "import npple.data"])
+def test_importing_npple_loads_no_scipy(code):
+    loaded = loaded_modules(code)
+    assert not loaded & {"scipy", "matplotlib", "tqdm", "torch"} and "numpy" in loaded
+
+
+def test_importing_npple_loads_no_more_of_numpy_than_numpy_does():
+    more = loaded_modules("import npple") - loaded_modules("import numpy")
+    assert not {name for name in more if name.startswith("numpy")}
+
+
+def test_python_m_npple_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "npple", "--version"], capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.startswith("npple ")

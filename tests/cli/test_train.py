@@ -1,0 +1,97 @@
+"""npple train: what it prints, what it writes, and that bad usage changes nothing."""
+
+import pytest
+
+from npple.cli import main
+
+SMALL = ["--data", "synthetic", "--rows", "200", "--inputs", "4", "--epochs", "1"]
+
+
+def test_the_main_job_trains_on_the_bundled_census(census):
+    summary = census.summary
+    assert summary["checkpoint"] == "run/checkpoint.npz"
+    assert (census.folder / "run/checkpoint.npz").exists()
+    assert summary["validation"]["marital"]["auc"] > 0.95
+    assert sum(summary["gates"]["level2/income"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_default_folder_is_never_used_twice(here, run_json):
+    first, second = (run_json("train", *SMALL)["checkpoint"] for _ in range(2))
+    assert (first, second) == ("run/checkpoint.npz", "run-2/checkpoint.npz")
+
+
+@pytest.mark.parametrize("model", ["single_task", "shared_bottom", "mmoe", "ml_mmoe", "cgc", "ple"])
+def test_every_architecture_trains(here, run_json, model):
+    assert run_json("train", "--model", model, *SMALL)["model"] == model
+
+
+def test_resuming_equals_training_in_one_go(here, run_json):
+    whole = run_json("train", *SMALL, "--epochs", "3", "--out", "whole")
+    run_json("train", *SMALL, "--epochs", "1", "--out", "parts")
+    parts = run_json("train", *SMALL, "--epochs", "3", "--out", "parts", "--resume")
+    assert whole["validation"] == parts["validation"] and whole["gates"] == parts["gates"]
+
+
+BAD = {
+    "no such file": (["train", "--data", "nowhere.csv"], "nowhere.csv"),
+    "unknown option of the model": (["train", *SMALL, "--model", "cgc", "--levels", "2"], "levels"),
+    "no experts": (["train", *SMALL, "--task-experts", "0", "--shared-experts", "0"], "expert"),
+    "no epochs": (["train", *SMALL, "--epochs", "0"], "--epochs"),
+    "unknown activation": (["train", *SMALL, "--activation", "swish"], "swish"),
+    "negative rate": (["train", *SMALL, "--rate", "-1"], "rate"),
+    "unknown task": (["train", *SMALL, "--task-weight", "vtr=1"], "vtr"),
+    "correlation": (["train", *SMALL, "--correlation", "2"], "correlation"),
+    "no features": (["train", "--data", "rows.csv", "--binary", "clicked"], "feature"),
+    "unknown column": (["train", "--data", "rows.csv", "--numeric", "hours", "--binary",
+                        "clicked"], "hours"),
+    "label is a feature": (["train", "--data", "rows.csv", "--numeric", "age", "clicked",
+                            "--binary", "clicked"], "clicked"),
+    "label twice": (["train", "--data", "rows.csv", "--numeric", "age", "--binary", "clicked",
+                     "--regression", "clicked"], "clicked"),
+    "text as a number": (["train", "--data", "rows.csv", "--numeric", "city", "--binary",
+                          "clicked"], "city"),
+    "resume from nothing": (["train", *SMALL, "--out", "none", "--resume"], "none"),
+}
+
+
+@pytest.mark.parametrize("arguments, names", BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_that_names_it_status_2_and_nothing_written(
+        here, capsys, write_csv, arguments, names):
+    write_csv(here / "rows.csv")
+    assert main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and names in error
+    assert [path.name for path in here.iterdir()] == ["rows.csv"]
+
+
+def test_a_misspelt_task_is_answered_with_the_nearest_one(here, capsys):
+    assert main(["train", *SMALL, "--task-weight", "taks1=1"]) == 2
+    assert capsys.readouterr().err == ("npple train: error: --task-weight: 'taks1', did you mean "
+                                       "'task1'? expected one of task1, task2\n")
+
+
+def test_a_misspelt_column_is_answered_with_the_nearest_one(here, capsys, write_csv):
+    columns = ["--data", str(write_csv(here / "rows.csv")), "--binary", "clicked"]
+    for flag in ("--numeric", "--categorical", "--log", "--regression", "--multiclass"):
+        assert main(["train", *columns, "--numeric", "age", flag, "cty"]) == 2
+        assert "column: 'cty', did you mean 'city'? expected one of age, city, clicked" \
+            in capsys.readouterr().err
+
+
+def test_an_existing_checkpoint_is_not_overwritten(here, capsys, run_json):
+    run_json("train", *SMALL, "--out", "out")
+    before = (here / "out/checkpoint.npz").read_bytes()
+    assert main(["train", *SMALL, "--out", "out"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (here / "out/checkpoint.npz").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(here, capsys, run_json):
+    run_json("train", *SMALL, "--out", "out")
+    for flags in (["--rate", "0.1"], ["--batch-size", "7"], ["--expert-units", "8"]):
+        assert main(["train", *SMALL, "--epochs", "2", "--out", "out", "--resume", *flags]) == 2
+        assert "was started with another" in capsys.readouterr().err
+
+
+def test_json_is_alone_on_standard_output(here, run_json):
+    run_json("train", *SMALL)  # json.loads would fail on anything else
