@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         "--seed": number(0, "of everything")})
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace) -> None:
     """Log, learn, serve, and compare the buckets."""
     from npple.lab.abtest import abtest
     options = {name: value for name, value in vars(args).items()

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         "--html": {"metavar": "FILE", "help": "write a page with all architectures to explore"}})
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace) -> None:
     """Print the drawing, or write the files asked for."""
     from npple.archive import replacing
     from npple.draw import diagram, page, svg, text

@@ -2,17 +2,13 @@
 
 import json
 from argparse import Namespace
-from typing import Any, TypeAlias
 
 from npple import influence, isolation
 from npple.cli.options import Commands, add_arguments, add_proof, models, number
 from npple.cli.rows import encode
 from npple.errors import require
-from npple.network import Network
 from npple.verify.cases import Case, random_model
 from npple.verify.isolation import generic_case
-
-Measured: TypeAlias = tuple[str, Network, dict[str, Any], Any]  # name, model, params, batch
 
 
 def add(commands: Commands) -> None:
@@ -57,13 +53,13 @@ def _influence(args: Namespace, case: Case) -> None:
         plots.save(plots.isolation_figure(isolation(case.model), strength.norms), args.plot)
 
 
-def _random_cases(args: Namespace) -> list[Measured]:
+def _random_cases(args: Namespace) -> dict[str, Case]:
     """A random case of each architecture asked for."""
     return {name: generic_case(random_model(name, args.tasks, args.levels), args.seed)
             for name in models(args)}
 
 
-def _trained_case(args: Namespace) -> Measured:
+def _trained_case(args: Namespace) -> Case:
     """A checkpoint's model and best parameters, and the first rows of the data, in float64."""
     from npple.learn.training import Run
     require(args.data, "--checkpoint: the model needs rows to be measured on: give --data too")

@@ -5,16 +5,12 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from npple import ARCHITECTURES, Network
 from npple.architectures import Inputs
 from npple.errors import FileError, nearest, require
-from npple.network import Network
 from npple.verify.cases import numbered_tasks
-
-if TYPE_CHECKING:
-    from npple.learn.training import Run
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 Group: TypeAlias = "argparse._ArgumentGroup | Parser"
@@ -42,22 +38,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with where to read on."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
-
-
-def architecture(name: str) -> str:
-    """The name of an architecture, as an argument."""
-    if name not in ARCHITECTURES:
-        raise argparse.ArgumentTypeError(nearest("no architecture", name, ARCHITECTURES))
-    return name
-
-
-def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str,
-            example: str) -> argparse.ArgumentParser:
+def command(commands: Commands, name: str, run: Run, help: str,
+            example: str) -> Parser:
     """A new command, or an action of one, that calls `run` and knows --json."""
     parser = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}",
                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -103,7 +85,7 @@ def make_folder(flag: str, path: Path) -> None:
 
 # Models -----------------------------------------------------------------------------------------
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: Parser) -> None:
     """--model and the options of its builder."""
     group = parser.add_argument_group("model (unset options are the architecture's own defaults)")
     add_arguments(group, {"--model": {
@@ -150,8 +132,8 @@ def named_tasks(texts: Sequence[str]) -> dict[str, str]:
 
 # Proofs -----------------------------------------------------------------------------------------
 
-def add_proof(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str,
-              example: str) -> argparse.ArgumentParser:
+def add_proof(commands: Commands, name: str, run: Run, help: str,
+              example: str) -> Parser:
     """A command that proves something of one architecture, or of all, on a random case."""
     parser, names = command(commands, name, run, help, example), ["all", *sorted(ARCHITECTURES)]
     add_arguments(parser, {

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
                   "help": "CSV to write: one row per row of the data, in its order"}})
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace) -> None:
     """Predict and write the file."""
     from npple.learn.training import Run, predict
     trained = Run.load(args.checkpoint)
