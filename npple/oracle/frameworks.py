@@ -180,7 +180,8 @@ class _Peer:
                    "activation": self.activations(expert)[0]}
         builders: dict[str, Callable[..., Network]] = {
             "PLE": ple, "MMOE": mmoe, "SharedBottom": shared_bottom}
-        table = builders[self.kind](inputs, self.kinds_of_tasks(), **options, **self.options()).table
+        made = builders[self.kind](inputs, self.kinds_of_tasks(), **options, **self.options())
+        table = made.table
         towers = []
         for tower in table.towers:
             hidden = self.tower(tower.task)[:-1]
