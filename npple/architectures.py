@@ -5,8 +5,6 @@ embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multicl
 `npple.Network`, and raise `InputError` for counts, widths, names or kinds that make no model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias, TypeVar

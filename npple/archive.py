@@ -11,8 +11,6 @@ only arrays whose every byte was verified.
 Sources: PKWARE APPNOTE 6.3.10 (zip), NumPy NEP 1 (npy).
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

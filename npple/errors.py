@@ -1,7 +1,5 @@
 """The exceptions npple raises on purpose; a message says what came and what was expected."""
 
-from __future__ import annotations
-
 from npple.core.base import InputError, NppleError, nearest, require
 
 __all__ = ["CheckFailed", "Diverged", "FileError", "InputError", "MappingError", "NppleError",

@@ -3,8 +3,6 @@
 Outputs are what a tower gives: logits for classification, values for regression.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from npple.checks import check_array

@@ -3,8 +3,6 @@
 The state is a dictionary of arrays, so saving it and going on continues bit for bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias

@@ -4,8 +4,6 @@ The score of a video is a product of powers, computed as a sum of logs, so that 
 neither underflow nor lose their order. The weighted sum is the usual alternative.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 

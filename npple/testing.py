@@ -1,7 +1,5 @@
 """For the test suites of others: does my module, or my function, compute what npple computes?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What there is to draw of a routing table: its tensors with shape and formula, who reads whom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -5,8 +5,6 @@ drawings have equal places. An arrow to the next layer leaves the top of its ten
 One that skips layers climbs in a lane left of its target's column and enters from the side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

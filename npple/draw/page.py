@@ -5,8 +5,6 @@ are equal lines. Its script puts a drawing together, walks back along its arrows
 lights what it comes to.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A diagram as SVG: plain text, equal for equal diagrams."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from html import escape
 from string import Template

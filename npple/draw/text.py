@@ -1,7 +1,5 @@
 """A model for a terminal: a line for each tensor, from the losses down to the input."""
 
-from __future__ import annotations
-
 from itertools import chain, groupby
 from math import prod
 

@@ -7,8 +7,6 @@ have the same model (the A/A test, which must find nothing), and one the true ex
 (the oracle, which must be found better).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

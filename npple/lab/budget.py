@@ -1,7 +1,5 @@
 """Equal budgets: the expert width at which an architecture has a given number of parameters."""
 
-from __future__ import annotations
-
 import inspect
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,6 @@ they run wherever an executor puts them, in any order, with the same results; ea
 small JSON file as soon as it is there, and a comparison that was interrupted goes on from these.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

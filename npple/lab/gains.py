@@ -1,7 +1,5 @@
 """What a comparison found: metrics, gains over single task, and which of them are beyond noise."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What training made of a model: how its gates use the experts, which connections SNR pruned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where trainings run: processes that outlive each other, or a Dask cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

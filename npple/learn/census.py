@@ -1,7 +1,5 @@
 """The Census-Income (KDD) files, read as MMoE and PLE use them: income and marital status."""
 
-from __future__ import annotations
-
 from importlib.resources import as_file, files
 from itertools import chain
 

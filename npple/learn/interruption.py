@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM as requests: what is running ends where nothing is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

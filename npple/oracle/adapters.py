@@ -8,8 +8,6 @@ A module's array and npple's hold the same numbers in another order: transposed,
 a mapping only says how to read. The way back is found by sending numbered entries through it.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

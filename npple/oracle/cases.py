@@ -3,8 +3,6 @@
 Each case is one model and one batch, chosen so that some mistake cannot hide; its flags say which.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

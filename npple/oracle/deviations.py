@@ -5,8 +5,6 @@ last ones change the loss or Adam. A deviation maps a variant to its deviating v
 deviations can be combined.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """A candidate's tensors: taken from a dictionary, a file or a folder, and compared one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

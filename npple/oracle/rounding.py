@@ -6,8 +6,6 @@ operation, and every term of every sum, at random by up to `SAFETY` unit roundof
 precision may show, whatever its order of summation and whichever of the usual formulas it takes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, TypeAlias

@@ -4,8 +4,6 @@ A `Variant` is the paper's model, or a deviation from it: another table, other f
 losses, another Adam. One function computes them all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

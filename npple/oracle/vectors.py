@@ -5,8 +5,6 @@ are short numbers, exact in every precision down to bfloat16, so that all candid
 the same ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any

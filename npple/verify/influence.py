@@ -6,8 +6,6 @@ make an average, for instance over a training run:
     average(influence(model, params, *batch) for params, batch in run)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations

@@ -4,8 +4,6 @@ Each takes an `Isolation` with parameters and data, and yields its verdict on ev
 matrix, once or more: (task, group, "isolated" or "reached", the first entry as evidence).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Protocol, TypeAlias

@@ -154,7 +154,7 @@ def stacked(problem, wide, compiled=False):
 def deepctr_torch(problem):
     """`deepctr_torch.models.PLE`, which has as many shared experts as specific ones a task."""
     import torch
-    from npple.oracle import frameworks
+    from peers import frameworks
     from npple.oracle.adapters import load_module
     with mock.patch("threading.Thread.start"):  # at import it asks the network for a newer version
         from deepctr_torch.inputs import DenseFeat, SparseFeat

@@ -9,7 +9,7 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.adapters import check_module, from_module, gradients_from_module, load_module
-from npple.oracle.frameworks import deepctr_torch
+from peers.frameworks import deepctr_torch
 from npple.oracle.rounding import tolerances
 from npple.oracle.variant import cast
 from npple.oracle.vectors import bundle

@@ -8,7 +8,7 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.adapters import check_module, from_module
-from npple.oracle.frameworks import torch_rechub
+from peers.frameworks import torch_rechub
 from npple.testing import assert_matches
 from peers.shown import shown
 

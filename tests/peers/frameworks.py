@@ -5,8 +5,6 @@ the module has that model's parts. What the packages compute was read off their 
 measured in tests/peers/test_deepctr.py and test_rechub.py; docs/conformance.md has the results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
