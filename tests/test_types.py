@@ -31,7 +31,7 @@ report = npple.gradcheck(model, params, x, targets)
 reveal_type(report.passed)
 reveal_type(npple.isolation(model).matrix)
 vectors = npple.oracle.make_vectors(model, seed=0)
-reveal_type(npple.oracle.check(vectors, dict(vectors.tensors)).passed)
+reveal_type(npple.oracle.check(vectors, vectors.expected).passed)
 '''
 WRONG = '''\
 import npple

@@ -99,7 +99,8 @@ def _columns(diagram: Diagram, width: float) -> tuple[dict[str, float], float]:
     """Node -> x, and the width of all columns.
 
     Tasks stand in their order with the shared part in the middle. Other owners (sub-networks)
-    take columns of their own over the same width where they fill a layer, beside the tasks else.
+    take the same columns where they fill a layer, further ones else. So between two columns there
+    is room for arrows on every layer.
     """
     keys, layers = {}, []
     for nodes in diagram.layers[1:]:
@@ -114,10 +115,10 @@ def _columns(diagram: Diagram, width: float) -> tuple[dict[str, float], float]:
     others = [key for key in dict.fromkeys(keys.values()) if key not in tasks]
     if any(layer & set(others) and layer & set(tasks) for layer in layers):
         tasks, others = tasks + others, []
-    total = width * max(len(tasks), len(others))
-    at = {key: total * (i + 0.5) / len(part) for part in (tasks, others)
+    columns = max(len(tasks), len(others))
+    at = {key: width * (i + 0.5 + (columns - len(part)) // 2) for part in (tasks, others)
           for i, key in enumerate(part)}
-    return {name: at[key] for name, key in keys.items()}, total
+    return {name: at[key] for name, key in keys.items()}, width * columns
 
 
 def _paths(diagram: Diagram, boxes: Mapping[str, Box], width: float) -> dict[Edge, str]:

@@ -187,11 +187,11 @@ def test_the_page_holds_each_drawing_as_it_is():
 
 
 def test_the_page_begins_with_what_was_asked_for():
-    found = content(page(32, TASKS, "ml_mmoe", levels=3, shared_experts=7, expert_units=(16,)))
-    assert found["model"] == "ml_mmoe"
+    found = content(page(32, TASKS, "ple", levels=3, shared_experts=7, expert_units=(16,)))
+    assert found["model"] == "ple"
     start = {"levels": 3, "task_experts": 2, "shared_experts": 7}
-    assert found["models"]["ml_mmoe"]["start"] == start
-    assert 7 in found["models"]["ml_mmoe"]["choices"]["shared_experts"]
+    assert found["models"]["ple"]["start"] == start
+    assert 7 in found["models"]["ple"]["choices"]["shared_experts"]
     assert any("(7, B, 16)" in line for line in found["lines"])
 
 
@@ -231,7 +231,7 @@ def test_draw_writes_a_picture_and_a_page(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--task", "ctr"], "task: 'ctr', expected one of vtr, vcr"),
+    (["--task", "ctr"], "task: 'ctr', did you mean 'vtr'? expected one of vtr, vcr"),
     (["--out", "ple.gif"], "--out: ple.gif: a drawing ends in .svg"),
     (["--tasks", "a", "a"], "--tasks: a name stands there twice: ['a', 'a']"),
     (["--tasks", "a=b"], "tasks: 'a' must be 'binary', "),
