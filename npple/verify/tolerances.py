@@ -1,0 +1,60 @@
+"""What a gradient check allows: how far a right gradient may be off, in the check's own measure.
+
+    error = |a - b| / max(|a|, |b|, floor)        floor = 1e-2 · the largest |a| or |b| of the tensor
+
+so an entry that is small because large terms cancel is not judged finer than they are rounded. A
+gradient is right if it is within RIGHT eps of the exact one by this measure, or within the smallest
+number of its dtype; docs/checking-gradients.md derives the tolerances from that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npple.core.base import Array
+
+FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
+RIGHT, RIGHT_FLOAT16 = 4500, 45  # eps: 1e-12 in float64, 5e-4 in float32; 4 % in float16
+LIMIT = 0.1  # a tensor whose tolerance were larger is not judged
+JUDGED = 0.9  # the part of each tensor's entries that a passing check has judged
+
+
+def size_of(entries: Array) -> float:
+    """The largest of entries by its absolute value, among those that are finite."""
+    return float(np.max(np.abs(entries), where=np.isfinite(entries), initial=0))
+
+
+def allowed(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating]) -> float:
+    """The error of a right gradient in `dtype`, where the function is computed in another one."""
+    kinds = (dtype, computed_in, np.dtype(np.float64))
+    return max((RIGHT_FLOAT16 if kind == np.float16 else RIGHT) * float(np.finfo(kind).eps)
+               for kind in kinds)
+
+
+def by_entry(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float
+             ) -> float:
+    """The tolerance for entries one by one."""
+    return allowed(dtype, computed_in) + _smallest(dtype, 1.0, floor)
+
+
+def by_difference(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float
+                  ) -> float:
+    """The same against differences, which find half of the digits of a value."""
+    digits = float(np.sqrt(np.finfo(computed_in).eps))
+    return max(allowed(dtype, computed_in), digits) + _smallest(dtype, 1.0, floor)
+
+
+def by_direction(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float,
+                 v: Array) -> float:
+    """The tolerance for derivatives along a direction v, in which n entries count alike.
+
+    Signs are random, so the errors of n entries add up as sqrt(n) do, and the norm of n entries
+    grows as sqrt(n): what single ill-conditioned entries are allowed counts sqrt(n) times less.
+    """
+    averaged = allowed(dtype, computed_in) / np.sqrt(max(1, v.size / 2))
+    return float(averaged) + _smallest(dtype, float(np.sqrt((v ** 2).sum())), floor)
+
+
+def _smallest(dtype: np.dtype[np.floating], factor: float, floor: float) -> float:
+    """What an error of the smallest number of a dtype in each entry is by the measure."""
+    return float(np.finfo(dtype).smallest_subnormal) * factor / floor if floor else 0.0
