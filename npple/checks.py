@@ -17,6 +17,7 @@ from npple.core.rows import Route
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
+MOST = np.iinfo(np.int64).max  # steps that can be counted
 
 
 def check_dtype(what, dtype):
@@ -107,9 +108,10 @@ def check_step(params, grads, state, names, moments=()):
         for moment in moments:
             _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
         count = state.get(f"t/{name}") if moments else np.int64(0)
-        if not (isinstance(count, (np.ndarray, np.int64)) and count.shape == ()
-                and count.dtype.kind == "i" and count >= 0):
-            require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
+        if not (isinstance(count, (np.ndarray, np.integer)) and count.shape == ()
+                and count.dtype.kind in "iu" and 0 <= count < MOST):
+            require(False, f"state: t/{shown(name)}: a count below {MOST} is needed, got "
+                           f"{_shape(count)} {count}")
 
 
 def _check_floats(what, name, array):

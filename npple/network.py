@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from npple.checks import (check_count, check_dicts, check_dtype, check_kind, che
                           check_number, check_params, check_weights, check_x, first_not_finite)
 from npple.core.base import Array, Arrays, Cache, Features, Masks, Shapes, Targets
 from npple.core.blocks import each_block
-from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
-                               penalty_backward, penalty_forward)
+from npple.core.passes import (Trace, add_up, backward, forward, loss_starts, losses,
+                               penalty_backward, penalty_forward, weighted)
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import Diverged, require
@@ -165,16 +165,13 @@ class Network:
             For a loss that is not finite; names the first tensor that is not.
         """
         def run(trace, targets, masks, shares):
-            found = {task: value.item() * shares[task]
-                     for task, (value, _) in losses(trace, targets, masks).items()}
-            _require_finite(found, trace)
-            return found
+            return _parts(losses(trace, targets, masks), trace, shares)
 
-        total = {}
-        each_block(run, lambda found: add_up(total, found.items()),
-                   *self._checked(params, x, targets, masks, noise))
+        parts = []
+        each_block(run, parts.append, *self._checked(params, x, targets, masks, noise))
+        total = _means(parts, _dtype(params))
         _require_finite(total)
-        return total
+        return {task: loss.item() for task, loss in total.items()}
 
     def loss_and_grads(self, params: Arrays, x: Features, targets: Targets,
                        masks: Masks | None = None, weights: Mapping[str, float] | None = None,
@@ -217,25 +214,28 @@ class Network:
         """
         weights = check_weights(self.table, weights)
 
+        tasks = {task: weight for task, weight in weights.items() if weight}
+
         def run(trace, targets, masks, shares):
+            found = losses(trace, targets, masks)
+            parts = _parts({task: found[task] for task in tasks}, trace, shares)
             shares = {task: weights[task] * share for task, share in shares.items()}
-            loss, starts = joint_loss(trace, targets, masks, shares)
-            _require_finite({"loss": loss}, trace)
-            found = backward(trace, starts, self.unread)
-            return loss, [(name, found[name]) for name in params if name in found]
+            grads = backward(trace, loss_starts(found, shares), self.unread)
+            return parts, [(name, grads[name]) for name in params if name in grads]
 
         def take(result):
-            nonlocal loss
-            loss = loss + result[0]
+            parts.append(result[0])
             add_up(grads, result[1])
 
-        loss, grads = 0.0, {}
+        parts, grads = [], {}
         batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             each_block(run, take, *batch)
+            loss = weighted(_means(parts, _dtype(params)), weights)
             if penalties:
                 value, caches = penalty_forward(self.table, params)
-                take((value, penalty_backward(caches)))
+                loss = loss + value
+                add_up(grads, penalty_backward(caches))
         grads = {name: grads[name] if name in grads else np.zeros_like(array)
                  for name, array in params.items()}
         _require_finite({"loss": loss, **{f"grad/{name}": g for name, g in grads.items()}})
@@ -247,6 +247,23 @@ class Network:
         x, rows = check_x(self.table, x, dtype)
         targets, masks = check_targets(self.table, targets, masks, rows, dtype)
         return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
+
+
+def _parts(found: Mapping[str, tuple[Array, Cache]], trace: Trace, shares: Mapping[str, float]
+           ) -> dict[str, Array]:
+    """What a block adds to each task's loss, in extended precision."""
+    _require_finite({f"loss/{task}": value for task, (value, _) in found.items()}, trace)
+    return {task: value * np.longdouble(shares[task]) for task, (value, _) in found.items()}
+
+
+def _means(parts: Sequence[Mapping[str, Array]], dtype: np.dtype[np.inexact]) -> dict[str, Array]:
+    """Each task's loss from what the blocks add to it, rounded once."""
+    return {task: np.sum(np.array([part[task] for part in parts])).astype(dtype)
+            for task in parts[0]}
+
+
+def _dtype(params: Arrays) -> np.dtype[np.inexact]:
+    return next(iter(params.values())).dtype
 
 
 def _require_finite(named, trace={}):

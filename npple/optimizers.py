@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npple.checks import check_dicts, check_number, check_step, check_texts, shown
+from npple.checks import (check_dicts, check_number, check_step, check_texts, first_not_finite,
+                          shown)
 from npple.core.optimizers import adam_update, clipped, sgd_update
-from npple.errors import InputError, require
+from npple.errors import Diverged, InputError, require
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,25 @@ class Adam:
         Raises
         ------
         InputError
-            For names, shapes or dtypes that do not belong together.
+            For names, shapes or dtypes that do not belong together, a count at the largest
+            number there is, and an epsilon that is 0 in the dtype of a parameter.
+        Diverged
+            For a moment that is not finite; names it.
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
         params, state, grads = dict(params), dict(state), clipped(grads, self.clip)
         for name in names:
-            t = state[f"t/{name}"] + 1
-            params[name], m, v = adam_update(
-                params[name], grads[name], state[f"m/{name}"], state[f"v/{name}"], int(t),
-                self.rate, self.beta1, self.beta2, self.epsilon, self.weight_decay)
-            state |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
+            p, t = params[name], int(state[f"t/{name}"]) + 1
+            if not p.dtype.type(self.epsilon):
+                raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of {shown(name)}")
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                params[name], m, v = adam_update(
+                    p, grads[name], state[f"m/{name}"], state[f"v/{name}"], t,
+                    self.rate, self.beta1, self.beta2, self.epsilon, self.weight_decay)
+            moments = {f"m/{name}": m, f"v/{name}": v}
+            if wrong := first_not_finite(moments):
+                raise Diverged(f"{wrong}, a moment of Adam, is not finite")
+            state |= moments | {f"t/{name}": np.array(t, np.int64)}
         return params, state
 
 

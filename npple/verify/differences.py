@@ -16,7 +16,7 @@ import numpy as np
 from npple.core.base import Array, Codes, Mask
 
 # The powers of 4, times the unit, that are taken as steps: a row is tried where none before it did.
-LADDERS = ((-1, -2, -3, -4), (-5, -6, -7, -8, -9), (3, 2, 1, 0, -1), (-10, -11, -12, -13, -14))
+LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0), (-10, -11, -12, -13))
 
 
 def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array, noise: float,

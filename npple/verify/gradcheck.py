@@ -25,8 +25,8 @@ from npple.kinds import check_targets
 from npple.network import Network
 from npple.verify.differences import differentiate, units
 from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, examined
-from npple.verify.tolerances import (FRACTION, JUDGED, LIMIT, by_difference, by_direction, by_entry,
-                                     size_of)
+from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
+                                     by_entry, size_of)
 
 DIRECTIONS = 4  # a tensor, by the directional method
 CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may take
@@ -250,7 +250,7 @@ def gradcheck(model: Network, params: Arrays, x: Features, targets: Targets,
     check_choice("method", method, METHODS)
     check_count("seed", seed, 0)
     require(type(inputs) is bool, f"inputs: True or False is needed, got {shown(inputs)}")
-    loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise)
+    loss = model_loss(model, params, x, targets, masks, weights, noise)
     names = [name for name, value in loss.values.items()
              if name in params or inputs and value.dtype.kind == "f"]
     if grads is None:
@@ -354,7 +354,7 @@ def hessian_vector(model: Network, params: Arrays, vector: Arrays, x: Features, 
     Squire and Trapp, "Using complex variables to estimate derivatives of real functions", SIAM
     Review 40, 1998.
     """
-    loss = _ModelLoss.of(model, params, x, targets, masks, weights, noise).cast(np.float64)
+    loss = model_loss(model, params, x, targets, masks, weights, noise).cast(np.float64)
     check_dicts(vector=vector)
     v = {name: check_array(f"vector: {name}", vector.get(name)) for name in params}
     for name, p in params.items():
@@ -411,10 +411,10 @@ def demonstrate(name: str, tasks: int | Mapping[str, str] = 3, levels: int = 2, 
 # What is checked: a loss of named values --------------------------------------------------------
 
 @dataclass(frozen=True)
-class _ModelLoss:
+class ModelLoss:
     """A model's loss as a function of parameters and features by name."""
 
-    values: dict[str, Array | Codes]
+    values: dict[str, Array]  # and codes
     model: Network
     targets: Targets
     masks: Masks
@@ -425,20 +425,7 @@ class _ModelLoss:
     wobble = 0.0  # npple's tables keep the premises of every method: the tests hold that
     remarks = ()
 
-    @classmethod
-    def of(cls, model: Network, params: Arrays, x: Features, targets: Targets,
-           masks: Masks | None, weights: Mapping[str, float] | None, noise: Arrays | None
-           ) -> _ModelLoss:
-        """From the arguments of a user, which are checked here."""
-        dtype = check_params(model.table, params)
-        require(dtype.kind == "f", f"params: real parameters are needed, got {dtype}")
-        x, rows = check_x(model.table, x, dtype)
-        targets, masks = check_targets(model.table, targets, masks, rows, dtype)
-        weights, noise = check_weights(model.table, weights), check_noise(model.table, noise, dtype)
-        x = {f"x/{name}": column for name, column in x.items()} if isinstance(x, dict) else {"x": x}
-        return cls({**params, **x}, model, targets, masks, weights, noise)
-
-    def cast(self, dtype: type[np.floating]) -> _ModelLoss:
+    def cast(self, dtype: type[np.floating]) -> ModelLoss:
         """The same loss of the same values, in `dtype` where that is the more precise."""
         return replace(self, values=_cast(self.values, dtype), noises=_cast(self.noises, dtype))
 
@@ -448,7 +435,7 @@ class _ModelLoss:
         return self.cast(np.longdouble).gradient()
 
     @cached_property
-    def computed_in(self) -> np.dtype[np.floating]:
+    def computed_in(self) -> np.dtype[np.inexact]:
         """The dtype of the loss by differences."""
         return np.dtype(self.widest)
 
@@ -457,13 +444,14 @@ class _ModelLoss:
         """How exact the loss is, by differences."""
         loss = self.cast(self.widest)
         name = next(iter(self.model.shapes))
-        return float(4 * np.finfo(self.widest).eps * np.abs(loss(name, loss.values[name][None])[0]))
+        return float(np.finfo(self.widest).eps * np.abs(loss(name, loss.values[name][None])[0]))
 
-    def footprint(self, name: str) -> int:
-        """How many numbers a copy takes, intermediates included."""
+    @cached_property
+    def footprint(self) -> int:
+        """How many numbers the intermediates of a copy take."""
         params, x = self._arguments(self.values)
         caches = forward(self.model.table, params, x, self.noises).caches
-        return self.values[name].size + sum(array.size for array in _arrays(caches))
+        return sum(array.size for array in _arrays(caches))
 
     def __call__(self, name: str, copies: Array) -> Array:
         """The losses (copies,) with `name` replaced by each of its copies."""
@@ -485,7 +473,7 @@ class _ModelLoss:
         _, grads = self.model.loss_and_grads(params, x, *batch, self.noises)
         return {name: found[name] for name in self.values} | grads
 
-    def _arguments(self, values: Mapping[str, Array | Codes]) -> tuple[Arrays, Features]:
+    def _arguments(self, values: Arrays) -> tuple[Arrays, Features]:
         """Parameters and features as the network takes them."""
         inputs = self.model.table.inputs
         x = (values["x"] if isinstance(inputs, int)
@@ -493,8 +481,22 @@ class _ModelLoss:
         return {name: values[name] for name in self.model.shapes}, x
 
 
-def _cast(values: Mapping[str, Array | Codes], dtype: type[np.floating]
-          ) -> dict[str, Array | Codes]:
+def model_loss(model: Network, params: Arrays, x: Features, targets: Targets,
+               masks: Masks | None = None, weights: Mapping[str, float] | None = None,
+               noise: Arrays | None = None) -> ModelLoss:
+    """From the arguments of a user, which are checked here."""
+    dtype = check_params(model.table, params)
+    require(dtype.kind == "f", f"params: real parameters are needed, got {dtype}")
+    x, rows = check_x(model.table, x, dtype)
+    targets, masks = check_targets(model.table, targets, masks, rows, dtype)
+    weights, noise = check_weights(model.table, weights), check_noise(model.table, noise, dtype)
+    columns = ({f"x/{name}": column for name, column in x.items()} if isinstance(x, dict)
+               else {"x": x})
+    return ModelLoss({**params, **columns}, model, targets, masks, weights, noise)
+
+
+def _cast(values: Arrays, dtype: type[np.floating]
+          ) -> dict[str, Array]:
     """The floats among the values in `dtype` where it is the more precise; codes as they are."""
     return {name: value.astype(np.result_type(value, dtype), copy=False)
             if value.dtype.kind == "f" else value for name, value in values.items()}
@@ -509,7 +511,7 @@ def _arrays(cache: Cache) -> Iterator[Array]:
             yield from _arrays(part)
 
 
-Loss: TypeAlias = _ModelLoss | FunctionLoss
+Loss: TypeAlias = ModelLoss | FunctionLoss
 
 
 # The methods ------------------------------------------------------------------------------------
@@ -527,7 +529,7 @@ def _complex_step(loss: Loss, name: str) -> tuple[Array, Array]:
 
 def _central_differences(loss: Loss, name: str) -> tuple[Array, Array]:
     """Differences extrapolated to a step of 0, which bound their own errors."""
-    loss, digits = loss.cast(loss.widest), np.sqrt(np.finfo(loss.computed_in).eps)
+    loss, digits = loss.cast(loss.widest), DIGITS * np.sqrt(np.finfo(loss.computed_in).eps)
     value = loss.values[name]
 
     def enough(found: Array, bound: Array) -> Mask:
@@ -555,7 +557,8 @@ def _moved(loss: Loss, name: str, entries: Codes, steps: Array) -> Array:
     """The losses with one entry each moved by a step: entries (m,), steps (k, m) -> (k, m)."""
     value, count = loss.values[name], len(steps)
     moved = np.empty(steps.shape, steps.dtype)
-    chunk = max(1, CHUNK // (loss.footprint(name) * steps.itemsize * count))
+    size = value.size + loss.footprint
+    chunk = max(1, CHUNK // (size * steps.itemsize * count))
     for start in range(0, len(entries), chunk):
         some = entries[start:start + chunk]
         copies = np.zeros((count, len(some), value.size), steps.dtype) + value.ravel()
@@ -615,7 +618,7 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
     loss = loss.cast(np.float64)
     terms = (v * analytic).reshape(DIRECTIONS, -1)
     numeric = loss(name, loss.values[name] + 1j * STEP * v).imag / STEP
-    floor = np.sqrt((terms ** 2).sum(axis=1))
+    floor = np.sqrt((np.where(np.isfinite(terms), terms, 0) ** 2).sum(axis=1))
     if tolerance is None:
         tolerance = by_direction(analytic.dtype, loss.computed_in, float(floor.min()), v[0])
     bound = np.full(DIRECTIONS, 10 * loss.wobble) * np.maximum(floor, np.abs(numeric))

@@ -19,7 +19,7 @@ from npple.checks import check_dicts, shown
 from npple.core.base import Array
 from npple.errors import InputError, require
 from npple.verify.differences import differentiate, noise_level, units
-from npple.verify.tolerances import FRACTION, size_of
+from npple.verify.tolerances import FRACTION, allowed, size_of
 
 STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products with tiny numbers are
            # not yet 0
@@ -41,12 +41,13 @@ class FunctionLoss:
     values: dict[str, Array]
     f: Function
     grad: Function
-    computed_in: np.dtype[np.floating] = np.dtype(np.float64)
+    computed_in: np.dtype[np.inexact]
     noise: float = 0.0
     wobble: float = 0.0
     remarks: tuple[str, ...] = ()
 
     widest = np.float64  # many a function refuses longdouble
+    footprint = 0  # copies are evaluated one by one
 
     def cast(self, dtype: type[np.floating]) -> FunctionLoss:
         """The same function at the same values, in `dtype` where that is the more precise."""
@@ -57,10 +58,6 @@ class FunctionLoss:
     def extended_gradient(self) -> dict[str, Array]:
         """The claimed gradient in extended precision."""
         return self.cast(np.longdouble).gradient()
-
-    def footprint(self, name: str) -> int:
-        """How many numbers a copy takes."""
-        return self.values[name].size
 
     def __call__(self, name: str, copies: Array) -> Array:
         """The values (copies,) with `name` replaced by each of its copies."""
@@ -77,17 +74,18 @@ class FunctionLoss:
 def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps: bool,
              rng: np.random.Generator) -> tuple[FunctionLoss, dict[str, Array]]:
     """A function whose premises hold, and its claimed gradient; `InputError` where one does not."""
-    loss = FunctionLoss(dict(x), f, grad)
+    loss = FunctionLoss(dict(x), f, grad, np.dtype(np.float64))
     wide = loss.cast(np.float64)
     first, second = (_number(_call("f", f, wide.values)) for _ in range(2))
     require(first.dtype.kind != "c", f"f: a real number is needed, got {first}")
     require(np.isfinite(first), f"f: its value at x is {first}: it has no gradient there")
     claimed = loss.gradient()
     wobble = _wobble("f", "its value", first, second)
-    computed_in = first.dtype if first.dtype.kind == "f" else np.dtype(np.float64)
-    noise = max(float(np.finfo(computed_in).eps * abs(first)), abs(float(first - second)),
-                4 * _noise_near(wide, rng))
-    loss = replace(loss, computed_in=computed_in, noise=noise)
+    if first.dtype.kind == "f":
+        loss = replace(loss, computed_in=first.dtype)
+    eps = float(np.finfo(loss.computed_in).eps)
+    loss = replace(loss, noise=max(eps * abs(float(first)), abs(float(first) - float(second)),
+                                   4 * _noise_near(wide, rng)))
     if complex_steps:
         remarks = [_analytic(loss.cast(np.float64), name, claimed.get(name), float(first), rng)
                    for name in x]
@@ -177,27 +175,34 @@ def _analytic(loss: FunctionLoss, name: str, claimed: Array | None, still: float
               rng: np.random.Generator) -> str | None:
     """None if complex steps in a tensor are derivatives, or why that cannot be told."""
     value = loss.values[name]
-    fits = isinstance(claimed, np.ndarray) and claimed.shape == value.shape
-    even = even_direction(claimed if fits else np.ones(value.shape), (), rng)
+    fits = claimed if isinstance(claimed, np.ndarray) and claimed.shape == value.shape else value
+    even = even_direction(fits, (), rng)
     for among in (np.ones(value.shape), value != 0):  # many a kink is at 0
         v = even * among
         v = v / (np.max(np.abs(v) / units(value)) or 1)
         step = _complex_step(loss, name, value + 1j * STEP * v)
-
-        def along(_: object, t: Array) -> Array:
-            copies = value + t.reshape(-1, *(1,) * value.ndim) * v
-            return loss(name, copies).reshape(t.shape)
-
-        (quotient,), (bound,) = differentiate(
-            along, np.array(still), np.ones(1), loss.noise,
-            lambda found, bound: bound <= 1e-7 * np.maximum(np.abs(found), abs(step)))
-        if abs(step - quotient) > 2 * bound + 1e-12 * abs(step):
+        quotient, bound = _quotient(loss, name, v, still, abs(step))
+        if abs(step - quotient) > 2 * bound + allowed(loss.computed_in) * abs(step):
             _refuse(name, f"along a random direction the complex step gives {step:.6g}, a real "
                           f"difference quotient {quotient:.6g} ± {bound:.1g}")
         if bound <= KNOWN * max(abs(step), abs(quotient)) or step == quotient == 0:
             return None
     return (f"premise not checked: that f is analytic in {name!r}: real differences find "
             f"{quotient:.3g} ± {bound:.1g}, the complex step {step:.3g}")
+
+
+def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float
+              ) -> tuple[float, float]:
+    """The derivative along v by real differences, and its bound."""
+    value = loss.values[name]
+
+    def along(_: object, t: Array) -> Array:
+        return loss(name, value + t.reshape(-1, *(1,) * value.ndim) * v).reshape(t.shape)
+
+    found, bound = differentiate(
+        along, np.array(still), np.ones(1), loss.noise,
+        lambda found, bound: bound <= 1e-7 * np.maximum(np.abs(found), size))
+    return float(found[0]), float(bound[0])
 
 
 def _complex_step(loss: FunctionLoss, name: str, moved: Array) -> float:

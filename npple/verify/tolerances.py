@@ -14,7 +14,9 @@ import numpy as np
 from npple.core.base import Array
 
 FRACTION = 1e-2  # of the tensor's largest entry: the floor of the error measure
-RIGHT, RIGHT_FLOAT16 = 4500, 45  # eps: 1e-12 in float64, 5e-4 in float32; 4 % in float16
+RIGHT = 1e-12 / float(np.finfo(np.float64).eps)  # eps, about 4500: 5e-4 in float32
+RIGHT_FLOAT16 = RIGHT / 100  # which has no room for more: 4 %
+DIGITS = 2.5  # times the root of eps: what is asked of differences
 LIMIT = 0.1  # a tensor whose tolerance were larger is not judged
 JUDGED = 0.9  # the part of each tensor's entries that a passing check has judged
 
@@ -24,27 +26,27 @@ def size_of(entries: Array) -> float:
     return float(np.max(np.abs(entries), where=np.isfinite(entries), initial=0))
 
 
-def allowed(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating]) -> float:
-    """The error of a right gradient in `dtype`, where the function is computed in another one."""
-    kinds = (dtype, computed_in, np.dtype(np.float64))
+def allowed(*dtypes: np.dtype[np.inexact]) -> float:
+    """The error of a right gradient, of whose dtype and the function's the coarser counts."""
+    kinds = (*dtypes, np.dtype(np.float64))
     return max((RIGHT_FLOAT16 if kind == np.float16 else RIGHT) * float(np.finfo(kind).eps)
                for kind in kinds)
 
 
-def by_entry(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float
+def by_entry(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], floor: float
              ) -> float:
     """The tolerance for entries one by one."""
     return allowed(dtype, computed_in) + _smallest(dtype, 1.0, floor)
 
 
-def by_difference(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float
+def by_difference(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], floor: float
                   ) -> float:
     """The same against differences, which find half of the digits of a value."""
-    digits = float(np.sqrt(np.finfo(computed_in).eps))
+    digits = DIGITS * float(np.sqrt(np.finfo(computed_in).eps))
     return max(allowed(dtype, computed_in), digits) + _smallest(dtype, 1.0, floor)
 
 
-def by_direction(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating], floor: float,
+def by_direction(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], floor: float,
                  v: Array) -> float:
     """The tolerance for derivatives along a direction v, in which n entries count alike.
 
@@ -55,6 +57,6 @@ def by_direction(dtype: np.dtype[np.floating], computed_in: np.dtype[np.floating
     return float(averaged) + _smallest(dtype, float(np.sqrt((v ** 2).sum())), floor)
 
 
-def _smallest(dtype: np.dtype[np.floating], factor: float, floor: float) -> float:
+def _smallest(dtype: np.dtype[np.inexact], factor: float, floor: float) -> float:
     """What an error of the smallest number of a dtype in each entry is by the measure."""
     return float(np.finfo(dtype).smallest_subnormal) * factor / floor if floor else 0.0
