@@ -165,13 +165,16 @@ class Network:
             For a loss that is not finite; names the first tensor that is not.
         """
         def run(trace, targets, masks, shares):
-            return _parts(losses(trace, targets, masks), trace, shares)
+            found = losses(trace, targets, masks)
+            _require_finite({task: value for task, (value, _) in found.items()}, trace)
+            return _parts(found, shares)
 
-        parts = []
+        parts: list[dict[str, Array]] = []
         each_block(run, parts.append, *self._checked(params, x, targets, masks, noise))
         total = _means(parts, _dtype(params))
         _require_finite(total)
-        return {task: loss.item() for task, loss in total.items()}
+        return {task: loss.item()  # type: ignore[misc] # complex for complex parameters
+                for task, loss in total.items()}
 
     def loss_and_grads(self, params: Arrays, x: Features, targets: Targets,
                        masks: Masks | None = None, weights: Mapping[str, float] | None = None,
@@ -214,20 +217,21 @@ class Network:
         """
         weights = check_weights(self.table, weights)
 
-        tasks = {task: weight for task, weight in weights.items() if weight}
-
         def run(trace, targets, masks, shares):
-            found = losses(trace, targets, masks)
-            parts = _parts({task: found[task] for task in tasks}, trace, shares)
-            shares = {task: weights[task] * share for task, share in shares.items()}
-            grads = backward(trace, loss_starts(found, shares), self.unread)
-            return parts, [(name, grads[name]) for name in params if name in grads]
+            found = {task: each for task, each in losses(trace, targets, masks).items()
+                     if weights[task]}
+            _require_finite({f"loss/{task}": value for task, (value, _) in found.items()}, trace)
+            weighed = {task: weights[task] * share for task, share in shares.items()}
+            grads = backward(trace, loss_starts(found, weighed), self.unread)
+            return (_parts(found, shares),
+                    [(name, grads[name]) for name in params if name in grads])
 
         def take(result):
             parts.append(result[0])
             add_up(grads, result[1])
 
-        parts, grads = [], {}
+        parts: list[dict[str, Array]] = []
+        grads: dict[str, Array] = {}
         batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             each_block(run, take, *batch)
@@ -249,10 +253,9 @@ class Network:
         return self.table, params, x, targets, masks, check_noise(self.table, noise, dtype)
 
 
-def _parts(found: Mapping[str, tuple[Array, Cache]], trace: Trace, shares: Mapping[str, float]
+def _parts(found: Mapping[str, tuple[Array, Cache]], shares: Mapping[str, float]
            ) -> dict[str, Array]:
     """What a block adds to each task's loss, in extended precision."""
-    _require_finite({f"loss/{task}": value for task, (value, _) in found.items()}, trace)
     return {task: value * np.longdouble(shares[task]) for task, (value, _) in found.items()}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 from zlib import crc32
 
 import numpy as np
@@ -26,7 +26,7 @@ from npple.network import Network
 from npple.verify.differences import differentiate, units
 from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, examined
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
-                                     by_entry, size_of)
+                                     by_entry, eps_of, size_of)
 
 DIRECTIONS = 4  # a tensor, by the directional method
 CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may take
@@ -490,9 +490,8 @@ def model_loss(model: Network, params: Arrays, x: Features, targets: Targets,
     x, rows = check_x(model.table, x, dtype)
     targets, masks = check_targets(model.table, targets, masks, rows, dtype)
     weights, noise = check_weights(model.table, weights), check_noise(model.table, noise, dtype)
-    columns = ({f"x/{name}": column for name, column in x.items()} if isinstance(x, dict)
-               else {"x": x})
-    return ModelLoss({**params, **columns}, model, targets, masks, weights, noise)
+    columns = {f"x/{n}": column for n, column in x.items()} if isinstance(x, dict) else {"x": x}
+    return ModelLoss({**params, **cast(Arrays, columns)}, model, targets, masks, weights, noise)
 
 
 def _cast(values: Arrays, dtype: type[np.floating]
@@ -529,7 +528,7 @@ def _complex_step(loss: Loss, name: str) -> tuple[Array, Array]:
 
 def _central_differences(loss: Loss, name: str) -> tuple[Array, Array]:
     """Differences extrapolated to a step of 0, which bound their own errors."""
-    loss, digits = loss.cast(loss.widest), DIGITS * np.sqrt(np.finfo(loss.computed_in).eps)
+    loss, digits = loss.cast(loss.widest), DIGITS * eps_of(loss.computed_in) ** 0.5
     value = loss.values[name]
 
     def enough(found: Array, bound: Array) -> Mask:

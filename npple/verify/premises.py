@@ -19,7 +19,7 @@ from npple.checks import check_dicts, shown
 from npple.core.base import Array
 from npple.errors import InputError, require
 from npple.verify.differences import differentiate, noise_level, units
-from npple.verify.tolerances import FRACTION, allowed, size_of
+from npple.verify.tolerances import FRACTION, allowed, eps_of, size_of
 
 STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products with tiny numbers are
            # not yet 0
@@ -83,7 +83,7 @@ def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps:
     wobble = _wobble("f", "its value", first, second)
     if first.dtype.kind == "f":
         loss = replace(loss, computed_in=first.dtype)
-    eps = float(np.finfo(loss.computed_in).eps)
+    eps = eps_of(loss.computed_in)
     loss = replace(loss, noise=max(eps * abs(float(first)), abs(float(first) - float(second)),
                                    4 * _noise_near(wide, rng)))
     if complex_steps:

@@ -9,6 +9,8 @@ number of its dtype; docs/checking-gradients.md derives the tolerances from that
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from npple.core.base import Array
@@ -21,6 +23,11 @@ LIMIT = 0.1  # a tensor whose tolerance were larger is not judged
 JUDGED = 0.9  # the part of each tensor's entries that a passing check has judged
 
 
+def eps_of(dtype: np.dtype[np.inexact]) -> float:
+    """The distance from 1 to the next number of a dtype."""
+    return float(np.finfo(cast(np.dtype[np.floating], dtype)).eps)
+
+
 def size_of(entries: Array) -> float:
     """The largest of entries by its absolute value, among those that are finite."""
     return float(np.max(np.abs(entries), where=np.isfinite(entries), initial=0))
@@ -29,7 +36,7 @@ def size_of(entries: Array) -> float:
 def allowed(*dtypes: np.dtype[np.inexact]) -> float:
     """The error of a right gradient, of whose dtype and the function's the coarser counts."""
     kinds = (*dtypes, np.dtype(np.float64))
-    return max((RIGHT_FLOAT16 if kind == np.float16 else RIGHT) * float(np.finfo(kind).eps)
+    return max((RIGHT_FLOAT16 if kind == np.float16 else RIGHT) * eps_of(kind)
                for kind in kinds)
 
 
@@ -42,7 +49,7 @@ def by_entry(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], flo
 def by_difference(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], floor: float
                   ) -> float:
     """The same against differences, which find half of the digits of a value."""
-    digits = DIGITS * float(np.sqrt(np.finfo(computed_in).eps))
+    digits = DIGITS * eps_of(computed_in) ** 0.5
     return max(allowed(dtype, computed_in), digits) + _smallest(dtype, 1.0, floor)
 
 
@@ -59,4 +66,5 @@ def by_direction(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact],
 
 def _smallest(dtype: np.dtype[np.inexact], factor: float, floor: float) -> float:
     """What an error of the smallest number of a dtype in each entry is by the measure."""
-    return float(np.finfo(dtype).smallest_subnormal) * factor / floor if floor else 0.0
+    smallest = np.finfo(cast(np.dtype[np.floating], dtype)).smallest_subnormal
+    return float(smallest) * factor / floor if floor else 0.0
