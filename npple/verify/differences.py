@@ -1,6 +1,6 @@
 """Derivatives by real differences that say how far off they may be.
 
-Central differences at steps h, h/4, h/16, ... are extrapolated to h = 0 (Richardson 1911). The bound
+Central differences at steps h, h/r, h/r², ... are extrapolated to h = 0 (Richardson 1911). The bound
 of each result is made of what the last extrapolation changed, of the rounding of the values, and of
 the second difference extrapolated alike: (f(h) + f(-h) - 2 f(0)) / h goes to 0 with h unless there
 is a kink. The best of all results is taken, over steps of sixteen decades around the unit.
@@ -15,7 +15,8 @@ import numpy as np
 
 from npple.core.base import Array, Codes, Mask
 
-# The powers of 4, times the unit, that are taken as steps: a row is tried where none before it did.
+RATIO = 1 + 8 ** 0.5  # r, irrational: a function whose period fits all steps would look constant
+# The powers of it, times the unit, that are taken as steps: a row is tried where none before it did.
 LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0), (-10, -11, -12, -13))
 
 
@@ -32,7 +33,7 @@ def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array,
         for ladder in LADDERS:
             at = np.flatnonzero(~enough(value, bound))
             if at.size:
-                steps = unit[at] * np.array(4.0 ** np.array(ladder), unit.dtype)[:, None]
+                steps = unit[at] * (unit.dtype.type(RATIO) ** np.array(ladder))[:, None]
                 found, error = _extrapolated(steps, f(at, steps), f(at, -steps), still, noise)
                 better = error < bound[at]
                 value[at[better]], bound[at[better]] = found[better], error[better]
@@ -46,9 +47,9 @@ def _extrapolated(steps: Array, plus: Array, minus: Array, still: Array, noise: 
     values, bounds = [], []
     for order in range(1, len(steps)):
         finer, coarser = slope[1:], slope[:-1]
-        slope = finer + (finer - coarser) / (16 ** order - 1)
-        kink = kink[1:] + (kink[1:] - kink[:-1]) / (4 * 16 ** (order - 1) - 1)
-        changed = np.maximum(np.abs(slope - finer), np.abs(slope - coarser) / 4 ** order)
+        slope = finer + (finer - coarser) / (RATIO ** (2 * order) - 1)
+        kink = kink[1:] + (kink[1:] - kink[:-1]) / (RATIO ** (2 * order - 1) - 1)
+        changed = np.maximum(np.abs(slope - finer), np.abs(slope - coarser) / RATIO)
         values.append(slope)
         bounds.append(changed + np.abs(kink) + 2 * noise / steps[order:])
     value, bound = np.concatenate(values), np.concatenate(bounds)

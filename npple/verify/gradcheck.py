@@ -29,6 +29,7 @@ from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_differe
                                      by_entry, eps_of, size_of)
 
 DIRECTIONS = 4  # a tensor, by the directional method
+RESOLVED = 256  # times noise / unit: the bound of a difference that is 0 at the first steps
 CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may take
 
 
@@ -166,7 +167,7 @@ class GradcheckReport:
         if self.verdict == "FAILED":
             raise CheckFailed(f"{self.method}: {self.worst} exceeds {self.worst.tolerance:.3g}")
         if self.verdict == "not judged":
-            raise CheckFailed(f"{self.method}: " + "; ".join(self.unjudged))
+            raise CheckFailed(f"{self.method}: " + "; ".join([*self.unjudged, *self.remarks]))
         return self
 
     def __str__(self) -> str:
@@ -514,19 +515,23 @@ Loss: TypeAlias = ModelLoss | FunctionLoss
 
 
 # The methods ------------------------------------------------------------------------------------
-# Those by entry measure (loss, name) -> the derivatives by each entry, and bounds of their errors.
+# Those by entry measure (loss, name) -> the derivatives by each entry, bounds of their errors, and
+# where the loss does not move at all.
 
-def _complex_step(loss: Loss, name: str) -> tuple[Array, Array]:
+Measured: TypeAlias = tuple[Array, Array, Mask]
+
+
+def _complex_step(loss: Loss, name: str) -> Measured:
     """Im L(theta + i h e_j) / h for each j."""
     loss = loss.cast(np.float64)
     shape = loss.values[name].shape
     every = np.arange(loss.values[name].size)
     moved = _moved(loss, name, every, np.full((1, every.size), 1j * STEP))
     numeric = (moved[0].imag / STEP).reshape(shape)
-    return numeric, np.zeros(shape)
+    return numeric, np.zeros(shape), np.zeros(shape, bool)
 
 
-def _central_differences(loss: Loss, name: str) -> tuple[Array, Array]:
+def _central_differences(loss: Loss, name: str) -> Measured:
     """Differences extrapolated to a step of 0, which bound their own errors."""
     loss, digits = loss.cast(loss.widest), DIGITS * eps_of(loss.computed_in) ** 0.5
     value = loss.values[name]
@@ -536,18 +541,20 @@ def _central_differences(loss: Loss, name: str) -> tuple[Array, Array]:
         larger = np.maximum(sure, FRACTION * sure.max(initial=0))
         return (bound <= digits / 4 * larger) & (larger > 0)
 
-    numeric, bound = differentiate(partial(_moved, loss, name), loss(name, value[None])[0],
-                                   units(value.ravel()), loss.noise, enough)
-    return numeric.reshape(value.shape), bound.reshape(value.shape)
+    unit = units(value.ravel())
+    numeric, bound = differentiate(partial(_moved, loss, name), loss(name, value[None])[0], unit,
+                                   loss.noise, enough)
+    still = (numeric == 0) & (bound <= RESOLVED * loss.noise / unit)
+    return (numeric.reshape(value.shape), bound.reshape(value.shape), still.reshape(value.shape))
 
 
-def _longdouble(loss: Loss, name: str) -> tuple[Array, Array]:
+def _longdouble(loss: Loss, name: str) -> Measured:
     """The gradient of the same backward pass in extended precision."""
     numeric = loss.extended_gradient[name]
-    return numeric, np.zeros(numeric.shape)
+    return numeric, np.zeros(numeric.shape), np.zeros(numeric.shape, bool)
 
 
-METHODS: dict[str, Callable[[Loss, str], tuple[Array, Array]] | None] = {
+METHODS: dict[str, Callable[[Loss, str], Measured] | None] = {
     "complex-step": _complex_step, "directional": None, "central-differences": _central_differences,
     "longdouble": _longdouble}
 
@@ -576,6 +583,7 @@ class Comparison:
     bound: Array  # of the error of theirs
     floor: float | Array
     tolerance: float
+    still: Mask  # where theirs is 0 as far as can be seen
 
     @property
     def larger(self) -> Array:
@@ -586,8 +594,8 @@ class Comparison:
     @property
     def judged(self) -> Mask:
         """Where theirs is known to half the tolerance, or both are 0 as far as can be seen."""
-        zero = (self.ours == 0) & (self.theirs == 0) & np.isfinite(self.bound)
-        return (self.bound <= self.tolerance / 2 * self.larger) | zero | ~np.isfinite(self.ours)
+        known = self.bound <= self.tolerance / 2 * self.larger
+        return known | self.still & (self.ours == 0) | ~np.isfinite(self.ours)
 
     @property
     def error(self) -> Array:
@@ -597,9 +605,10 @@ class Comparison:
         return np.where(self.judged, np.where(np.isnan(error), np.inf, error), 0)
 
 
-def compare_entries(loss: Loss, method: str, analytic: Array, numeric: Array, bound: Array,
+def compare_entries(loss: Loss, method: str, analytic: Array, measured: Measured,
                     tolerance: float | None = None) -> Comparison:
     """Each entry against its derivative."""
+    numeric, bound, still = measured
     sure = np.maximum(np.abs(numeric) - bound, 0)
     floor = FRACTION * max(size_of(analytic), size_of(sure))
     by_differences = method == "central-differences"
@@ -607,7 +616,7 @@ def compare_entries(loss: Loss, method: str, analytic: Array, numeric: Array, bo
         tolerance = (by_difference(analytic.dtype, loss.computed_in, floor) if by_differences
                      else by_entry(analytic.dtype, loss.computed_in, floor))
     bound = bound + 10 * loss.wobble * size_of(sure)
-    return Comparison(analytic, numeric, bound, floor, tolerance)
+    return Comparison(analytic, numeric, bound, floor, tolerance, still)
 
 
 def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Generator,
@@ -621,7 +630,8 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
     if tolerance is None:
         tolerance = by_direction(analytic.dtype, loss.computed_in, float(floor.min()), v[0])
     bound = np.full(DIRECTIONS, 10 * loss.wobble) * np.maximum(floor, np.abs(numeric))
-    return Comparison(terms.sum(axis=1), numeric, bound, floor, tolerance)
+    still = np.zeros(DIRECTIONS, bool)
+    return Comparison(terms.sum(axis=1), numeric, bound, floor, tolerance, still)
 
 
 def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str, analytic: Array
@@ -631,7 +641,7 @@ def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str,
     if measure is None:
         both = compare_directions(loss, name, analytic, generator(seed, name), tolerance)
     else:
-        both = compare_entries(loss, method, analytic, *measure(loss, name), tolerance)
+        both = compare_entries(loss, method, analytic, measure(loss, name), tolerance)
     return row_of(name, analytic, both, by_entry=measure is not None,
                   given=tolerance is not None)
 

@@ -10,7 +10,7 @@ import numpy as np
 from npple.checks import check_count
 from npple.core.base import Array
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (METHODS, Comparison, ModelLoss, compare_directions,
+from npple.verify.gradcheck import (METHODS, Comparison, Measured, ModelLoss, compare_directions,
                                     compare_entries, generator, model_loss, row_of)
 from npple.verify.tolerances import FRACTION
 
@@ -110,11 +110,11 @@ def power(name: str = "ple", seed: int = 0) -> PowerReport:
 Check = Callable[[Array], Comparison]
 
 
-def _check(loss: ModelLoss, method: str, name: str, known: tuple[Array, Array] | None, seed: int) -> Check:
+def _check(loss: ModelLoss, method: str, name: str, known: Measured | None, seed: int) -> Check:
     """A method on one tensor as a function of the gradient it is given; it measures once."""
     if known is None:
         return lambda g: compare_directions(loss, name, g, generator(seed, name))
-    return lambda g: compare_entries(loss, method, g, *known)
+    return lambda g: compare_entries(loss, method, g, known)
 
 
 def _fails(check: Check, g: Array) -> bool:
