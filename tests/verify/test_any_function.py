@@ -53,8 +53,7 @@ def problems(draw):
     dtype = draw(st.sampled_from(["float64", "float64", "float32", "float16"]))
     ranges = {"float16": (-1, 1), "float32": (-6, 6), "float64": (-12, 12)}[dtype]
     size = 10.0 ** draw(st.integers(*ranges))  # of the loss
-    scale = 10.0 ** draw(st.integers(*ranges)) ** 0.5 if dtype == "float16" else (
-        10.0 ** draw(st.integers(-6, 6)))
+    scale = 10.0 ** (draw(st.integers(-6, 6)) / (6 if dtype == "float16" else 1))
     pieces = {name: draw(st.sampled_from(ANALYTIC)) for name in "ab"}
     other = draw(st.sampled_from([None, None, *NOT_ANALYTIC]))
     x = {name: rng.uniform(0.2, 2, count) * rng.choice([-1, 1], count) * scale
