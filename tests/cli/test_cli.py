@@ -247,6 +247,18 @@ def test_a_failed_gradcheck_has_status_1(capsys, monkeypatch):
     assert "FAILED" in capsys.readouterr().out
 
 
+def test_the_power_of_gradient_checks_in_json_and_as_a_table(capsys):
+    cells = run_json(capsys, "gradcheck", "--power", "--model", "single_task")
+    assert {cell["method"] for cell in cells} == {"complex-step", "directional",
+                                                  "central-differences"}
+    assert all(cell["found"] < 0.1 for cell in cells) and len(cells) == 9
+
+
+def test_rounding_alone_is_no_failure(capsys):
+    result = run_json(capsys, "gradcheck", "--model", "cgc", "--method", "longdouble")
+    assert result["passed"] is None and result["max_relative_error"] < 1e-12
+
+
 def test_isolation_in_json(capsys):
     result = run_json(capsys, "isolation", "--model", "ple", "--tasks", "2", "--levels", "3")
     assert set(result) == {"model", "tasks", "groups", "matrix", "verified"}

@@ -25,7 +25,7 @@ def wave(u):
 
 
 def logarithm(u):
-    return np.log(2.5 + u) * u, np.log(2.5 + u) + u / (2.5 + u)
+    return np.log(4 + u) * u, np.log(4 + u) + u / (4 + u)
 
 
 def saturating(u):
