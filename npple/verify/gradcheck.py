@@ -185,7 +185,8 @@ class GradcheckReport:
                    f"{self.verdict}")
         if self.verdict == "no verdict":
             summary = (f"{self.method}: the same formula in extended precision: what differs, at "
-                       f"most {self.max_relative_error:.1e}, is rounding; no verdict on the formula")
+                       f"most {self.max_relative_error:.1e}, is rounding; no verdict on the "
+                       "formula")
         return "\n".join([*table, *self.unjudged, *self.remarks, summary])
 
 
@@ -362,8 +363,8 @@ def hessian_vector(model: Network, params: Arrays, vector: Arrays, x: Features, 
         require(v[name].shape == p.shape and v[name].dtype.kind in "iuf",
                 f"vector: {name}: an array of shape {p.shape} is needed, got {shown(v[name])}")
         dtype = loss.values[name].dtype
-        require(np.result_type(v[name], dtype) == dtype, f"vector: {name}: {v[name].dtype} is wider "
-                f"than {dtype}, which is computed in: convert with .astype")
+        require(np.result_type(v[name], dtype) == dtype, f"vector: {name}: {v[name].dtype} is "
+                f"wider than {dtype}, which is computed in: convert with .astype")
         v[name] = v[name].astype(dtype)
         require(np.isfinite(v[name]).all(), f"vector: {name}: not finite")
     _, power = np.frexp(max(np.abs(along).max(initial=0) for along in v.values()))

@@ -1,6 +1,6 @@
 """What a gradient check allows: how far a right gradient may be off, in the check's own measure.
 
-    error = |a - b| / max(|a|, |b|, floor)        floor = 1e-2 · the largest |a| or |b| of the tensor
+    error = |a - b| / max(|a|, |b|, floor)    floor = 1e-2 · the largest |a| or |b| of the tensor
 
 so an entry that is small because large terms cancel is not judged finer than they are rounded. A
 gradient is right if it is within RIGHT eps of the exact one by this measure, or within the smallest
