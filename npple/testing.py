@@ -53,8 +53,8 @@ def assert_matches(candidate, model, mapping=None, *, seed=0, batch=8, conventio
 def assert_gradients(f: Function, grad: Function, x: Arrays, *, seed: int = 0) -> GradcheckReport:
     """Passes if `grad` is the gradient of `f` at `x`, to rounding.
 
-    By complex steps where `f` takes complex arrays and is analytic, otherwise by differences. NumPy,
-    PyTorch, JAX or TensorFlow may stand behind `f` and `grad`.
+    By complex steps where `f` takes complex arrays and is analytic, otherwise by differences.
+    NumPy, PyTorch, JAX or TensorFlow may stand behind `f` and `grad`.
 
     Parameters
     ----------

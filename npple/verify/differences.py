@@ -1,9 +1,9 @@
 """Derivatives by real differences that say how far off they may be.
 
-Central differences at steps h, h/r, h/r², ... are extrapolated to h = 0 (Richardson 1911). The bound
-of each result is made of what the last extrapolation changed, of the rounding of the values, and of
-the second difference extrapolated alike: (f(h) + f(-h) - 2 f(0)) / h goes to 0 with h unless there
-is a kink. The best of all results is taken, over steps of sixteen decades around the unit.
+Central differences at steps h, h/r, h/r², ... are extrapolated to h = 0 (Richardson 1911). The
+bound of each result is made of what the last extrapolation changed, of the rounding of the values,
+and of the second difference extrapolated alike: (f(h) + f(-h) - 2 f(0)) / h goes to 0 with h unless
+there is a kink. The best of all results is taken, over steps of nine decades around the unit.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from npple.core.base import Array, Codes, Mask
 
 RATIO = 1 + 8 ** 0.5  # r, irrational: a function whose period fits all steps would look constant
-# The powers of it, times the unit, that are taken as steps: a row is tried where none before it did.
-LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0), (-10, -11, -12, -13))
+# Its powers, times the unit, that are taken as steps: a row is tried where none before it did.
+LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0),
+           (-10, -11, -12, -13))
 
 
 def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array, noise: float,
@@ -25,8 +26,8 @@ def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array,
     """The derivatives at 0 of n functions of a number, and a bound of the error of each.
 
     f takes which of the functions (m,) and steps (k, m) and returns values (k, m); `still` is f(0),
-    the same for all; unit (n,); noise is how exact values are. Once `enough` says of the derivatives
-    and bounds (n,) that they are good, no further steps are taken.
+    the same for all; unit (n,); noise is how exact values are. Once `enough` says of the
+    derivatives and bounds (n,) that they are good, no further steps are taken.
     """
     value, bound = np.zeros(unit.shape, unit.dtype), np.full(unit.shape, np.inf)
     with np.errstate(all="ignore"):  # far steps may leave the domain of f: they are no use then
@@ -42,7 +43,7 @@ def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array,
 
 def _extrapolated(steps: Array, plus: Array, minus: Array, still: Array, noise: float
                   ) -> tuple[Array, Array]:
-    """The best derivatives (m,) and their bounds, from values (k, m) at steps (k, m) that shrink."""
+    """The best derivatives (m,) and their bounds, from values (k, m) at shrinking steps (k, m)."""
     slope, kink = (plus - minus) / (2 * steps), (plus - still + (minus - still)) / steps
     values, bounds = [], []
     for order in range(1, len(steps)):
