@@ -630,7 +630,7 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
     floor = np.sqrt((np.where(np.isfinite(terms), terms, 0) ** 2).sum(axis=1))
     if tolerance is None:
         tolerance = by_direction(analytic.dtype, loss.computed_in, float(floor.min()), v[0])
-    bound = np.full(DIRECTIONS, 10 * loss.wobble) * np.maximum(floor, np.abs(numeric))
+    bound = 10 * loss.wobble * floor
     still = np.zeros(DIRECTIONS, bool)
     return Comparison(terms.sum(axis=1), numeric, bound, floor, tolerance, still)
 
