@@ -105,3 +105,9 @@ def test_a_models_gradients_negated_zero_or_random_fail(dtype, method):
         report = npple.gradcheck(case.model, case.params, *case.batch, method=method,
                                  grads={name: change(g) for name, g in own.items()})
         assert all(row.error > row.tolerance for row in report.rows)
+
+
+def test_the_smallest_number_of_a_dtype_is_allowed_along_a_direction():
+    # a single entry: an error of 2^-24 in g is one of 2^-24 / g along any direction
+    report = cubes(squares, {"x": np.full(1, 2.0 ** -9, np.float16)}, "directional").check()
+    assert report.tolerance == pytest.approx(0.04398 + 2.0 ** -24 / (3 * 2.0 ** -18), rel=1e-3)
