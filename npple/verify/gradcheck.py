@@ -281,8 +281,8 @@ def gradcheck_function(f: Function, grad: Function, x: Arrays, *, method: str = 
     method : str
         One of those of `gradcheck`; differences are in float64 here.
     tolerance : float, optional
-        The largest error that passes; by default as for `gradcheck`, or what the dtype of `f`'s
-        value allows.
+        The largest error that passes. By default each array has its own, from the dtype of its
+        gradient or of the value of `f`, whichever is coarser.
     executor : concurrent.futures.Executor, optional
         Maps over the arrays.
     seed : int
