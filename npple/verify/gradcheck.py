@@ -28,6 +28,9 @@ from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, 
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
                                      by_entry, eps_of, size_of)
 
+__all__ = ["METHODS", "GradcheckReport", "Row", "demonstrate", "gradcheck", "gradcheck_function",
+           "hessian_vector"]
+
 DIRECTIONS = 4  # a tensor, by the directional method
 RESOLVED = 256  # times noise / unit: the bound of a difference that is 0 at the first steps
 CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may take
