@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "complex128",
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
+MOST = np.iinfo(np.int64).max  # steps that can be counted
 
 
 def check_dtype(what: str, dtype: DTypeLike) -> None:
@@ -119,9 +120,10 @@ def check_step(params: Arrays, grads: Arrays, state: Mapping[str, Array | Codes]
         for moment in moments:
             _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
         count: object = state.get(f"t/{name}") if moments else np.int64(0)
-        if not (isinstance(count, (np.ndarray, np.int64)) and count.shape == ()
-                and count.dtype.kind == "i" and count >= 0):
-            require(False, f"state: t/{shown(name)}: a count is needed, got {_shape(count)}")
+        if not (isinstance(count, (np.ndarray, np.integer)) and count.shape == ()
+                and count.dtype.kind in "iu" and 0 <= count < MOST):
+            raise InputError(f"state: t/{shown(name)}: a count below {MOST} is needed, got "
+                             f"{_shape(count)} {count}")
 
 
 def _check_floats(what: str, name: str, array: object) -> Array:

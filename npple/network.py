@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
@@ -11,11 +11,10 @@ import numpy as np
 
 from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
                           check_number, check_params, check_weights, check_x, first_not_finite)
-from npple.core.base import (Array, Arrays, Columns, Features, Gradients, Masks, Shapes,
-                             Targets)
+from npple.core.base import Array, Arrays, Cache, Columns, Features, Masks, Shapes, Targets
 from npple.core.blocks import each_block
-from npple.core.passes import (Trace, add_up, backward, forward, joint_loss, losses,
-                               penalty_backward, penalty_forward)
+from npple.core.passes import (Trace, add_up, backward, forward, loss_starts, losses,
+                               penalty_backward, penalty_forward, weighted)
 from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Row, Source, Stitch,
                              Tower)
 from npple.core.table import Level, Table
@@ -215,17 +214,17 @@ class Network:
             For a loss that is not finite; names the first tensor that is not.
         """
         def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
-                ) -> dict[str, float]:
-            found = {task: cast(float, value.item()) * shares[task]
-                     for task, (value, _) in losses(trace, targets, masks).items()}
-            _require_finite(found, trace)
-            return found
+                ) -> dict[str, Array]:
+            found = losses(trace, targets, masks)
+            _require_finite({task: value for task, (value, _) in found.items()}, trace)
+            return _parts(found, shares)
 
-        total: dict[str, float] = {}
-        each_block(run, lambda found: add_up(total, found.items()),
-                   *self._checked(params, x, targets, masks, noise))
+        parts: list[dict[str, Array]] = []
+        each_block(run, parts.append, *self._checked(params, x, targets, masks, noise))
+        total = _means(parts, _dtype(params))
         _require_finite(total)
-        return total
+        return {task: loss.item()  # type: ignore[misc] # complex for complex parameters
+                for task, loss in total.items()}
 
     def loss_and_grads(self, params: Arrays, x: Array | Columns, targets: Columns,
                        masks: Masks | None = None, weights: Mapping[str, float] | None = None,
@@ -256,28 +255,31 @@ class Network:
             For a loss or a gradient that is not finite; names the first tensor that is not.
         """
         factors = check_weights(self.table, weights)
-        total: Array | float = 0.0
         found: dict[str, Array] = {}
 
         def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
-                ) -> tuple[Array | float, Gradients]:
-            own = {task: factors[task] * share for task, share in shares.items()}
-            loss, starts = joint_loss(trace, targets, masks, own)
-            _require_finite({"loss": loss}, trace)
-            grads = backward(trace, starts, self.unread)
-            return loss, iter([(name, grads[name]) for name in params if name in grads])
+                ) -> tuple[dict[str, Array], list[tuple[str, Array]]]:
+            own = {task: each for task, each in losses(trace, targets, masks).items()
+                   if factors[task]}
+            _require_finite({f"loss/{task}": value for task, (value, _) in own.items()}, trace)
+            weighed = {task: factors[task] * share for task, share in shares.items()}
+            grads = backward(trace, loss_starts(own, weighed), self.unread)
+            return (_parts(own, shares),
+                    [(name, grads[name]) for name in params if name in grads])
 
-        def take(result: tuple[Array | float, Gradients]) -> None:
-            nonlocal total
-            total = total + result[0]
+        def take(result: tuple[dict[str, Array], list[tuple[str, Array]]]) -> None:
+            parts.append(result[0])
             add_up(found, result[1])
 
+        parts: list[dict[str, Array]] = []
         batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             each_block(run, take, *batch)
+            total = weighted(_means(parts, _dtype(params)), factors)
             if penalties:
                 value, caches = penalty_forward(self.table, params)
-                take((value, penalty_backward(caches)))
+                total = total + value
+                add_up(found, penalty_backward(caches))
         grads = {name: found[name] if name in found else np.zeros_like(array)
                  for name, array in params.items()}
         _require_finite({"loss": total, **{f"grad/{name}": g for name, g in grads.items()}})
@@ -309,6 +311,22 @@ def _tuples(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _tuples(value) for key, value in content.items()}
     return tuple(map(_tuples, content)) if isinstance(content, (list, tuple)) else content
+
+
+def _parts(found: Mapping[str, tuple[Array, Cache]], shares: Mapping[str, float]
+           ) -> dict[str, Array]:
+    """What a block adds to each task's loss, in extended precision."""
+    return {task: value * np.longdouble(shares[task]) for task, (value, _) in found.items()}
+
+
+def _means(parts: Sequence[Mapping[str, Array]], dtype: np.dtype[np.inexact]) -> dict[str, Array]:
+    """Each task's loss from what the blocks add to it, rounded once."""
+    return {task: np.sum(np.array([part[task] for part in parts])).astype(dtype)
+            for task in parts[0]}
+
+
+def _dtype(params: Arrays) -> np.dtype[np.inexact]:
+    return next(iter(params.values())).dtype
 
 
 def _require_finite(named: Mapping[str, Array | float], trace: Arrays | None = None) -> None:

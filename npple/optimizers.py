@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from npple.checks import check_dicts, check_number, check_step, check_texts, shown
+from npple.checks import check_dicts, check_number, check_step, check_texts, first_not_finite, shown
 from npple.core.base import Array, Arrays, Codes
 from npple.core.optimizers import adam_update, clipped, sgd_update
-from npple.errors import InputError, require
+from npple.errors import Diverged, InputError, require
 
 State: TypeAlias = Mapping[str, Array | Codes]  # moments and counts
 
@@ -93,17 +93,26 @@ class Adam:
         Raises
         ------
         InputError
-            For names, shapes or dtypes that do not belong together.
+            For names, shapes or dtypes that do not belong together, a count at the largest
+            number there is, and an epsilon that is 0 in the dtype of a parameter.
+        Diverged
+            For a moment that is not finite; names it.
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
         after, grads = dict(params), clipped(grads, self.clip)
         moved: dict[str, Any] = dict(state)
         for name in names:
-            m, v, t = f"m/{name}", f"v/{name}", f"t/{name}"
-            moved[t] = np.asarray(moved[t] + 1)
-            after[name], moved[m], moved[v] = adam_update(
-                params[name], grads[name], moved[m], moved[v], int(moved[t]), self.rate,
-                self.beta1, self.beta2, self.epsilon, self.weight_decay)
+            p, (m, v, t) = params[name], (f"{part}/{name}" for part in "mvt")
+            if not p.dtype.type(self.epsilon):
+                raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
+                                 f"{shown(name)}")
+            moved[t] = np.array(int(moved[t]) + 1, np.int64)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                after[name], moved[m], moved[v] = adam_update(
+                    p, grads[name], moved[m], moved[v], int(moved[t]), self.rate,
+                    self.beta1, self.beta2, self.epsilon, self.weight_decay)
+            if wrong := first_not_finite({m: moved[m], v: moved[v]}):
+                raise Diverged(f"{wrong}, a moment of Adam, is not finite")
         return after, moved
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from npple.errors import require
+from npple.core.base import Arrays
+from npple.errors import CheckFailed, require
 from npple.network import Network
 from npple.oracle.adapters import ModuleMapping, check_module
 from npple.oracle.comparison import Report, check
 from npple.oracle.vectors import Vectors, make_vectors
+from npple.verify.gradcheck import GradcheckReport, gradcheck_function
+from npple.verify.premises import Function, NoComplexStep
 
 
 def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapping | None = None,
@@ -48,3 +51,44 @@ def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapp
     require(not hasattr(candidate, "named_parameters"),
             f"mapping: needed for a module ({type(candidate).__name__})")
     return check(vectors, candidate, conventions=conventions).check()
+
+
+def assert_gradients(f: Function, grad: Function, x: Arrays, *, seed: int = 0) -> GradcheckReport:
+    """Passes if `grad` is the gradient of `f` at `x`, to rounding.
+
+    By complex steps where `f` takes complex arrays and is analytic, otherwise by differences.
+    NumPy, PyTorch, JAX or TensorFlow may stand behind `f` and `grad`.
+
+    Parameters
+    ----------
+    f : callable
+        dict of ndarray -> a number: a float, an array or a tensor of one element without axes. Its
+        dtype says what `f` computes in, and the tolerance follows.
+    grad : callable
+        dict of ndarray -> dict of arrays or tensors, df/dx by name.
+    x : dict of ndarray
+        Where: arrays of real floats. `f` gets them in float64 at least, or as complex numbers,
+        and `grad` as they are.
+    seed : int
+        Of the random directions along which the premises are checked.
+
+    Returns
+    -------
+    npple.verify.gradcheck.GradcheckReport
+
+    Raises
+    ------
+    CheckFailed
+        An AssertionError, with the report as message.
+    InputError
+        For arguments that cannot be used, and functions that are not deterministic or change
+        their arguments.
+    """
+    __tracebackhide__ = True
+    try:
+        report = gradcheck_function(f, grad, x, seed=seed)
+    except NoComplexStep:
+        report = gradcheck_function(f, grad, x, method="central-differences", seed=seed)
+    if not report.passed:
+        raise CheckFailed(f"\n{report}")
+    return report

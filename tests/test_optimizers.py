@@ -269,3 +269,49 @@ def test_a_gradient_that_holds_no_floats_is_refused_even_if_not_used(optimizer):
 def test_parameters_that_are_no_dictionary_are_refused(optimizer, params):
     with pytest.raises(npple.InputError, match="params: a dict is needed"):
         optimizer.step(params, {}, {}, only=["w"])
+
+
+# Where numbers end ------------------------------------------------------------------------------
+
+def one_step(g, dtype="float32", optimizer=Adam(), state=None):
+    params = {"w": np.zeros(1, dtype)}
+    return optimizer.step(params, {"w": np.full(1, g, dtype)}, state or optimizer.init(params))
+
+
+@pytest.mark.parametrize("g", [1e18, 1.9e19, 1e20, 5e20, -5e20])
+def test_no_step_is_lost_while_the_second_moment_itself_is_finite(g):
+    params, state = one_step(g)
+    np.testing.assert_allclose(params["w"], -1e-3 * np.sign(g), rtol=1e-6)
+    np.testing.assert_allclose(state["v/w"], 1e-3 * g * g, rtol=1e-6)
+
+
+@pytest.mark.parametrize("g, moment", [(1e21, "v/w"), (np.inf, "m/w"), (np.nan, "m/w")])
+def test_a_moment_that_is_not_finite_stops_training_and_is_named(g, moment):
+    with pytest.raises(npple.Diverged, match=f"^{moment}, a moment of Adam, is not finite"):
+        one_step(g)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "uint64"])
+def test_counts_of_any_width_go_on(kind):
+    state = {"m/w": np.zeros(1), "v/w": np.ones(1)}
+    largest = min(np.iinfo(kind).max, 2**62)
+    params, after = one_step(1.0, float, state=state | {"t/w": np.array(largest, kind)})
+    assert params["w"].dtype == float and after["t/w"] == largest + 1
+    assert params["w"] == one_step(1.0, float, state=state | {"t/w": np.array(largest, int)})[0]["w"]
+
+
+@pytest.mark.parametrize("count", [np.int64(2**63 - 1), np.uint64(2**63), np.int8(-1)])
+def test_a_count_that_cannot_go_on_is_refused(count):
+    state = {"m/w": np.zeros(1), "v/w": np.ones(1), "t/w": np.array(count)}
+    with pytest.raises(npple.InputError, match=f"state: t/'w': a count below .* {count}"):
+        one_step(1.0, float, state=state)
+
+
+@pytest.mark.parametrize("epsilon, dtype", [(1e-46, "float32"), (1e-8, "float16")])
+def test_an_epsilon_below_the_smallest_number_is_refused(epsilon, dtype):
+    with pytest.raises(npple.InputError, match=f"epsilon: {epsilon} is 0 in {dtype}, that of 'w'"):
+        one_step(0.0, dtype, Adam(epsilon=epsilon))
+
+
+def test_the_smallest_epsilon_leaves_what_has_no_gradient_alone():
+    assert one_step(0.0, "float32", Adam(epsilon=1e-45))[0]["w"] == 0

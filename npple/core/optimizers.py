@@ -15,7 +15,7 @@ def adam_update(p: Array, g: Array, m: Array, v: Array, t: int, rate: float, bet
     before which p loses rate · weight_decay · p (AdamW, Loshchilov & Hutter 2019).
     """
     m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * (g * g)
+    v = beta2 * v + ((1 - beta2) * g) * g  # g² alone overflows sooner
     corrected1, corrected2 = 1 - beta1 ** t, 1 - beta2 ** t
     if weight_decay:
         p = p * (1 - rate * weight_decay)

@@ -162,13 +162,25 @@ def joint_loss(trace: Trace, targets: Targets, masks: Masks, weights: Mapping[st
     starts : dict of ndarray
         dL/d(`tower/task`) by name.
     """
+    found = losses(trace, targets, masks)
+    values = {task: value for task, (value, _) in found.items()}
+    return weighted(values, weights), loss_starts(found, weights)
+
+
+def weighted(values: Arrays, weights: Mapping[str, float]) -> Array | float:
+    """sum_k w_k L_k over the tasks whose weight is not 0, from each L_k (...)."""
     loss: Array | float = 0.0
-    starts = {}
-    for task, (value, cache) in losses(trace, targets, masks).items():
+    for task, value in values.items():
         if weights[task]:
             loss = loss + weights[task] * value
-            starts[f"tower/{task}"] = loss_backward(weights[task], cache)
-    return loss, starts
+    return loss
+
+
+def loss_starts(found: Mapping[str, tuple[Array, Cache]], weights: Mapping[str, float]
+                ) -> dict[str, Array]:
+    """Where the gradients of what `losses` found start: w_k dL_k/d(`tower/k`) by name."""
+    return {f"tower/{task}": loss_backward(weights[task], cache)
+            for task, (_, cache) in found.items() if weights[task]}
 
 
 def penalty_forward(table: Table, params: Arrays

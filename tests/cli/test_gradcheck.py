@@ -24,3 +24,15 @@ def test_a_failed_gradcheck_has_status_1(capsys, monkeypatch):
     monkeypatch.setitem(activations, "relu", (forward, lambda dy, on: dy * on * 1.001))
     assert main(["gradcheck", "--model", "ple"]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_the_power_of_gradient_checks_in_json_and_as_a_table(run_json):
+    cells = run_json("gradcheck", "--power", "--model", "single_task")
+    assert {cell["method"] for cell in cells} == {"complex-step", "directional",
+                                                  "central-differences"}
+    assert all(cell["found"] < 0.1 for cell in cells) and len(cells) == 9
+
+
+def test_rounding_alone_is_no_failure(run_json):
+    result = run_json("gradcheck", "--model", "cgc", "--method", "longdouble")
+    assert result["passed"] is None and result["max_relative_error"] < 1e-12

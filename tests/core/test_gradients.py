@@ -195,14 +195,22 @@ def test_ple_of_any_depth(levels):
     gradcheck(case.model, case.params, *case.batch, inputs=True).check()
 
 
+EXTENDED = np.finfo(np.longdouble).eps < 1e-18
+
+
 @pytest.mark.parametrize("method, bound", [("complex-step", 1e-12), ("directional", 1e-12),
-                                           ("central-differences", 1e-8), ("longdouble", 1e-12)])
+                                           ("central-differences", 1e-9 if EXTENDED else 1e-7)])
 @pytest.mark.parametrize("name", npple.ARCHITECTURES)
 def test_every_architecture_by_every_method(name, method, bound):
     report = demonstrate(name, method=method)
-    assert report.tolerance == bound
+    assert report.tolerance <= bound
     assert report.check().checked + report.skipped == sum(
         np.prod(shape) for shape in random_model(name).shapes.values())
+
+
+@pytest.mark.parametrize("name", npple.ARCHITECTURES)
+def test_rounding_of_every_architecture(name):
+    assert demonstrate(name, method="longdouble").max_relative_error <= 1e-12
 
 
 def extended(model, seed, batch):
@@ -246,10 +254,11 @@ def saturated(model, logit=50.0):
 
 
 @pytest.mark.parametrize("name", ["mmoe", "cgc", "ple", "ml_mmoe"])
-@pytest.mark.parametrize("method", ["complex-step", "longdouble"])
-def test_saturated_gates(name, method):
+def test_saturated_gates(name):
     case = saturated(random_model(name))
-    gradcheck(case.model, case.params, *case.batch, method=method, inputs=True).check()
+    gradcheck(case.model, case.params, *case.batch, inputs=True).check()
+    rounding = gradcheck(case.model, case.params, *case.batch, method="longdouble", inputs=True)
+    assert rounding.max_relative_error <= 1e-12
 
 
 def test_a_task_of_weight_zero_leaves_exact_zeros():
@@ -269,6 +278,17 @@ def dot(a, b):
 def random_vectors(case, count):
     return [{name: np.random.default_rng([i, p.size]).normal(size=p.shape).astype(p.dtype)
              for name, p in case.params.items()} for i in range(count)]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-5, 1e28, 1e30, 1e280])
+def test_hessian_vector_product_is_exact_for_vectors_of_any_size(size):
+    case = random_case(random_model("ple"))
+    v, = random_vectors(case, 1)
+    long = {name: size * along for name, along in v.items()}
+    product, large = (hessian_vector(case.model, case.params, u, *case.batch) for u in (v, long))
+    for name, along in product.items():
+        scale = np.abs(along).max()
+        np.testing.assert_allclose(large[name] / size, along, rtol=1e-12, atol=1e-12 * scale)
 
 
 @pytest.mark.parametrize("name", npple.ARCHITECTURES)

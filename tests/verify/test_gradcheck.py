@@ -33,7 +33,7 @@ def own_gradients(case):
 def failing(case, grads, method):
     """The names of the tensors that a method says are wrong."""
     report = gradcheck(case.model, case.params, *case.batch, grads=grads, method=method)
-    return {row.name for row in report.rows if row.error > report.tolerance}
+    return {row.name for row in report.rows if row.error > row.tolerance}
 
 
 def of(case, *streams):
@@ -117,8 +117,8 @@ EXTENDED = np.finfo(np.longdouble).eps < 1e-18  # differences to 1e-11 need it
 
 
 @pytest.mark.parametrize("method, size, tolerance", [
-    ("complex-step", 1e-9, None), ("directional", 1e-9, None), ("longdouble", 1e-9, None),
-    ("central-differences", 1e-5, None), ("central-differences", 1e-9, 1e-11)][:4 + EXTENDED])
+    ("complex-step", 1e-9, None), ("directional", 1e-9, None),
+    ("central-differences", 1e-7 if EXTENDED else 1e-5, None)])
 def test_one_entry_off_by_a_little_is_found_in_100_of_100_random_places(case, method, size,
                                                                         tolerance):
     # tensors are judged one by one, so each run can hold one wrong entry in every tensor
@@ -132,7 +132,7 @@ def test_one_entry_off_by_a_little_is_found_in_100_of_100_random_places(case, me
         report = gradcheck(case.model, case.params, *case.batch, grads=grads, method=method,
                            tolerance=tolerance)
         for row in report.rows:
-            assert row.error > report.tolerance, row
+            assert row.error > row.tolerance, row
             if method != "directional":
                 assert row.index == at[row.name]
         places += len(at)
@@ -177,24 +177,25 @@ def kink():
     return case
 
 
-@pytest.mark.parametrize("method", ["complex-step", "directional", "longdouble"])
+@pytest.mark.parametrize("method", ["complex-step", "directional"])
 def test_the_subgradient_at_the_kink_of_relu_is_zero(kink, method):
     report = gradcheck(kink.model, kink.params, *kink.batch, method=method).check()
     assert report.skipped == 0
 
 
-def test_differences_skip_what_crosses_a_kink_and_nothing_else(kink):
-    report = gradcheck(kink.model, kink.params, *kink.batch, method="central-differences").check()
+def test_differences_do_not_judge_what_is_at_a_kink_and_nothing_else(kink):
+    report = gradcheck(kink.model, kink.params, *kink.batch, method="central-differences")
     skipped = {row.name.removeprefix("level1/a/experts/"): row.skipped for row in report.rows}
     assert skipped == {"layer1/weight": 0, "layer1/bias": 3, "tower/a/layer1/weight": 0,
                        "tower/a/layer1/bias": 0}
     assert report.checked == 6 + 0 + 3 + 1
 
 
-def test_what_is_skipped_would_have_failed(kink, monkeypatch):
-    monkeypatch.setattr(MODULE, "_crossed", lambda *_: False)
-    with pytest.raises(CheckFailed, match="layer1/bias"):
-        gradcheck(kink.model, kink.params, *kink.batch, method="central-differences").check()
+def test_a_tensor_of_which_too_little_is_judged_does_not_pass(kink):
+    report = gradcheck(kink.model, kink.params, *kink.batch, method="central-differences")
+    assert report.verdict == "not judged" and not report.passed
+    with pytest.raises(CheckFailed, match="layer1/bias: 3 of 3 not judged: .* there is a kink"):
+        report.check()
 
 
 # Arguments and report ---------------------------------------------------------------------------
@@ -300,7 +301,7 @@ def test_a_vector_of_the_wrong_shape_is_refused(case):
 
 
 def test_an_unknown_architecture_is_refused():
-    with pytest.raises(InputError, match="model: 'pel', expected one of single_task"):
+    with pytest.raises(InputError, match="model: 'pel', did you mean 'ple'"):
         demonstrate("pel")
     with pytest.raises(InputError, match="tasks: a positive integer up to 1000 is needed, got 0"):
         demonstrate("ple", tasks=0)
@@ -320,7 +321,7 @@ def product_gradient(v):
     return {"a": np.cos(a) * b ** 3, "b": (np.sin(a) * 3 * b ** 2)[:, None]}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[:3])
 def test_somebody_elses_function(method):
     report = gradcheck_function(product, product_gradient, X, method=method).check()
     assert [(row.name, row.checked) for row in report.rows] == [("a", 2), ("b", 2)]
@@ -329,8 +330,16 @@ def test_somebody_elses_function(method):
         return product_gradient(v) | {"b": 3 * v["b"] ** 2}
 
     report = gradcheck_function(product, wrong, X, method=method)
-    blind = method == "longdouble"  # it asks the same function for the gradient again
-    assert [row.error > report.tolerance for row in report.rows] == [False, not blind]
+    assert [row.error > row.tolerance for row in report.rows] == [False, True]
+
+
+def test_longdouble_measures_rounding_and_gives_no_verdict():
+    wrong = gradcheck_function(product, lambda v: {n: -g for n, g in product_gradient(v).items()},
+                               X, method="longdouble")
+    assert wrong.passed is None and wrong.max_relative_error < 1e-15
+    assert str(wrong).endswith("is rounding; no verdict on the formula")
+    with pytest.raises(CheckFailed, match="gives no verdict on a formula"):
+        wrong.check()
 
 
 def test_a_function_that_takes_no_complex_numbers_is_checked_by_differences():

@@ -1,0 +1,85 @@
+"""Differences that know their own error: right wherever a function bends, or not judged."""
+
+import numpy as np
+import pytest
+
+from npple.verify import differences
+from npple.verify.gradcheck import gradcheck_function
+
+
+def check(f, df, x):
+    return gradcheck_function(lambda v: f(v["x"]).sum(), lambda v: {"x": df(v["x"])},
+                              {"x": np.asarray(x, float)}, method="central-differences")
+
+
+FUNCTIONS = {
+    "log near 0.01": (np.log, lambda x: 1 / x, [0.01, 0.02, 0.013]),
+    "log far apart": (np.log, lambda x: 1 / x, [1e-3, 0.1, 5.0]),
+    "sin(100 x)": (lambda x: np.sin(100 * x), lambda x: 100 * np.cos(100 * x), [0.3, 1.2, -2.0]),
+    "sin(1e4 x) at 0": (lambda x: np.sin(1e4 * x), lambda x: 1e4 * np.cos(1e4 * x), [0.0, 0.0]),
+    "features of 1e6": (lambda x: np.tanh(x / 1e6), lambda x: 1e-6 / np.cosh(x / 1e6) ** 2,
+                        [1e6, -2e6, 5e5]),
+    "features of 1e-6": (lambda x: np.tanh(1e6 * x), lambda x: 1e6 / np.cosh(1e6 * x) ** 2,
+                         [1e-6, -2e-6, 5e-7]),
+    "losses of 1e12": (lambda x: 1e12 * x ** 4, lambda x: 4e12 * x ** 3, [0.4, -1.1, 2.0]),
+    "losses of 1e-12": (lambda x: 1e-12 * x ** 4, lambda x: 4e-12 * x ** 3, [0.4, -1.1, 2.0]),
+    "kinks near": (np.abs, np.sign, [1e-4, -1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_right_gradients_pass_wherever_a_function_bends(name):
+    report = check(*FUNCTIONS[name]).check()
+    assert report.max_relative_error < 1e-8 and report.skipped == 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wrong_gradients_fail_wherever_a_function_bends(name):
+    f, df, x = FUNCTIONS[name]
+    assert check(f, lambda x: df(x) * (1 + 1e-6), x).verdict == "FAILED"
+
+
+def test_an_entry_at_a_kink_is_not_judged_whatever_is_claimed():
+    for claimed in (-1.0, 0.0, 0.5, 1.0):
+        report = check(np.abs, lambda x, c=claimed: np.array([c, 1.0]), [0.0, 3.0])
+        assert (report.checked, report.skipped, report.verdict) == (1, 1, "not judged")
+        assert "there is a kink" in str(report)
+
+
+def test_a_function_that_ends_nearby_is_no_error():
+    check(lambda x: np.sqrt(x - 0.9999), lambda x: 0.5 / np.sqrt(x - 0.9999), [1.0, 2.0]).check()
+
+
+def test_an_entry_that_nothing_depends_on_has_the_gradient_0():
+    report = check(lambda x: 0 * x + 1, np.zeros_like, [1.0, 2.0]).check()
+    assert report.max_relative_error == 0
+
+
+def test_small_bounds_are_bounds_however_fast_a_function_bends():
+    steps = differences.RATIO ** -np.arange(1, 5)[:, None] * np.ones(4000)
+    k = np.linspace(0.1, 600, 4000)
+    for start in (0.4, 1.3):
+        f = lambda t: np.sin(k * (start + t))  # noqa: B023, E731
+        value, bound = differences._extrapolated(steps, f(steps), f(-steps), f(0), 1e-16)
+        told = bound < 1e-5 * k
+        assert (np.abs(value - k * np.cos(start * k)) <= bound)[told].all() and told.sum() > 20
+        assert (bound[:10] < 1e-8).all()
+
+
+@pytest.mark.parametrize("k", [8 * np.pi, 32 * np.pi, 128 * np.pi])
+def test_a_period_that_fits_powers_of_two_is_not_taken_for_a_constant(k):
+    check(lambda x: np.sin(k * x), lambda x: k * np.cos(k * x), [1.0, 0.5]).check()
+
+
+def test_the_noise_of_a_function_is_part_of_the_bound():
+    steps = 4.0 ** -np.arange(1, 5)[:, None]
+    quiet, noisy = (differences._extrapolated(steps, steps, -steps, 0.0, noise)[1]
+                    for noise in (0.0, 1e-3))
+    assert quiet < 1e-12 and noisy == pytest.approx(2e-3 / steps[1])
+
+
+def test_the_level_of_noise_is_found_under_a_smooth_function():
+    t = 1e-6 * np.arange(9)
+    found = [differences.noise_level(np.exp(t) + 1e-9 * np.random.default_rng(seed).normal(size=9))
+             for seed in range(50)]
+    assert 2e-10 < np.median(found) < 2e-9 and min(found) > 2e-11

@@ -1,0 +1,173 @@
+"""What a check assumes of a function is checked: a refusal names it, both values and the way out."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import special
+
+from npple.errors import InputError
+from npple.verify import premises
+from npple.verify.gradcheck import gradcheck_function
+
+W = {"w": np.random.default_rng(0).normal(size=5)}
+each_method = pytest.mark.parametrize("method", ["complex-step", "directional"])
+
+
+def square(v):
+    return (v["w"] ** 2).sum()
+
+
+def twice(v):
+    return {"w": 2 * v["w"]}
+
+
+NOT_ANALYTIC = {  # f beside the square of which 2 w is the gradient
+    "abs": lambda w: 0.1 * np.abs(w).sum(), "norm": lambda w: np.linalg.norm(w),
+    "vdot": lambda w: np.vdot(w, w), "std": lambda w: w.std(), "var": lambda w: w.var(),
+    "real": lambda w: w.real.sum(), "conj": lambda w: (w * w.conj()).sum(),
+    "float": lambda w: np.exp(w).real.astype(float).sum(),
+    "abs at a kink": lambda w: np.abs(w - w[0].real).sum()}
+
+
+@each_method
+@pytest.mark.parametrize("name", NOT_ANALYTIC)
+def test_a_function_that_is_not_analytic_is_refused(name, method):
+    with pytest.raises(InputError, match=r"f is not analytic in 'w': along a random direction the "
+                       r"complex step gives -?\d.*, a real difference quotient -?\d.* ± \d.*; use "
+                       "method='central-differences'"):
+        gradcheck_function(lambda v: square(v) + NOT_ANALYTIC[name](v["w"]), twice, W,
+                           method=method)
+
+
+@each_method
+def test_a_function_that_gives_a_real_result_for_complex_arrays_is_refused(method):
+    with pytest.raises(InputError, match="f is not analytic in 'w': it gives a real result for "
+                                         r"complex arrays, \S+; use method='central-differences'"):
+        gradcheck_function(lambda v: sum(math.erf(a.real) for a in v["w"]), twice, W, method=method)
+
+
+def test_differences_need_no_analytic_function():
+    gradcheck_function(lambda v: np.abs(v["w"]).sum(), lambda v: {"w": np.sign(v["w"])}, W,
+                       method="central-differences").check()
+
+
+@each_method
+@pytest.mark.parametrize("f", [lambda w: special.gammainc(2.0, w ** 2).sum(),
+                               lambda w: np.cbrt(w).sum(), lambda w: np.arctan2(w, 1).sum()],
+                         ids=["gammainc", "cbrt", "arctan2"])
+def test_a_function_that_takes_no_complex_numbers_is_refused(f, method):
+    with pytest.raises(InputError, match=r"f takes no complex numbers in 'w' \(TypeError: .*use "
+                                         "method='central-differences'"):
+        gradcheck_function(lambda v: f(v["w"]), twice, W, method=method)
+
+
+@each_method
+def test_a_kink_that_is_near_takes_smaller_steps(method):
+    near = {"w": np.array([1e-5, -0.7, 1.3])}
+    report = gradcheck_function(lambda v: (np.where(v["w"].real > 0, 1, 2) * v["w"]).sum(),
+                                lambda v: {"w": np.where(v["w"] > 0, 1.0, 2.0)}, near,
+                                method=method).check()
+    assert not report.remarks
+
+
+def test_what_cannot_be_checked_is_said():
+    # every direction moves the point off its kink
+    x = {"w": np.array([1.0, -1.0])}
+    report = gradcheck_function(lambda v: np.where(v["w"].sum().real > 0, 3, 2) * v["w"].sum(),
+                                lambda v: {"w": np.full(2, 2.0)}, x)
+    assert "premise not checked: that f is analytic in 'w'" in str(report)
+
+
+def test_a_kink_at_zero_hides_no_function_that_is_not_analytic():
+    with pytest.raises(InputError, match="f is not analytic in 'w'"):
+        gradcheck_function(lambda v: square(v) + np.abs(v["w"]).sum(), twice,
+                           {"w": np.array([0.0, 1.0, -2.0])})
+
+
+@pytest.mark.parametrize("method", ["complex-step", "central-differences"])
+def test_a_function_that_is_not_deterministic_is_refused(method):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match=r"f is not deterministic: two calls at one point give \d.*"
+                                         r" and \d.* for its value; fix what it draws"):
+        gradcheck_function(lambda v: square(v) * (1 + 1e-5 * rng.normal()), twice, W, method=method)
+
+
+def test_a_gradient_that_depends_on_the_calls_before_is_refused():
+    last = {}
+
+    def f(v):
+        last["w"] = v["w"].real
+        return square(v)
+
+    with pytest.raises(InputError, match="grad is not deterministic: .* for the gradient of 'w'"):
+        gradcheck_function(f, lambda v: {"w": 2 * last["w"]}, W)
+
+
+def test_small_differences_count_as_noise():
+    rng = np.random.default_rng(0)
+
+    def noisy(v):
+        return square(v) * (1 + 1e-8 * rng.normal())
+
+    for method in ("complex-step", "directional", "central-differences"):
+        assert gradcheck_function(noisy, twice, W, method=method).verdict == "not judged"
+    gradcheck_function(noisy, twice, W, method="central-differences", tolerance=1e-3).check()
+
+
+@pytest.mark.parametrize("which", ["f", "grad"])
+def test_a_function_that_changes_its_argument_is_refused(which):
+    def changing(function):
+        def changed(v):
+            v["w"] += 1
+            return function(v)
+        return changed
+
+    f, grad = changing(square) if which == "f" else square, twice
+    with pytest.raises(InputError, match=rf"{which} changes its argument 'w': \S+ became \S+ at "
+                                         "entry 0; let it work on a copy"):
+        gradcheck_function(f, changing(grad) if which == "grad" else grad, W)
+
+
+def test_what_is_given_is_not_changed_even_so():
+    before = W["w"].copy()
+
+    def f(v):
+        v["w"] *= 2
+        return v["w"].sum()
+
+    with pytest.raises(InputError):
+        gradcheck_function(f, twice, W)
+    assert (W["w"] == before).all()
+
+
+@pytest.mark.parametrize("value, message", [
+    (np.nan, "f: its value at x is nan"), (np.ones(1), r"f: one number is needed.*\(1,\)"),
+    (1j, "f: a real number is needed"), ("1", "f: a number of a float type is needed")])
+def test_a_value_that_is_no_number_is_refused(value, message):
+    with pytest.raises(InputError, match=message):
+        gradcheck_function(lambda v: value, twice, W)
+
+
+def test_the_checks_of_the_premises_call_a_function_little():
+    calls = []
+
+    def f(v):
+        calls.append(v["w"].dtype)
+        return (v["w"] ** 2).sum() if len(v) == 1 else 0
+
+    gradcheck_function(f, twice, {"w": np.ones(2000)}).check()
+    assert len(calls) - 2000 < 25
+
+
+def test_a_coarse_function_is_told_how_to_compute_more_finely():
+    report = gradcheck_function(lambda v: np.float32((v["w"] ** 2).sum()), twice, W,
+                                method="central-differences")
+    assert "f computes in float32" in str(report) and "jax_enable_x64" in str(report)
+
+
+def test_noise_is_found_where_a_function_rounds_what_it_gets():
+    loss = premises.FunctionLoss(W, lambda v: float(np.float32(v["w"][0]) ** 2), twice,
+                                 np.dtype(float))
+    level = premises._noise_near(loss, np.random.default_rng(0))
+    assert 1e-10 < level / W["w"][0] ** 2 < 1e-6
