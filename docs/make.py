@@ -5,7 +5,6 @@
 """
 
 import ast
-import importlib
 import inspect
 import os
 import re
@@ -16,7 +15,6 @@ import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -24,12 +22,11 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
 MARK = "\x1e"  # stands between the outputs of two blocks
 
-MODULES = ("npple", "npple.routing", "npple.verify.gradcheck", "npple.verify.isolation", "npple.verify.influence",
-           "npple.learn.training", "npple.data", "npple.metrics", "npple.ranking", "npple.draw.plots",
-           "npple.draw", "npple.oracle", "npple.oracle.adapters", "npple.oracle.frameworks",
-           "npple.testing", "npple.lab.compare", "npple.lab.gains",
-           "npple.lab.budget", "npple.lab.inspection", "npple.lab.workers",
-           "npple.lab.abtest")
+MODULES = ("npple", "npple.routing", "npple.verify.gradcheck", "npple.verify.isolation",
+           "npple.verify.influence", "npple.training", "npple.data", "npple.metrics",
+           "npple.ranking", "npple.draw.plots", "npple.draw", "npple.oracle",
+           "npple.oracle.adapters", "npple.testing", "npple.lab.compare", "npple.lab.gains",
+           "npple.lab.budget", "npple.lab.inspection", "npple.lab.workers", "npple.lab.abtest")
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
 PROPERTIES = (property, cached_property)
 ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
@@ -133,10 +130,6 @@ def run(page, text, folder):
 
 # The API page -----------------------------------------------------------------------------------
 
-def module_doc(module):
-    """A module's docstring with its indentation, which Python 3.13 takes from `__doc__`."""
-    return ast.get_docstring(ast.parse(inspect.getsource(module)), clean=False)
-
 
 def public(module):
     """The names a module offers: `__all__`, or the functions and classes defined in it."""
@@ -171,55 +164,11 @@ def documented(module):
         value = getattr(module, name)
         if callable(value):
             yield name, value
-            for method in methods(value) if isinstance(value, type) else ():
-                yield f"{name}.{method}", getattr(value, method)
-
-
-def entry(name, value):
-    """Lines on one name."""
-    if not callable(value):
-        keys = value if isinstance(value, dict) else [each.name for each in value]
-        return [f"### {name}", "", f"A {type(value).__name__} of "
-                + ", ".join(f"`{key}`" for key in keys) + "."]
-    lines = [f"### {name}", "", *signature(name.rpartition(".")[2], value), "",
-             markdown(inspect.getdoc(value))]
-    if isinstance(value, type):
-        for method, member in methods(value).items():
-            called = not isinstance(member, PROPERTIES)
-            call = signature(method, getattr(value, method)) if called else []
-            lines += ["", f"#### {value.__name__}.{method}", "", *call, "",
-                      markdown(inspect.getdoc(getattr(value, method)))]
-    return lines
-
-
-def signature(name, value):
-    """A block with the call, wrapped."""
-    if isinstance(value, type) and issubclass(value, Exception):
-        return []
-    call = inspect.signature(value)
-    call = call.replace(return_annotation=inspect.Signature.empty, parameters=[
-        each.replace(default=named(each.default)) for each in call.parameters.values()])
-    text = re.sub(r"<class '([\w.]+)'>|<factory>", lambda found: found[1] or "...", f"{name}{call}")
-    return ["```text", *textwrap.wrap(text, 96, subsequent_indent=" " * 4), "```"]
-
-
-def named(default):
-    """A default as the page shows it: functions by their names."""
-    if isinstance(default, dict):
-        return {key: named(value) for key, value in default.items()}
-    shown = getattr(default, "__name__", "").replace("<lambda>", "...")
-    return type("Named", (), {"__repr__": lambda self: shown})() if callable(default) and (
-        default is not inspect.Parameter.empty) else default
-
-
-def markdown(docstring):
-    """A numpydoc docstring as Markdown."""
-    lines, (prose, sections) = [], parse(docstring)
-    lines += _prose(prose)
-    for title, body in sections.items():
-        lines += ["", f"**{title}**", ""]
-        lines += _items(body, title) if title in ITEMS else _prose(body)
-    return "\n".join(lines).strip("\n")
+            core = value.__module__ == "npple.core.rows"  # one line a method, on the ten pages
+            for method in methods(value) if isinstance(value, type) and not core else ():
+                if not any(hasattr(base, method) or method in getattr(base, "__annotations__", ())
+                           for base in value.__mro__[1:]):  # said there
+                    yield f"{name}.{method}", getattr(value, method)
 
 
 def parse(docstring):
@@ -244,39 +193,6 @@ def items(body):
         elif found:
             found[-1][1].append(line[4:])
     return found
-
-
-def _items(body, title):
-    """Each entry a point of a list."""
-    lines = []
-    for heading, description in items(body):
-        names, colon, kind = heading.partition(" : ")
-        if colon or title in ("Parameters", "Raises") and not heading.endswith("."):
-            names = ", ".join(f"`{name}`" for name in names.split(", "))
-        lines.append(f"- {_escaped(names)}{colon}{_escaped(kind)}")
-        lines += [f"  {_escaped(line)}".rstrip() for line in description]
-    return lines
-
-
-def _prose(body):
-    """Paragraphs, with indented ones as text blocks."""
-    lines, literal = [], False
-    for line in [*body, "end"]:
-        if line.startswith("    ") and not literal:
-            lines += ["```text"]
-        if literal and line and not line.startswith("    "):
-            while lines[-1] == "":
-                lines.pop()
-            lines += ["```", ""]
-        literal = line.startswith("    ") or literal and not line
-        lines.append(line[4:] if literal else _escaped(line))
-    return lines[:-1]
-
-
-def _escaped(line):
-    """Stars that are no Markdown, outside of code."""
-    return "`".join(part if i % 2 else part.replace("*", r"\*")
-                    for i, part in enumerate(line.split("`")))
 
 
 if __name__ == "__main__":

@@ -318,7 +318,8 @@ def gradcheck_function(f: Function, grad: Function, x: Arrays, *, method: str = 
 
 def hessian_vector(model: Network, params: Arrays, vector: Arrays, x: Array | Columns,
                    targets: Columns, masks: Masks | None = None,
-                   weights: Mapping[str, float] | None = None, noise: Arrays | None = None) -> dict[str, Array]:
+                   weights: Mapping[str, float] | None = None, noise: Arrays | None = None
+                   ) -> dict[str, Array]:
     """H v, the Hessian of the joint loss times a vector, exact to rounding.
 
     The imaginary part of the backward pass on theta + i h v / s, times s / h (Squire & Trapp's step
