@@ -104,6 +104,15 @@ def _selector_input(table: Table, gate: Gate) -> Row:
     return replace(gate, selector="input")
 
 
+def _selector_below(table: Table, gate: Gate) -> Row:
+    """Of gates that select on the input, as in ML-MMoE: in their order, of those there are."""
+    level = int(_place(gate)[0].removeprefix("level"))
+    if level == 1 or gate.selector != "input":
+        return gate
+    own, below = (table.levels[at].fusions for at in (level - 1, level - 2))
+    return replace(gate, selector=below[min(own.index(gate), len(below) - 1)].name)
+
+
 def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """Above level one, each task has the shared experts run on its own representation."""
     table, levels = variant.table, []
@@ -295,8 +304,13 @@ DEVIATIONS = (
         "selector-input", "the gate's selector is the raw input at every level",
         "the routing above level one ignores what was extracted below, and no gradient reaches "
         "lower levels through the gates",
-        ("facebookresearch/AdaTT, mtl_lib.py, MLMMoE.forward (multi-level MMoE)",),
-        _gates(_selector_input)),
+        (), _gates(_selector_input)),
+    Deviation(
+        "selector-below", "the gate's selector above level one is a representation of the level "
+        "below, though all gates of a multi-level MMoE select on the input",
+        "the routing depends on what was extracted below, as in PLE: the baseline is no longer the "
+        "paper's",
+        (), _gates(_selector_below)),
     Deviation(
         "last-gate-all", "the last level's gates mix the experts of all tasks",
         "every task's loss reaches every other task's experts on the last level, as in "

@@ -40,7 +40,21 @@ def names(given, **options):
             oracle.check(vectors(), given, **options).diagnosis]
 
 
-@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN])
+ELSEWHERE = {"selector-below"}  # of ML-MMoE alone
+
+
+def test_an_ml_mmoe_whose_upper_gates_select_on_the_level_below_is_named():
+    made = oracle.make_vectors(npple.ml_mmoe(4, {"a": "binary", "b": "regression"}, levels=3,
+                                             experts=(3, 2, 3), expert_units=(3,)))
+    (variant, _), = deviate(BY_NAME["selector-below"], made.variant, {})
+    given = dict(compute(variant, cast(made.case, np.float64)))
+    report = oracle.check(made, given)
+    assert [diagnosis.names for diagnosis in report.diagnosis] == [("selector-below",)]
+    assert report.first_divergence == "level2/expert1/gate/logits"
+    assert not deviate(BY_NAME["selector-input"], made.variant, {})  # that is the paper's
+
+
+@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN | ELSEWHERE])
 def test_a_candidate_made_from_the_catalogue_is_named(name):
     assert names(deviating(name)) == [(name,)]
 

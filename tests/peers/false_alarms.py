@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from deviant_torch import Candidate  # noqa: E402
 
 KINDS = ("binary", "regression", "multiclass:3")
-GATED = ("single_task", "shared_bottom", "mmoe", "ml_mmoe", "cgc", "ple")
+GATED = ("single_task", "shared_bottom", "mmoe", "cgc", "ple")
 
 
 def draw(number):
@@ -59,8 +59,8 @@ def check(number):
     vectors = oracle.make_vectors(model, seed=number, batch=rows)
     stacked = bool(number // 2 % 2)
     if name in GATED:
-        candidate = Candidate(vectors, cut=name != "ml_mmoe", dtype=getattr(torch, precision),
-                              seed=number, stacked=stacked, activation=activation)
+        candidate = Candidate(vectors, dtype=getattr(torch, precision), seed=number,
+                              stacked=stacked, activation=activation)
         form = f"PyTorch, {'stacked' if stacked else 'looped'}"
     else:
         candidate = dict(compute(vectors.variant, cast(vectors.case, precision)))

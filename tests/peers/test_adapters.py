@@ -28,7 +28,8 @@ KWARGS = {
     "mmoe": COMMON | GATE | {"expert_units": (6, 5), "experts": 3},
     "cgc": COMMON | GATE | {"expert_units": (6, 5), "task_experts": COUNTS[:1],
                             "shared_experts": [2]},
-    "ple": COMMON | GATE | DEEP, "ml_mmoe": COMMON | GATE | DEEP,
+    "ple": COMMON | GATE | DEEP,
+    "ml_mmoe": COMMON | GATE | {"levels": 2, "experts": [3, 2], "expert_units": [(6, 5), (4,)]},
 }
 
 

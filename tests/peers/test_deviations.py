@@ -26,8 +26,9 @@ MODELS = {
     "ple uneven": lambda: npple.ple(
         5, THREE, levels=2, task_experts={"click": 1, "dwell": 3, "kind": 2}, shared_experts=3,
         expert_units=(5,), tower_units=(3,)),
-    "ml_mmoe": lambda: npple.ml_mmoe(
-        4, TWO, levels=2, task_experts=3, shared_experts=2, expert_units=(6, 4), tower_units=(3,)),
+    "ple uncut": lambda: npple.ple(
+        4, TWO, levels=2, task_experts=3, shared_experts=2, expert_units=(6, 4), tower_units=(3,),
+        cut=False),
     "cgc": lambda: npple.cgc(
         7, THREE, task_experts={"click": 2, "dwell": 1, "kind": 2}, shared_experts=2,
         expert_units=(6, 5), tower_units=(4,)),
@@ -40,8 +41,8 @@ MODELS = {
         {"age": "numeric", "city": (5, 3)}, TWO, experts=3, expert_units=(6,), tower_units=()),
 }
 PLE = ["ple 2 levels", "ple 3 levels", "ple uneven"]
-LEVELS = [*PLE, "ml_mmoe"]
-FAMILY = ["ple 3 levels", "cgc", "mmoe", "ml_mmoe"]
+LEVELS = [*PLE, "ple uncut"]
+FAMILY = ["ple 3 levels", "cgc", "mmoe", "ple uncut"]
 
 # Deviation -> models that can have it, and the tensor where it enters, derived by hand: {first},
 # {second} and {last} are tasks, {top} is the last level, {below} the one before, {tops} where
@@ -54,7 +55,7 @@ CASES = {
     "stride-outputs": ([*PLE, "cgc 4 tasks"], "level1/{second}"),
     "shared-reads-tasks": (LEVELS, "level2/{first}"),
     "shared-first": ([*LEVELS, "cgc"], "level1/{first}"),
-    "shared-gate-shared-only": (["ple 3 levels", "ple uneven", "ml_mmoe"],
+    "shared-gate-shared-only": (["ple 3 levels", "ple uneven", "ple uncut"],
                                 "level1/shared/gate/logits"),
     "shared-mean": (LEVELS, "level1/shared/gate/weights"),
     "shared-input": (LEVELS, "level1/shared"),
@@ -93,7 +94,7 @@ def candidate(name, mistakes, **options):
     own = {}
     for mistake in mistakes:
         own |= own_parameters(bundle, name, mistake)
-    return Candidate(bundle, cut=name != "ml_mmoe", mistakes=mistakes, own=own, **options)
+    return Candidate(bundle, cut=name != "ple uncut", mistakes=mistakes, own=own, **options)
 
 
 def own_parameters(bundle, name, mistake):
@@ -134,7 +135,7 @@ def enters(name, pattern):
     top = max(int(row.name[5]) for row in rows if row.name.startswith("level"))
     return pattern.format(
         first=tasks[0], second=tasks[1], last=tasks[-1], top=top, param=next(iter(model.shapes)),
-        tops=top if name == "ml_mmoe" else top - 1, row=rows[0].name,
+        tops=top if name == "ple uncut" else top - 1, row=rows[0].name,
         hidden="/layer1" if len(rows[0].units) > 1 else "",
         beneath=f"level{top - 1}/{tasks[-1]}" if top > 1 else "input")
 
@@ -223,10 +224,10 @@ PAIRS = [
     ("ple uneven", "shared-mean", "tower-activation"),
     ("ple uneven", "loss-batch-mean", "weights-ignored"),
     ("ple uneven", "stop-gate", "adam-no-correction"),
-    ("ml_mmoe", "selector-input", "stop-others"),
-    ("ml_mmoe", "shared-gate-shared-only", "weights-twice"),
-    ("ml_mmoe", "gate-softmax-batch", "loss-mean-over-tasks"),
-    ("ml_mmoe", "stop-selector", "stop-others"),
+    ("ple uncut", "selector-input", "stop-others"),
+    ("ple uncut", "shared-gate-shared-only", "weights-twice"),
+    ("ple uncut", "gate-softmax-batch", "loss-mean-over-tasks"),
+    ("ple uncut", "stop-selector", "stop-others"),
     ("cgc", "gate-bias", "gate-sigmoid"),
     ("cgc", "shared-first", "adam-epsilon-inside"),
     ("cgc", "last-gate-all", "loss-batch-mean"),

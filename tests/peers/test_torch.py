@@ -81,7 +81,8 @@ DEEP = {"levels": 2, "expert_units": [(6, 5), (4,)],
         "shared_experts": [2, 1]}
 TRAINED = {"single_task": FIXED, "shared_bottom": FIXED, "mmoe": FIXED | GATED | {"experts": 3},
            "cgc": FIXED | GATED | COUNTS, "ple": FIXED | GATED | DEEP,
-           "ml_mmoe": FIXED | GATED | DEEP}
+           "ml_mmoe": FIXED | GATED | {"levels": 2, "expert_units": [(6, 5), (4,)],
+                                       "experts": [3, 2]}}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -89,6 +90,12 @@ TRAINED = {"single_task": FIXED, "shared_bottom": FIXED, "mmoe": FIXED | GATED |
 def test_gradients_agree_tensor_by_tensor(name, activation):
     kwargs = TRAINED[name] | {"activation": activation}
     assert_close(*both_gradients(name, kwargs, seed=0, rows=64), 1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_of_ple_without_its_cut_agree_tensor_by_tensor(activation):
+    kwargs = TRAINED["ple"] | {"activation": activation, "cut": False}
+    assert_close(*both_gradients("ple", kwargs, seed=0, rows=64), 1e-12)
 
 
 def train(name, optimizer, peers, steps=100):

@@ -163,7 +163,7 @@ class ExtractionLayer(nn.Module):
 
 
 class MixingLayer(ExtractionLayer):
-    """Multi-level MMoE: the same experts, but every gate mixes all of them."""
+    """PLE without its cut: the same experts, but every gate mixes all of them."""
 
     def mixed(self, task, own, shared):
         return sum(own.values()) + shared
@@ -173,15 +173,14 @@ class MixingLayer(ExtractionLayer):
 
 
 class PLE(MultiTask):
-    layer = ExtractionLayer
-
     def __init__(self, inputs, tasks, levels, task_experts, shared_experts, expert_units,
-                 tower_units, activation, **gate):
+                 tower_units, activation, cut=True, **gate):
         super().__init__(inputs, tasks, expert_units[-1][-1], tower_units, activation)
+        layer = ExtractionLayer if cut else MixingLayer
         self.levels, width = nn.ModuleList(), self.width(inputs)
         for level in range(levels):
             last = level == levels - 1
-            self.levels.append(self.layer(
+            self.levels.append(layer(
                 width, tasks, {task: task_experts[level][task] for task in tasks},
                 shared_experts[level], expert_units[level], activation, not last, gate))
             width = expert_units[level][-1]
@@ -204,8 +203,41 @@ class PLE(MultiTask):
                     yield f"level{i + 1}/{name}/gate", None, gate.mlp
 
 
-class MLMMoE(PLE):
-    layer = MixingLayer
+class MLMMoE(MultiTask):
+    """Multi-level MMoE, PLE paper, section 5.1.2: each upper expert has a gate on the input."""
+
+    def __init__(self, inputs, tasks, levels, experts, expert_units, tower_units, activation,
+                 **gate):
+        super().__init__(inputs, tasks, expert_units[-1][-1], tower_units, activation)
+        width = below = self.width(inputs)
+        self.banks, self.inner = nn.ModuleList(), nn.ModuleList()
+        for level in range(levels):
+            self.banks.append(globals()["experts"](experts[level], below, expert_units[level],
+                                                   activation))
+            below = expert_units[level][-1]
+            if level + 1 < levels:
+                self.inner.append(nn.ModuleList(Gate(width, experts[level], activation, **gate)
+                                                for _ in range(experts[level + 1])))
+        self.gates = nn.ModuleDict({task: Gate(width, experts[-1], activation, **gate)
+                                    for task in tasks})
+
+    def extract(self, x):
+        made = [expert(x) for expert in self.banks[0]]
+        for gates, bank in zip(self.inner, self.banks[1:]):
+            made = [expert(gate(x, made)) for gate, expert in zip(gates, bank)]
+        return {task: gate(x, made) for task, gate in self.gates.items()}
+
+    def middle(self):
+        for i, expert in enumerate(self.banks[0]):
+            yield "level1/shared/experts", i, expert
+        for level, (gates, bank) in enumerate(zip(self.inner, self.banks[1:]), start=1):
+            for i, (gate, expert) in enumerate(zip(gates, bank), start=1):
+                if gate.experts > 1:
+                    yield f"level{level}/expert{i}/gate", None, gate.mlp
+                yield f"level{level + 1}/expert{i}/experts", 0, expert
+        for task, gate in self.gates.items():
+            if gate.experts > 1:
+                yield f"level{len(self.banks)}/{task}/gate", None, gate.mlp
 
 
 class CGC(MultiTask):
