@@ -5,7 +5,6 @@
 """
 
 import ast
-import inspect
 import os
 import re
 import subprocess
@@ -13,7 +12,6 @@ import sys
 import tempfile
 import textwrap
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -21,15 +19,6 @@ ROOT = DOCS.parent
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
 MARK = "\x1e"  # stands between the outputs of two blocks
-
-MODULES = ("npple", "npple.routing", "npple.verify.gradcheck", "npple.verify.isolation",
-           "npple.verify.influence", "npple.training", "npple.data", "npple.metrics",
-           "npple.ranking", "npple.draw.plots", "npple.draw", "npple.oracle",
-           "npple.oracle.adapters", "npple.testing", "npple.lab.compare", "npple.lab.gains",
-           "npple.lab.budget", "npple.lab.inspection", "npple.lab.workers", "npple.lab.abtest")
-SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References")
-PROPERTIES = (property, cached_property)
-ITEMS = ("Attributes", "Parameters", "Returns", "Yields", "Raises")  # a name, below it what it is
 
 
 def main():
@@ -50,7 +39,7 @@ def renewed():
 
 def pages():
     """The README in both languages and all pages of docs/."""
-    return sorted({ROOT / "README.md", *DOCS.glob("**/*.md")})
+    return sorted({ROOT / "README.md", *DOCS.glob("*.md")})
 
 
 # Blocks -----------------------------------------------------------------------------------------
@@ -126,73 +115,6 @@ def run(page, text, folder):
         raise RuntimeError(f"{page.name}: {done.stderr}")
     parts = re.split(f"\n{MARK}\\d+\n", done.stdout)[1:]
     return dict(enumerate(parts))
-
-
-# The API page -----------------------------------------------------------------------------------
-
-
-def public(module):
-    """The names a module offers: `__all__`, or the functions and classes defined in it."""
-    if hasattr(module, "__all__"):
-        return module.__all__
-    return [name for name, value in vars(module).items() if not name.startswith("_")
-            and getattr(value, "__module__", None) == module.__name__]
-
-
-def methods(cls):
-    """The public methods and properties that a class defines, by name.
-
-    Not those without a docstring that are documented in a public class it derives from.
-    """
-    fields = getattr(cls, "__dataclass_fields__", ())  # a default may be a function
-    kinds = (*PROPERTIES, classmethod, staticmethod)
-    return {name: value for name, value in vars(cls).items()
-            if not name.startswith("_") and name not in fields
-            and (inspect.isfunction(value) or isinstance(value, kinds))
-            and (value.__doc__ or not _is_documented(name, cls.__mro__[1:]))}
-
-
-def _is_documented(name, bases):
-    """Whether a public one of these classes says what its method or property does."""
-    return any(getattr(vars(base).get(name), "__doc__", None) for base in bases
-               if not base.__name__.startswith("_"))
-
-
-def documented(module):
-    """Yields (name, function, class, method or property) of what a module offers."""
-    for name in public(module):
-        value = getattr(module, name)
-        if callable(value):
-            yield name, value
-            core = value.__module__ == "npple.core.rows"  # one line a method, on the ten pages
-            for method in methods(value) if isinstance(value, type) and not core else ():
-                if not any(hasattr(base, method) or method in getattr(base, "__annotations__", ())
-                           for base in value.__mro__[1:]):  # said there
-                    yield f"{name}.{method}", getattr(value, method)
-
-
-def parse(docstring):
-    """A docstring as its prose (lines) and its sections: title -> lines."""
-    lines = (docstring or "").strip().splitlines()
-    sections, current = {}, []
-    prose = current
-    for line, below in zip(lines, [*lines[1:], ""]):
-        if line and not line.startswith(" ") and re.fullmatch("-{3,}", below):
-            current = sections[line.strip()] = []
-        elif not re.fullmatch("-{3,}", line):
-            current.append(line)
-    return prose, sections
-
-
-def items(body):
-    """The entries of a section: (heading, lines of the description)."""
-    found = []
-    for line in body:
-        if line and not line.startswith(" "):
-            found.append((line.rstrip(), []))
-        elif found:
-            found[-1][1].append(line[4:])
-    return found
 
 
 if __name__ == "__main__":

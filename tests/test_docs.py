@@ -1,16 +1,15 @@
 """The book does not rot: its code runs, its links lead somewhere, what it quotes is what is there.
 
-What stands in the pages of npple itself (sources, outputs, the interface) is written by
-`python docs/make.py`, which renews it.
+What stands in the pages of npple itself (sources, outputs) is written by `python docs/make.py`,
+which renews it.
 """
 
 import ast
 import importlib.util
-import inspect
 import itertools
+import pkgutil
 import re
 import shlex
-import textwrap
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -108,93 +107,6 @@ def commands(page):
 
 
 COMMAND = re.compile(r"(npple [a-z]|python |pytest |\.ci/)")
-
-
-@pytest.mark.parametrize("module", make.MODULES)
-def test_docstrings_are_complete(module):
-    """In numpydoc's form, and true to the code as far as the code alone can tell."""
-    for name, value in make.documented(importlib.import_module(module)):
-        fault = docstring_fault(value)
-        assert fault is None, f"{name}: {fault}"
-
-
-def docstring_fault(value):
-    """The first thing that is wrong with a docstring, or None."""
-    doc = inspect.getdoc(value) if value.__doc__ else ""
-    prose, found = make.parse(doc)
-    known = [title for title in make.SECTIONS if title in found]
-    if not doc or not prose[0].endswith(".") or len(prose[0]) > 100:
-        return "does not begin with a sentence"
-    if [*found] != known:
-        return f"sections {[*found]}, expected {known}"
-    if isinstance(value, make.PROPERTIES):
-        return None
-    if isinstance(value, type):
-        return None if issubclass(value, Exception) else _class_fault(value, found)
-    return _function_fault(value, found)
-
-
-def _class_fault(cls, found):
-    node, names = _tree(cls), _headings(found, "Parameters", "Attributes")
-    starts = [child for child in node.body if getattr(child, "name", "") in INITS]
-    made = {each.attr for start in starts for each in _own(start)
-            if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)}
-    taken = [*inspect.signature(cls).parameters]
-    other = made - set(taken)  # may be documented, or not
-    if sorted(set(names) - other) != sorted(taken) or len(names) != len(set(names)):
-        return f"documents {names}, takes {taken}"
-    return _silent(starts, found)
-
-
-def _function_fault(function, found):
-    node, names = _tree(function), _headings(found, "Parameters")
-    taken = [name for name in inspect.signature(function).parameters if name != "self"]
-    elsewhere = re.search(r"\bAs in `", inspect.getdoc(function))  # said once, there
-    if not names and elsewhere:
-        return None
-    if sorted(names) != sorted(taken) or "Attributes" in found:
-        return f"documents {names}, takes {taken}"
-    for title, kinds in (("Returns", ast.Return), ("Yields", (ast.Yield, ast.YieldFrom))):
-        gives = any(isinstance(each, kinds) and each.value for each in _own(node))
-        if gives != (title in found):
-            return f"{title}: {'missing' if gives else 'there is nothing'}"
-    return None if elsewhere else _silent([node], found)
-
-
-INITS = ("__init__", "__post_init__")
-
-
-def _tree(value):
-    return ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
-
-
-def _headings(found, *titles):
-    """The names that the entries of sections are about."""
-    return [name.strip("* ") for title in titles for heading, _ in make.items(found.get(title, []))
-            for name in heading.partition(" : ")[0].split(",")]
-
-
-def _own(node, caught=True):
-    """Yields what is in a function but in no other one; without `caught`, in no `try` either."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Try) and child.handlers and not caught:
-            child = ast.Module([*child.handlers, *child.orelse, *child.finalbody], [])
-        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
-            yield child
-            yield from _own(child, caught)
-
-
-def _silent(nodes, found):
-    """The errors of `raise`, `require` and the checks of `npple.checks` that are not documented."""
-    errors = set()
-    for each in (each for node in nodes for each in _own(node, caught=False)):
-        if isinstance(each, ast.Raise) and isinstance(each.exc, ast.Call):
-            errors.add(ast.unparse(each.exc.func))
-        if isinstance(each, ast.Call) and re.fullmatch("require|check_[a-z]+",
-                                                       ast.unparse(each.func)):
-            errors.add("InputError")
-    errors -= {*_headings(found, "Raises")}
-    return f"raises {', '.join(sorted(errors))} in silence" if errors else None
 
 
 # Links ------------------------------------------------------------------------------------------
@@ -305,24 +217,53 @@ def test_the_core_knows_nobody_outside():
         assert {name for name in imported(file) if not name.startswith("npple.core")} == set()
 
 
-def test_no_file_reaches_for_anothers_private_names():
+def test_packages_import_only_what_lies_below():
+    """Each with its own floor; what the package itself offers lies on that of the proofs."""
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
     for file in (ROOT / "npple").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npple"):
-                private = [alias.name for alias in node.names if re.match("_[a-z]", alias.name)]
-                assert not private, f"{file}: {private} of {node.module}"
+        own, *_ = file.relative_to(ROOT / "npple").with_suffix("").parts
+        for name in imported(file) if own not in ("__init__", "__main__") else ():
+            part = name.split(".")[1] if "." in name else ""
+            assert floor.get(part, floor["verify"]) <= floor[own], f"{file} imports {name}"
+
+
+FLOORS = ("core", "errors checks metrics archive kinds",
+          "network architectures optimizers routing ranking", "verify",
+          "oracle testing learn data training", "lab draw", "cli")
+
+
+def test_no_file_reaches_for_anothers_private_names():
+    """Neither by importing one nor as `module._name` or `Class._name`."""
+    for file in (ROOT / "npple").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {alias.asname or name for _, name, alias in imports(tree)}
+        names |= {name.rpartition(".")[2] for name in names}
+        names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+                  and ast.unparse(node.value) in names}
+        private = {name for name in names if re.search(r"(^|\.)_[^_]", name)}
+        assert not private, f"{file} reaches for {private}"
+
+
+def imports(tree):
+    """Yields each import of npple: the statement, a.b of `from a import b`, and the alias."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            above = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                if re.match(r"npple(\.|$)", above + alias.name):
+                    yield node, above + alias.name, alias
 
 
 def imported(file):
-    """The modules of npple that a file imports."""
+    """The modules of npple that a file imports; a name from a module stands as if it were one."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for_types = {id(each) for node in ast.walk(tree) if isinstance(node, ast.If)
                  and ast.unparse(node.test) == "TYPE_CHECKING" for each in ast.walk(node)}
-    for node in ast.walk(tree):
-        if (isinstance(node, ast.ImportFrom) and id(node) not in for_types
-                and (node.module or "").partition(".")[0] == "npple"):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for node, name, _ in imports(tree):
+        if id(node) not in for_types:
+            yield name
+            if name.count(".") > 1:
+                yield name.rpartition(".")[0]
 
 
 # Derivations ------------------------------------------------------------------------------------
@@ -386,6 +327,17 @@ def test_each_row_of_the_paper_map_names_its_code_and_a_test_that_holds_it():
         tests = [name for file, name in named if file.is_relative_to(ROOT / "tests")
                  and name.startswith("test_")]
         assert code and tests, row
+
+
+def test_the_changelog_leads_from_old_names_to_names_that_are_there():
+    rows = re.findall(r"^\| (`npple.*?) \| (.+) \|$", prose(DOCS / "changelog.md"), re.MULTILINE)
+    assert len(rows) > 40
+    for old, now in rows:
+        there = old if now.startswith(("stays", "the function")) else ""
+        names = re.findall(r"`(npple[\w.]*)`", there + now)
+        assert names or "not in the package" in now, old
+        for name in names:
+            pkgutil.resolve_name(name)  # or an error that says what is missing
 
 
 # The README in two languages --------------------------------------------------------------------
