@@ -7,6 +7,7 @@
 import re
 import shutil
 from importlib import import_module
+from inspect import isbuiltin
 from pathlib import Path
 from pkgutil import resolve_name, walk_packages
 
@@ -19,6 +20,7 @@ project, author, copyright = "npple", "The npple founders", "The npple founders"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 root_doc = "README"
 html_theme = "alabaster"
+highlight_language = "none"  # of indented lines in docstrings
 smartquotes = False  # "a" stays what one types
 default_role = "py:obj"  # `name` in a docstring: a link where there is such a name
 myst_heading_anchors = 3
@@ -31,6 +33,7 @@ def setup(app):
     """A page for each module, and the pages without what only the hosting site shows."""
     app.connect("builder-inited", lambda app: write_reference())
     app.connect("source-read", readable)
+    app.connect("autodoc-skip-member", foreign)
     app.connect("autodoc-process-docstring", plain, priority=100)  # before numpydoc's
 
 
@@ -61,8 +64,15 @@ def write_reference():
                                      encoding="utf-8")
 
 
+def foreign(app, what, name, value, skip, options):
+    """Whether a member of a module is a function of Python itself, which has a reference."""
+    return skip or isbuiltin(value)
+
+
 def plain(app, what, name, value, options, lines):
     """Plain text: |z| and a*b mean what they say, indented lines stay as they stand."""
+    if what == "module":
+        lines[:] = [*value.__doc__.splitlines(), ""]  # as they are indented
     made, prose, code = [], True, False
     for line in lines:
         prose &= not re.fullmatch("-{3,}", line)  # it ends where the first section begins
