@@ -9,11 +9,11 @@ other and the products on the threads of that BLAS.
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
-from threading import Lock, Thread
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -86,7 +86,7 @@ def _side_by_side(items: Sequence[Item], run: Callable[[Item], Result]) -> Itera
         except BaseException as error:
             outcomes[i] = None, error
 
-    threads = [Thread(target=work, args=(i,)) for i in range(1, len(items))]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, len(items))]
     for thread in threads:
         thread.start()
     work(0)
@@ -119,7 +119,7 @@ def blas_with_one_thread() -> Iterator[int]:
                 _set_threads(before)
 
 
-_lock, _callers = Lock(), list[int]()  # what OpenBLAS had, once for each caller
+_lock, _callers = threading.Lock(), list[int]()  # what OpenBLAS had, once for each caller
 
 
 def _openblas(call: str, otherwise: Callable[..., int]) -> Callable[..., int]:

@@ -3,8 +3,8 @@
     make_vectors(model)            every tensor of a model on one batch, as test vectors
     check(vectors, candidate)      another implementation's tensors against them
     export_all(folder)             a suite of vectors over all architectures
-    check_module(vectors, module, mapping), from_module(module, model, mapping)
-                                   modules of PyTorch, by a mapping between the names
+    check_module(vectors, module, mapping)    a module of PyTorch, by a mapping of names
+    from_module(module, model, mapping)       its parameters
 """
 
 from npple.oracle.adapters import (ModuleMapping, check_module, from_module, gradients_from_module,

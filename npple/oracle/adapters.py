@@ -130,7 +130,7 @@ def moved(make: Callable[..., AnyArray], *sources: str) -> Move:
 
 def linear(layer: str, where: str | Sequence[str], bias: bool = True
            ) -> dict[str, Move]:
-    """The entries for one dense layer, from `nn.Linear`s, whose weights are (out, in).
+    """The entries for one dense layer, from layers `nn.Linear`, whose weights are (out, in).
 
     Parameters
     ----------

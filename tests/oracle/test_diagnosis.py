@@ -45,7 +45,7 @@ ELSEWHERE = {"selector-below"}  # of ML-MMoE alone
 
 def test_an_ml_mmoe_whose_upper_gates_select_on_the_level_below_is_named():
     made = oracle.make_vectors(npple.ml_mmoe(4, {"a": "binary", "b": "regression"}, levels=3,
-                                             experts=(3, 2, 3), expert_units=(3,)))
+                                             experts=(3, 2, 3), expert_units=(4,)))
     (variant, _), = deviate(BY_NAME["selector-below"], made.variant, {})
     given = dict(compute(variant, cast(made.case, np.float64)))
     report = oracle.check(made, given)

@@ -141,7 +141,8 @@ def enters(name, pattern):
 
 
 def test_every_deviation_of_the_catalogue_is_tested_on_three_models_or_more():
-    assert CASES.keys() == {deviation.name for deviation in oracle.DEVIATIONS}
+    elsewhere = {"selector-below"}  # of ML-MMoE alone: tests/oracle/test_diagnosis.py
+    assert CASES.keys() == {deviation.name for deviation in oracle.DEVIATIONS} - elsewhere
     assert all(len(models) >= 3 for models, _ in CASES.values())
 
 
