@@ -174,7 +174,8 @@ def problem(model, seed, rows, dtype="float64"):
     """Random parameters, batch, masks and weights of a model; the numbers fit into float32."""
     rng = np.random.default_rng(seed)
     real = np.zeros(0, dtype).real.dtype
-    targets = {task: random_target(rng, kind, rows).astype("float32" if kind_of(kind).width == 1 else int)
+    targets = {task: random_target(rng, kind, rows)
+               .astype("float32" if kind_of(kind).width == 1 else int)
                for task, kind in model.tasks.items()}
     masks = {task: rng.random(rows) < rng.choice([0, 0.6, 1], p=[0.1, 0.6, 0.3])
              for task in model.tasks if rng.random() < 0.7}

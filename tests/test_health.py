@@ -18,7 +18,8 @@ KINDS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def batch(dtype, rows=6):
     rng = np.random.default_rng(0)
     return rng.normal(size=(rows, 4)).astype(dtype), {
-        "a": np.arange(rows) % 2, "b": np.arange(rows) % 3, "c": rng.normal(size=rows).astype(dtype)}
+        "a": np.arange(rows) % 2, "b": np.arange(rows) % 3,
+        "c": rng.normal(size=rows).astype(dtype)}
 
 
 def finite(named):

@@ -25,7 +25,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from contenders import CONTENDERS, Problem, Shape, make
+from contenders import Problem, Shape, make
 from timing import measure, save, table, threads_here, with_threads
 
 import npple

@@ -88,7 +88,8 @@ class Layer(nn.Module):
             self.bias = parameter(bias.reshape(-1))
         else:
             self.weight, self.bias = parameter(weight), parameter(bias[:, None])
-        self.gates = [stream for stream in group if f"{level}/{stream}/gate/layer1/weight" in params]
+        self.gates = [stream for stream in group
+                      if f"{level}/{stream}/gate/layer1/weight" in params]
         gates = [params[f"{level}/{stream}/gate/layer1/weight"] for stream in self.gates]
         self.choices = [gate.shape[1] for gate in gates]
         if gates:

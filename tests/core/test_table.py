@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import npple
 from npple.core.losses import kind_of
 from npple.network import Network
-from npple.routing import Experts, Gate, Pass, Table, Tower
+from npple.routing import Experts, Gate, Pass, Tower
 from strategies import models, tables
 
 any_table = tables() | models().map(lambda model: model.table)

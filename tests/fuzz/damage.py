@@ -94,7 +94,8 @@ def claim(r, content):
     found = members(content)
     name = array_in(r, found)
     array = np.load(io.BytesIO(found[name]))
-    shape = r.choice([(HUGE,), (HUGE, HUGE), (0, HUGE), (*array.shape, 1), (2, *array.shape), (-1,)])
+    shape = r.choice([(HUGE,), (HUGE, HUGE), (0, HUGE),
+                      (*array.shape, 1), (2, *array.shape), (-1,)])
     header = {"descr": r.choice([array.dtype.str, ">f8", "<f2", "|O", "|V8"]),
               "fortran_order": False, "shape": shape}
     file = io.BytesIO()

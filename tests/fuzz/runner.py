@@ -1,4 +1,4 @@
-"""One call with hostile input, and what came of it: only what is allowed, or an `Outcome` failed."""
+"""A call with hostile input, and what came of it: only what is allowed, or an `Outcome` failed."""
 
 import signal
 import traceback
@@ -20,8 +20,8 @@ PATIENCE = 300  # seconds after which a call counts as hanging; a busy machine m
 class Call:
     """A call of the public interface with good arguments; the fuzzer spoils some of them.
 
-    `answer` picks from the result what must be finite; `names` adds words that a refusal may use
-    for an argument; `hostile` are arguments that are bad as they come, `fixed` those to leave alone.
+    `answer` picks from the result what must be finite; `names` adds words a refusal may use
+    for an argument; `hostile` are arguments that are bad as they come, `fixed` those left alone.
     """
 
     function: object
@@ -80,7 +80,8 @@ def judge(call, arguments, chosen, kept):
         except (npple.Diverged, Stopped) as error:
             return f"refused: {type(error).__name__}", None
         except npple.NppleError as error:
-            return f"refused: {type(error).__name__}", _bad_refusal(call, error, chosen, arguments, kept)
+            bad = _bad_refusal(call, error, chosen, arguments, kept)
+            return f"refused: {type(error).__name__}", bad
         except Hang:
             raise
         except BaseException:

@@ -1,4 +1,4 @@
-"""The public interface, call by call: how to make a good `Call` of each, from a seeded generator."""
+"""The public interface, call by call: how to make a good `Call` of each, from a generator."""
 
 import contextlib
 import inspect
@@ -167,7 +167,8 @@ def gradcheck_function(r):
                 {"f": lambda p: sum((array ** 2).sum() for array in p.values()),
                  "grad": lambda p: {name: 2 * array for name, array in p.items()},
                  "x": x, "method": "complex-step", "tolerance": 1e-9, "seed": 0},
-                lambda report: (str(report), report.checked), {"x": ("f:", "grad")}, fixed=("f", "grad"))
+                lambda report: (str(report), report.checked), {"x": ("f:", "grad")},
+                fixed=("f", "grad"))
 
 
 def hessian_vector(r):
@@ -185,7 +186,8 @@ def isolation(r):
 
 def explain(r):
     found = npple.isolation(r.choice(pool()).model)
-    return Call(found.explain, {"task": r.choice(found.tasks), "group": r.choice(list(found.groups))})
+    return Call(found.explain,
+                {"task": r.choice(found.tasks), "group": r.choice(list(found.groups))})
 
 
 def compare_gradients(r):
@@ -239,9 +241,9 @@ def tested(r):
                          "log_impressions": 100, "epochs": 1, "rate": 0.1, "batch_size": 16,
                          "exploration": 1.0, "seed": 0, "users": 40, "videos": 30, "width": 2,
                          "correlation": 0.5, "noise": 1.0},
-                lambda report: str(report), {
-                    name: ("impressions",) for name in ("log_impressions", "users", "seed")} | {
-                    "width": ("inputs",)})
+                lambda report: str(report),
+                dict.fromkeys(("log_impressions", "users", "seed"), ("impressions",))
+                | {"width": ("inputs",)})
 
 
 def world(r):
@@ -697,7 +699,8 @@ def run_command(arguments, folder):
 
 TARGETS = {  # name -> how often, relative to the others, and the maker of the call
     "build": (8, build), "Network.init": (2, init), "Network.noise": (1, noise),
-    "forward": (8, forward), "task_losses": (8, task_losses), "loss_and_grads": (10, loss_and_grads),
+    "forward": (8, forward), "task_losses": (8, task_losses),
+    "loss_and_grads": (10, loss_and_grads),
     "loss_and_grads, large": (0.5, large_batch), "adapters": (3, adapted),
     "adapters, misused": (0.5, misused),
     "Adam, SGD": (2, optimizer), "step": (8, step), "task_weights": (1, task_weights),

@@ -1,4 +1,4 @@
-"""The check: right candidates pass in every precision, wrong tensors are found, reports are precise."""
+"""The check: right candidates pass in every precision, wrong tensors are found, reports exact."""
 
 import functools
 import json

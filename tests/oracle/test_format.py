@@ -96,7 +96,8 @@ def forward(arrays, table):
             weights = [softmax(row) for row in logits]
             made |= {f"{gate}/logits": logits, f"{gate}/weights": weights}
             made[fusion["name"]] = [
-                [sum(w * y for w, y in zip(row, values)) for values in zip(*(e[b] for e in experts))]
+                [sum(w * y for w, y in zip(row, values))
+                 for values in zip(*(e[b] for e in experts))]
                 for b, row in enumerate(weights)]
     for tower in table["towers"]:
         y = mlp(arrays, f"tower/{tower['task']}", [*tower["activations"], "identity"],

@@ -1,4 +1,4 @@
-"""PLE, ML-MMoE, CGC and MMoE in PyTorch, with mistakes to be switched on: the oracle's test subject.
+"""PLE, ML-MMoE, CGC and MMoE in PyTorch, with mistakes to switch on: the oracle's test subject.
 
 Written from the paper and docs/vectors.md, with autograd and torch.optim, and without npple: the
 structure is read off the names and shapes of the parameters.

@@ -89,7 +89,7 @@ def vectors(name):
 
 
 def candidate(name, mistakes, **options):
-    """The PyTorch program with these mistakes, and with parameters of its own where they need it."""
+    """The PyTorch program with these mistakes, with parameters of its own where they need it."""
     bundle = vectors(name)
     own = {}
     for mistake in mistakes:

@@ -1,4 +1,4 @@
-"""The PyTorch blocks of docs/checking-gradients.md: a custom autograd function that lacks a term."""
+"""The PyTorch blocks of docs/checking-gradients.md: an autograd function that lacks a term."""
 
 import re
 from pathlib import Path

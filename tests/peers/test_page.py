@@ -1,4 +1,4 @@
-"""The PyTorch blocks of docs/oracle.md: the module with its mistake, the verdict, and the remedy."""
+"""The PyTorch blocks of docs/oracle.md: the module with its mistake, the verdict, the remedy."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Functions, gradients, dtypes and methods drawn at random: no wrong one passes, no right one fails.
+"""Functions, gradients, dtypes, methods drawn at random: no wrong one passes, no right one fails.
 
 `pytest -m fuzz tests/verify/test_any_function.py` draws 10,000.
 """

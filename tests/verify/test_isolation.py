@@ -290,7 +290,8 @@ def test_gradients_must_be_named_and_mapped_completely():
     fewer = {name: group for name, group in groups.items() if group != "tower/income"}
     for message, arguments in {
             "gradients: a dict by task": ({"income": gradients["income"]}, groups),
-            "mapped to a wrong group: 'tower/x', did you mean 'tower/income'": (gradients, groups | {"w": "tower/x"}),
+            "mapped to a wrong group: 'tower/x', did you mean 'tower/income'":
+                (gradients, groups | {"w": "tower/x"}),
             "no name is mapped to 'tower/income'": (gradients, fewer),
             "'extra' stands in one": (gradients, groups | {"extra": "tower/income"})}.items():
         with pytest.raises(InputError, match=message):

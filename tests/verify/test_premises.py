@@ -1,4 +1,4 @@
-"""What a check assumes of a function is checked: a refusal names it, both values and the way out."""
+"""What a check assumes of a function is checked: refusals name it, both values and the way out."""
 
 import math
 
