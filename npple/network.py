@@ -337,14 +337,15 @@ def _require_finite(named: Mapping[str, Array | float], trace: Arrays | None = N
 
 def task_weights(initial: Mapping[str, float], decay: Mapping[str, float], step: int
                  ) -> dict[str, float]:
-    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss at a step (PLE, equation 10).
+    """w_k(t) = w_k0 · gamma_k^t, the weight of each task's loss (PLE, equation 10).
 
     Parameters
     ----------
     initial, decay : dict of float
         w_k0 and gamma_k by task; a task missing from `decay` keeps its weight.
     step : int
-        t, the number of updates made so far.
+        t. The paper says that the weight changes after each step, and that t is the epoch; so
+        t is the number of finished epochs, or of updates made.
 
     Returns
     -------

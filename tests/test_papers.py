@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import npple
+from npple.data import Dataset
+from npple.learn.training import Run
 from npple.verify.cases import random_case
 from strategies import assert_close
 
@@ -196,3 +198,47 @@ def test_snr_routes_from_every_sub_network_to_every_one_above_and_to_every_tower
             weights = case.params[f"{route}/weight"] if transforms else [np.eye(4)] * 2
             h[name] = mixed(z, [u @ weight for u, weight in zip(below, weights)])
     assert_towers_read(case, h)
+
+
+@pytest.mark.parametrize("decay_per", ["epoch", "step"])
+@pytest.mark.parametrize("mean_over", ["batch", "data"])
+def test_training_is_gradient_descent_on_both_readings_of_the_loss_and_its_weights(
+        decay_per, mean_over):
+    """PLE paper, equations 8 to 10, for linear tasks of their own; the last batch is smaller."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(22, 2)), {task: rng.normal(size=22) for task in "ab"}
+    delta = {"a": np.ones(22, bool), "b": np.arange(22) % 5 == 0}
+    model = npple.single_task(2, dict.fromkeys("ab", "regression"), expert_units=(1,),
+                              tower_units=(), activation="identity")
+    run = Run(model, npple.SGD(rate=0.02), 4, 3, {"a": 0.5, "b": 2.0}, {"b": 0.7}, dtype="float64",
+              decay_per=decay_per, mean_over=mean_over)
+    expected, step = {name: p.copy() for name, p in run.params.items()}, 0
+    for epoch in range(3):
+        order = np.random.default_rng([3, epoch]).permutation(22)
+        for start in range(0, 22, 4):
+            batch, t = order[start:start + 4], epoch if decay_per == "epoch" else step
+            for task, weight in (("a", 0.5), ("b", 2.0 * 0.7 ** t)):
+                own = [i for i in batch if delta[task][i]]
+                rows = len(own) if mean_over == "batch" else 4 * sum(delta[task]) / 22
+                if own:
+                    descend(expected, task, x, y[task], own, 0.02 * weight / rows)
+            step += 1
+    data = Dataset(x, y, {"b": delta["b"]})
+    run.train(data, data, epochs=3)
+    assert run.step == step == 18
+    assert_close(run.params, expected, 1e-12)
+
+
+def descend(params, task, x, y, rows, rate):
+    """A step down the sum of (z - y)² over some rows, z = (x w + c) v + d."""
+    w, c = (params[f"level1/{task}/experts/layer1/{name}"] for name in ("weight", "bias"))
+    v, d = (params[f"tower/{task}/layer1/{name}"] for name in ("weight", "bias"))
+    dw, dc, dv, dd = [0.0, 0.0], 0.0, 0.0, 0.0
+    for i in rows:
+        h = x[i, 0] * w[0, 0, 0] + x[i, 1] * w[0, 1, 0] + c[0, 0]
+        dz = 2 * (h * v[0, 0] + d[0] - y[i])
+        dw = [dw[j] + dz * v[0, 0] * x[i, j] for j in (0, 1)]
+        dc, dv, dd = dc + dz * v[0, 0], dv + dz * h, dd + dz
+    for j in (0, 1):
+        w[0, j, 0] -= rate * dw[j]
+    c[0, 0], v[0, 0], d[0] = c[0, 0] - rate * dc, v[0, 0] - rate * dv, d[0] - rate * dd

@@ -45,7 +45,14 @@ def add(commands: Commands) -> None:
         "--task-weight": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=W",
                           "help": "weight of a task's loss (1 otherwise)"},
         "--task-decay": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=G",
-                         "help": "factor on that weight each step"},
+                         "help": "factor on that weight each epoch"},
+        "--decay-per": {"type": one_of("unit of decay", ("epoch", "step")), "metavar": "UNIT",
+                        "help": "epoch, or step: decay in each step instead (default: epoch, or "
+                                "what --resume goes on with)"},
+        "--mean-over": {"type": one_of("mean", ("batch", "data")), "default": "batch",
+                        "metavar": "ROWS", "help": "batch: a task's loss is the mean over its rows "
+                        "in the batch; data: weighted so that its gradient is an unbiased "
+                        "estimate of that over all its rows"},
         "--skip-absent": {"action": "store_true", "help": "leave parameters alone in steps "
                           "without a row of a task that reaches them"},
         "--patience": {"type": int,
@@ -66,7 +73,7 @@ def run(args: Namespace) -> int:
     train, validation, inputs, tasks, schema = load(args)
     training = _new_run(args, build(args, inputs, tasks), schema)
     if args.resume:
-        training = _resumed(training, checkpoint)
+        training = _resumed(args, training, checkpoint)
     make_folder("--out", checkpoint.parent)
     log = sys.stderr if args.json else sys.stdout
     print(_start_text(args, training, train, validation), file=log, flush=True)
@@ -97,7 +104,7 @@ def _new_run(args: Namespace, model: Network, schema: Options | None) -> Run:
     return Run(model, optimizer, args.batch_size, args.seed,
                dict.fromkeys(model.tasks, 1.0) | weights,
                _by_task("--task-decay", args.task_decay, model.tasks), args.skip_absent,
-               schema=schema)
+               schema=schema, decay_per=args.decay_per or "epoch", mean_over=args.mean_over)
 
 
 def _by_task(flag: str, pairs: Sequence[tuple[str, float]], tasks: Mapping[str, str]
@@ -128,10 +135,11 @@ def _checkpoint(args: Namespace) -> Path:
     return path
 
 
-def _resumed(run: Run, checkpoint: Path) -> Run:
+def _resumed(args: Namespace, run: Run, checkpoint: Path) -> Run:
     """The saved run, if it was started with the same model and settings."""
     from npple.learn.training import SETTINGS, Run
     saved = Run.load(checkpoint)
+    run.decay_per = args.decay_per or saved.decay_per
     for name in ("model", "optimizer", *SETTINGS):
         require(getattr(saved, name) == getattr(run, name),
                 f"--resume: {checkpoint} was started with another {name.replace('_', ' ')}")

@@ -18,8 +18,8 @@ import numpy as np
 
 from npple import archive
 from npple.archive import FilePath
-from npple.checks import (check_count, check_kind, check_number, check_params, check_weights,
-                          check_x, first_not_finite, shown)
+from npple.checks import (check_choice, check_count, check_kind, check_number, check_params,
+                          check_weights, check_x, first_not_finite, shown)
 from npple.core.base import Array, Arrays, Float64
 from npple.core.blocks import BLOCK
 from npple.core.passes import Trace
@@ -30,9 +30,12 @@ from npple.network import Network, task_weights
 from npple.optimizers import SGD, Adam
 from npple.routing import Gate
 
-FORMAT, VERSION = "npple checkpoint", 1
+FORMAT, VERSION = "npple checkpoint", 2
 OPTIMIZERS = {"adam": Adam, "sgd": SGD}
-SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema")
+SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema",
+            "decay_per", "mean_over")
+CHOICES = {"decay_per": ("epoch", "step"), "mean_over": ("batch", "data")}
+FIRST = {"decay_per": "step", "mean_over": "batch"}  # what a checkpoint of version 1 means
 PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data")
 
 
@@ -46,7 +49,7 @@ class Run:
     optimizer : Adam or SGD
     batch_size, seed : int
     weights, decay : dict of float
-        w_k0 and gamma_k of each task's loss: step t weighs it with w_k0 · gamma_k^t.
+        w_k0 and gamma_k of each task's loss, which is weighted with w_k0 · gamma_k^t.
     skip_absent : bool
         Leave parameters alone in steps where no row belongs to a task that reaches them; otherwise
         Adam's momentum keeps moving them.
@@ -54,6 +57,14 @@ class Run:
         Of parameters, features and real targets: "float32", "float64" or "longdouble".
     schema : dict or None
         How raw columns become features (`npple.data.Schema.to_dict`); kept with the checkpoint.
+    decay_per : str
+        What t counts: "epoch", the finished epochs, as the PLE paper defines it in equation 10; or
+        "step", the updates made.
+    mean_over : str
+        The loss of a task is, by PLE's equation 9, the mean over its rows; a batch holds only some.
+        "batch": the mean over those, whatever their number. "data": that mean times their number,
+        divided by the number that the task's share of the data lets a batch expect. So the
+        gradient of a task with few rows is an unbiased estimate of that of equation 9.
     params, state : dict of ndarray
         The latest parameters and the optimizer's state.
     best : dict of ndarray
@@ -79,6 +90,8 @@ class Run:
     skip_absent: bool = False
     dtype: str = "float32"
     schema: dict[str, Any] | None = None
+    decay_per: str = "epoch"
+    mean_over: str = "batch"
 
     def __post_init__(self) -> None:
         self._check_settings()
@@ -96,6 +109,8 @@ class Run:
                            ("skip_absent", bool), ("schema", (dict, type(None)))):
             value = getattr(self, name)
             require(isinstance(value, kind), f"{name}: {shown(value)} is not of the right kind")
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         check_count("batch_size", self.batch_size)
         check_count("seed", self.seed, 0)
         self.batch_size, self.seed = int(self.batch_size), int(self.seed)
@@ -188,19 +203,17 @@ class Run:
         """One step on the next batch."""
         start = self.batch * self.batch_size
         rows = shuffled.take(slice(start, start + self.batch_size))
-        weights = task_weights(self.weights, self.decay, self.step)
         noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
         try:
             loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
-                                                    weights, noise)
+                                                    self._weights(rows, shuffled), noise)
         except Diverged as error:
             self._diverged(error)
         if not math.isfinite(self.loss_sum + loss):
             self._diverged("the sum of losses is not finite")
         only = None
         if self.skip_absent:
-            present = [task for task in self.model.tasks
-                       if task not in rows.masks or rows.masks[task].any()]
+            present = [task for task in self.model.tasks if _count(rows, task)]
             only = self.model.table.reached_parameters(present)
         with np.errstate(over="ignore", invalid="ignore"):
             params, state = self.optimizer.step(self.params, grads, self.state, only)
@@ -208,6 +221,17 @@ class Run:
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
+
+    def _weights(self, rows: Dataset, data: Dataset) -> dict[str, float]:
+        """The weight of each task's mean over a batch, `rows` of `data`."""
+        t = self.epoch if self.decay_per == "epoch" else self.step
+        weights = task_weights(self.weights, self.decay, t)
+        if self.mean_over == "batch":
+            return weights
+        size = min(self.batch_size, len(data))  # of the last batch too, which may be smaller
+        return {task: weight * (_count(rows, task) * len(data)
+                                / (size * max(_count(data, task), 1)))
+                for task, weight in weights.items()}
 
     def _diverged(self, what: object) -> NoReturn:
         raise Diverged(f"step {self.step + 1}: {what}; a smaller --rate or --clip 1 may help")
@@ -282,12 +306,13 @@ class Run:
             For a file that is missing, damaged, of another kind or version, or whose arrays are
             not those of its model.
         """
-        arrays, meta = archive.load(path, format=FORMAT, versions=(VERSION,))
+        arrays, meta = archive.load(path, format=FORMAT, versions=(1, VERSION))
         try:
             model = Network.from_dict(meta["table"])
             check_params(model.table, _group("params", arrays))  # before it allocates as many
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
-            run = cls(model, optimizer, **{name: meta["settings"][name] for name in SETTINGS})
+            settings = FIRST | meta["settings"]
+            run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
             for name, value in _checked_progress(meta["progress"]).items():
                 setattr(run, name, value)
             for group in ("params", "best", "state"):
@@ -420,6 +445,11 @@ def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.ine
         check_targets(model.table, data.targets, data.masks, rows, dtype)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
+
+
+def _count(data: Dataset, task: str) -> int:
+    """How many rows are in a task's sample space."""
+    return int(np.count_nonzero(data.masks[task])) if task in data.masks else len(data)
 
 
 def fingerprint(data: Dataset) -> int:

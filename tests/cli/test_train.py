@@ -93,5 +93,35 @@ def test_resuming_with_other_settings_is_refused(here, capsys, run_json):
         assert "was started with another" in capsys.readouterr().err
 
 
+def test_a_resumed_run_keeps_what_its_decay_counts(here, capsys, run_json):
+    few = [*SMALL, "--task-decay", "task1=0.5", "--batch-size", "40"]
+    whole = run_json("train", *few, "--epochs", "2", "--decay-per", "step", "--out", "whole")
+    run_json("train", *few, "--decay-per", "step", "--out", "parts")
+    two = ["--epochs", "2", "--out", "parts", "--resume"]
+    assert main(["train", *few, *two, "--decay-per", "epoch"]) == 2
+    assert "was started with another decay per" in capsys.readouterr().err
+    parts = run_json("train", *few, *two)
+    assert parts["validation"] == whole["validation"]
+    assert run_json("train", *few, "--epochs", "2")["validation"] != whole["validation"]
+
+
+def test_the_mean_over_the_data_is_an_option(here, capsys, run_json):
+    few = [*SMALL, "--batch-size", "100"]  # 160 rows to train on: the last batch is smaller
+    batch, data = (run_json("train", *few, "--mean-over", rows, "--out", rows)["validation"]
+                   for rows in ("batch", "data"))
+    assert batch != data
+    assert main(["train", *few, "--epochs", "2", "--out", "data", "--resume"]) == 2
+    assert "was started with another mean over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag, value", [("--decay-per", "stpe"), ("--mean-over", "dtaa")])
+def test_an_unknown_reading_is_answered_with_the_nearest_one(here, capsys, flag, value):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *SMALL, flag, value])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert flag in error and "did you mean" in error
+
+
 def test_json_is_alone_on_standard_output(here, run_json):
     run_json("train", *SMALL)  # json.loads would fail on anything else

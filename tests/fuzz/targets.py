@@ -544,7 +544,8 @@ def checkpoint():
 def start(r):
     return Call(Run, {"model": model(), "optimizer": npple.Adam(), "batch_size": 4, "seed": 0,
                       "weights": {"task1": 1.0, "task2": 2.0}, "decay": {"task1": 0.9},
-                      "skip_absent": False, "dtype": "float32", "schema": None},
+                      "skip_absent": False, "dtype": "float32", "schema": None,
+                      "decay_per": "epoch", "mean_over": "data"},
                 lambda run: run.params)
 
 
@@ -585,11 +586,11 @@ def forged(r):
     """A checkpoint that is sound as an archive and spoiled in what it says."""
     path = TEMPORARY / "forged.npz"
     path.write_bytes(checkpoint())
-    kind = {"format": "npple checkpoint", "versions": (1,)}
+    kind = {"format": "npple checkpoint", "versions": (2,)}
     arrays, meta = archive.load(path, **kind)
 
     def call(arrays, meta):
-        archive.save(path, arrays, meta, format="npple checkpoint", version=1)
+        archive.save(path, arrays, meta, format="npple checkpoint", version=2)
         return Run.load(path).params
     return Call(call, {"arrays": arrays, "meta": meta}, names={
         "arrays": ("forged", "array"), "meta": ("forged", "meta")}, loose=True)

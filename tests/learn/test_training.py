@@ -46,17 +46,20 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("optimizer", [npple.Adam(weight_decay=0.1, clip=1.0), npple.SGD()])
+@pytest.mark.parametrize("decay_per, mean_over", [("epoch", "data"), ("step", "batch")])
 @pytest.mark.parametrize("stop", [1, 4, 5, 8, 11])
-def test_a_run_interrupted_after_any_step_resumes_bit_for_bit(rows, tmp_path, optimizer, stop):
+def test_a_run_interrupted_after_any_step_resumes_bit_for_bit(rows, tmp_path, optimizer, decay_per,
+                                                              mean_over, stop):
     # 240 rows in batches of 50: five steps an epoch; step 5 and 10 end one
-    whole = Run(MODEL, optimizer, batch_size=50, decay={"task1": 0.9})
+    settings = {"decay": {"task1": 0.9}, "decay_per": decay_per, "mean_over": mean_over}
+    whole = Run(MODEL, optimizer, batch_size=50, **settings)
     whole.train(*rows, epochs=3)
 
     def interrupt(run, batches):
         if run.step == stop:
             raise Stop
 
-    part = Run(MODEL, optimizer, batch_size=50, decay={"task1": 0.9})
+    part = Run(MODEL, optimizer, batch_size=50, **settings)
     with pytest.raises(Stop):
         part.train(*rows, epochs=3, checkpoint=tmp_path / "c.npz", every=1, on_batch=interrupt)
     resumed = Run.load(tmp_path / "c.npz")
@@ -126,6 +129,81 @@ def test_skip_absent_leaves_a_task_without_rows_alone(rows, skip):
                               before["tower/task1/layer1/weight"])
 
 
+# The loss of a batch -----------------------------------------------------------------------------
+
+def sparse(rows):
+    """Rows of which a seventh are task2's; none of the last few."""
+    mask = (np.arange(len(rows)) % 7 == 0) & (np.arange(len(rows)) < len(rows) - 40)
+    x = rows.x.astype(float)
+    return Dataset(x, {task: y.astype(float) for task, y in rows.targets.items()}, {"task2": mask})
+
+
+def gradients_of_an_epoch(data, **settings):
+    """The parameters and the gradient of each batch, at one place: no step is of any size."""
+    found = []
+    original = npple.Network.loss_and_grads
+
+    def spy(self, *given):
+        result = original(self, *given)
+        found.append(result[1])
+        return result
+
+    run = Run(MODEL, npple.SGD(rate=1e-30), dtype="float64", **settings)
+    start = run.params
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npple.Network, "loss_and_grads", spy)
+        run.train(data, data, epochs=1)
+    return start, found
+
+
+def distance(sums, full):
+    return max(np.abs(sums[name] - full[name]).max() for name in full)
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 240, 1000])
+def test_weighted_batches_add_up_to_the_gradient_over_all_the_data(rows, batch_size):
+    """B / N times the sum of an epoch's gradients, batch by batch, also with a smaller last one."""
+    data, weights = sparse(rows[0]), {"task1": 0.0, "task2": 3.0}
+    part = min(batch_size / len(data), 1)
+    for mean_over, exact in (("data", True), ("batch", batch_size >= len(data))):
+        params, found = gradients_of_an_epoch(data, batch_size=batch_size, weights=weights,
+                                              mean_over=mean_over)
+        _, full = MODEL.loss_and_grads(params, data.x, data.targets, data.masks, weights)
+        sums = {name: part * sum(grads[name] for grads in found) for name in full}
+        assert (distance(sums, full) < 1e-12) == exact
+
+
+def test_a_task_without_a_row_in_the_data_changes_nothing(rows):
+    data = masked(rows[0])
+    weighted, alone = (Run(MODEL, npple.SGD(), batch_size=64, mean_over="data", weights=weights)
+                       for weights in ({"task1": 1.0, "task2": 1.0}, {"task1": 1.0, "task2": 0.0}))
+    for run in (weighted, alone):
+        run.train(data, rows[1], epochs=1)
+    assert same(weighted.params, alone.params)
+
+
+def test_weights_decay_per_epoch_unless_told_otherwise(rows):
+    runs = [Run(MODEL, batch_size=240, decay={"task1": 0.5}, **settings)
+            for settings in ({}, {"decay_per": "epoch"}, {"decay_per": "step"})]
+    for run in runs:
+        run.train(*rows, epochs=3)  # of one step each, where both mean the same
+    assert same(runs[0].params, runs[1].params) and same(runs[1].params, runs[2].params)
+    runs = [Run(MODEL, batch_size=60, decay={"task1": 0.5}, **settings)
+            for settings in ({}, {"decay_per": "epoch"}, {"decay_per": "step"})]
+    for run in runs:
+        run.train(*rows, epochs=1)
+    assert same(runs[0].params, runs[1].params) and not same(runs[1].params, runs[2].params)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"decay_per": "epcoh"}, "decay_per: 'epcoh', did you mean 'epoch'"),
+    ({"decay_per": 1}, "decay_per: 1, expected one of epoch, step"),
+    ({"mean_over": None}, "mean_over: None, expected one of batch, data")])
+def test_an_unknown_reading_is_refused(settings, message):
+    with pytest.raises(npple.InputError, match=f"^{message}"):
+        Run(MODEL, **settings)
+
+
 def test_a_task_without_validation_rows_has_no_metrics(rows):
     assert evaluate_model(MODEL, MODEL.init(0, np.float32), masked(rows[1]))["task2"] == {}
 
@@ -184,6 +262,22 @@ def rewrite(path, change):
     archive.save(path, arrays, meta, format=training.FORMAT, version=training.VERSION)
 
 
+def test_a_checkpoint_of_version_1_keeps_its_meaning(rows, tmp_path):
+    """Weights that decay per step, means over the batch: what 0.1.0 did, resumed bit for bit."""
+    path, settings = tmp_path / "c.npz", {"batch_size": 50, "decay": {"task1": 0.9}}
+    whole = Run(MODEL, **settings, decay_per="step", mean_over="batch")
+    whole.train(*rows, epochs=2)
+    Run(MODEL, **settings, decay_per="step").train(*rows, epochs=1, checkpoint=path)
+    arrays, meta = archive.load(path, format=training.FORMAT, versions=(2,))
+    for name in ("decay_per", "mean_over"):
+        del meta["settings"][name]
+    archive.save(path, arrays, meta, format=training.FORMAT, version=1)
+    resumed = Run.load(path)
+    assert (resumed.decay_per, resumed.mean_over) == ("step", "batch")
+    resumed.train(*rows, epochs=2)
+    assert same(resumed.params, whole.params) and resumed.history == whole.history
+
+
 @pytest.mark.parametrize("change", [
     lambda arrays, meta: arrays.pop("best/tower/task1/layer1/weight"),
     lambda arrays, meta: arrays.update({"params/extra": np.zeros(2, np.float32)}),
@@ -195,8 +289,9 @@ def rewrite(path, change):
     lambda arrays, meta: meta["table"]["levels"][0]["groups"][0].update(count=-1),
     lambda arrays, meta: meta["optimizer"].update(kind="rmsprop"),
     lambda arrays, meta: meta["settings"].update(batch_size="many"),
+    lambda arrays, meta: meta["settings"].update(decay_per="day"),
     lambda arrays, meta: meta["progress"].pop("step"),
-], ids=range(11))
+], ids=range(12))
 def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
     rewrite(saved, change)
     with pytest.raises(npple.FileError, match="not a usable checkpoint"):
