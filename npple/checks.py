@@ -219,7 +219,7 @@ def check_noise(table: Table, noise: Arrays | None, dtype: np.dtype[np.inexact])
 
 
 def _check_features(what: str, x: Values, real: np.dtype[np.floating]) -> None:
-    require(x.size, f"{what}: no rows")
+    require(x.size, f"{what}: no rows, expected at least one")
     if x.dtype != real:
         raise InputError(f"{what}: dtype {x.dtype}, expected {real} as the parameters: convert "
                          "with .astype")
@@ -231,7 +231,7 @@ def _check_features(what: str, x: Values, real: np.dtype[np.floating]) -> None:
 
 
 def _check_codes(what: str, codes: Values, size: int) -> None:
-    require(codes.size, f"{what}: no rows")
+    require(codes.size, f"{what}: no rows, expected at least one")
     if codes.dtype.kind not in "iu":
         raise InputError(f"{what}: dtype {codes.dtype}, expected integer codes")
     low, high = codes.min(), codes.max()

@@ -11,7 +11,7 @@ import numpy as np
 
 from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
                           check_number, check_params, check_weights, check_x, first_not_finite)
-from npple.core.base import Array, Arrays, Cache, Columns, Features, Masks, Shapes, Targets
+from npple.core.base import Array, Arrays, Cache, Columns, Features, Masks, Printed, Shapes, Targets
 from npple.core.blocks import each_block
 from npple.core.passes import (Trace, add_up, backward, forward, loss_starts, losses,
                                penalty_backward, penalty_forward, weighted)
@@ -24,12 +24,11 @@ from npple.kinds import check_targets
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-MOST = 25  # rows that are shown
 __all__ = ["Network", "Trace", "task_weights"]
 
 
-@dataclass(frozen=True)
-class Network:
+@dataclass(frozen=True, repr=False)
+class Network(Printed):
     """A multi-task model: a routing table, and the calls that check their arguments and run it.
 
     Parameters
@@ -40,15 +39,11 @@ class Network:
 
     table: Table
 
-    def __repr__(self) -> str:
-        """The rows, a line each; of a large model the first ones."""
+    def __str__(self) -> str:
+        """The rows, a line each."""
         size = sum(prod(shape) for shape in self.shapes.values())
-        lines = [f"{row.name:36} {type(row).__name__:8} reads {', '.join(row.inputs())}"
-                 for row in self.table.rows]
-        shown = lines[:MOST] + [f"... and {len(lines) - MOST} more rows"] * (len(lines) > MOST)
         tasks = ", ".join(f"{task} ({kind})" for task, kind in self.tasks.items())
-        return "\n".join([f"Network of {size:,} parameters, {len(self.tasks)} tasks: {tasks:.200}",
-                          *(line if len(line) <= 100 else f"{line[:96]} ..." for line in shown)])
+        return f"Network of {size:,} parameters, {len(self.tasks)} tasks: {tasks}\n{self.table}"
 
     @property
     def tasks(self) -> dict[str, str]:

@@ -6,8 +6,11 @@ import inspect
 import re
 import textwrap
 from functools import cached_property
+from pathlib import Path
 
 import pytest
+
+import npple
 
 MODULES = ("npple", "npple.routing", "npple.verify.gradcheck", "npple.verify.isolation",
            "npple.verify.influence", "npple.training", "npple.data", "npple.metrics",
@@ -158,3 +161,10 @@ def items(body):
         elif found:
             found[-1][1].append(line[4:])
     return found
+
+
+def test_a_class_name_means_one_thing():
+    files = sorted(Path(npple.__file__).parent.rglob("*.py"))
+    names = [node.name for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))
+             if isinstance(node, ast.ClassDef)]
+    assert len(names) > 60 and sorted(names) == sorted(set(names))

@@ -26,6 +26,7 @@ Cache: TypeAlias = Any  # what a forward keeps for its backward: each pair knows
 
 LONGEST = 1000  # characters of a message
 MOST = 20  # names in a message
+LINES, WIDTH = 30, 100  # of a `repr`
 
 
 class NppleError(Exception):
@@ -49,6 +50,21 @@ def require(condition: object, message: str) -> None:
     """Raise `InputError(message)` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def brief(text: str) -> str:
+    """A text in at most 30 lines of at most 100 characters: the `repr` of what may be large."""
+    lines = text.splitlines()
+    if len(lines) > LINES:
+        lines[LINES - 1:] = [f"... and {len(lines) - LINES + 1} more lines"]
+    return "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH - 4]} ..." for line in lines)
+
+
+class Printed:
+    """What prints in full, and is brief where an interactive session shows it."""
+
+    def __repr__(self) -> str:
+        return brief(str(self))
 
 
 def nearest(what: str, name: object, choices: Iterable[str]) -> str:

@@ -192,6 +192,22 @@ def mixture_backward(dy: Array, cache: Cache) -> tuple[Array, list[Array]]:
             [np.einsum("...bn,...bw->...nbw", w[..., at], dy) for _, at in columns(parts)])
 
 
+def transform_forward(weight: Array, parts: Sequence[Array]) -> tuple[list[Array], Cache]:
+    """y_i = E_i W_i, each expert through its own matrix.
+
+    weight (..., n, in, out), experts in parts (..., n_part, batch, in) -> y in the parts of E
+    """
+    made = [dense_forward(part, weight[..., at, :, :]) for part, at in columns(parts)]
+    return [part for part, _ in made], [cache for _, cache in made]
+
+
+def transform_backward(dy: Sequence[Array], caches: Cache) -> tuple[Array, list[Array]]:
+    """dW_i = E_i^T dy_i, dE_i = dy_i W_i^T, dy in the parts of E -> (dW, dE in these parts)."""
+    back = [dense_backward(part, cache) for part, cache in zip(dy, caches)]
+    return (np.concatenate([dw for _, dw, _ in back], axis=-3),
+            [dx for dx, _, _ in back if dx is not None])
+
+
 def stitch_forward(alpha: Array, parts: Sequence[Array]) -> tuple[Array, Cache]:
     """y_p = sum_i alpha_pi E_i, the same for every sample.
 
@@ -288,6 +304,26 @@ def expected_l0_forward(log_alpha: Array, limits: tuple[float, float, float] = L
 def expected_l0_backward(cache: Cache) -> Array:
     """dlog_alpha_i = p_i (1 - p_i)."""
     return sigmoid_backward(np.ones_like(cache), cache)
+
+
+# Weights of experts that overlap ----------------------------------------------------------------
+
+def overlap_forward(w: Array, inputs: bool) -> tuple[Array, Cache]:
+    """sum over pairs i < j of |W_i^T W_j|², or of |W_i W_j^T|² over the `inputs`.
+
+    w (..., n, in, out) -> (...)
+    """
+    w = w.swapaxes(-1, -2) if inputs else w  # -> (..., n, out, in)
+    gram = w[..., :, None, :, :].swapaxes(-1, -2) @ w[..., None, :, :, :]
+    gram = gram * ~np.eye(w.shape[-3], dtype=bool)[:, :, None, None]  # (..., n, n, in, in)
+    return (gram * gram).sum(axis=(-1, -2, -3, -4)) / 2, (w, gram, inputs)
+
+
+def overlap_backward(cache: Cache) -> Array:
+    """dW_i = 2 · sum over j ≠ i of W_j W_j^T W_i, or (W_i W_j^T) W_j over the inputs."""
+    w, gram, inputs = cache
+    dw = 2 * (w[..., :, None, :, :] @ gram).sum(axis=-4)
+    return dw.swapaxes(-1, -2) if inputs else dw
 
 
 # Embedding --------------------------------------------------------------------------------------

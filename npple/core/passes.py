@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from npple.core.base import (Array, Arrays, Cache, Codes, Features, Gradients, Masks, Targets,
-                             nearest)
+                             brief, nearest)
 from npple.core.losses import kind_of, loss_backward, loss_forward
 from npple.core.ops import embedding_backward, embedding_forward, side_by_side
 from npple.core.rows import Row
@@ -54,7 +54,8 @@ class Trace(Mapping[str, Array]):
         return len(self.tensors)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name:40} {array.shape}" for name, array in self.tensors.items())
+        return brief("\n".join(f"{name:40} {array.shape}"
+                               for name, array in self.tensors.items()))
 
     @property
     def outputs(self) -> dict[str, Array]:

@@ -32,8 +32,10 @@ from npple.core.losses import KINDS, Kind, Multiclass, kind_of
 from npple.core.ops import (ACTIVATIONS, LIMITS, channel_stitch_backward,
                             channel_stitch_forward, columns, dense_backward, dense_forward,
                             expected_l0_backward, expected_l0_forward, hard_concrete_backward,
-                            hard_concrete_forward, mixture_backward, mixture_forward, side_by_side,
-                            softmax_backward, softmax_forward, stitch_backward, stitch_forward)
+                            hard_concrete_forward, mixture_backward, mixture_forward,
+                            overlap_backward, overlap_forward, side_by_side, softmax_backward,
+                            softmax_forward, stitch_backward, stitch_forward, transform_backward,
+                            transform_forward)
 
 if TYPE_CHECKING:
     from npple.core.table import Table
@@ -179,10 +181,19 @@ def mlp_backward(dy: Array, caches: Cache, need_dx: bool) -> tuple[Array | None,
     return dx, grads
 
 
+class Reader(Row):
+    """What experts and towers have: they read one representation."""
+
+    reads: str
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.reads,)
+
+
 # Experts ----------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Experts(Row):
+class Experts(Reader):
     """A group of MLPs of equal shape, all reading one representation.
 
     Parameters
@@ -217,9 +228,6 @@ class Experts(Row):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", self.parameters or self.name)
-
-    def inputs(self) -> tuple[str, ...]:
-        return (self.reads,)
 
     def width(self, table: Table) -> int:
         return self.units[-1]
@@ -257,22 +265,15 @@ class Experts(Row):
 
         For an overlap of "outputs" |W_i^T W_j|².
         """
-        values, caches = [], []
-        for i in range(1, len(self.units) + 1):
-            name = f"{self.parameters}/layer{i}/weight"
-            w = params[name]  # (..., n, in, out)
-            w = w.swapaxes(-1, -2) if self.overlap == "inputs" else w  # -> (..., n, out, in)
-            gram = w[..., :, None, :, :].swapaxes(-1, -2) @ w[..., None, :, :, :]
-            gram = gram * ~np.eye(w.shape[-3], dtype=bool)[:, :, None, None]  # (..., n, n, in, in)
-            values.append((gram * gram).sum(axis=(-1, -2, -3, -4)))
-            caches.append((name, w, gram))
-        return self.penalty / 2 * sum(values[1:], values[0]), caches
+        names = [f"{self.parameters}/layer{i}/weight" for i in range(1, len(self.units) + 1)]
+        values, caches = zip(*(overlap_forward(params[name], self.overlap == "inputs")
+                               for name in names))
+        return self.penalty * sum(values[1:], values[0]), list(zip(names, caches))
 
     def penalty_backward(self, cache: Cache) -> Gradients:
-        """dW_i = 2 penalty · sum over j ≠ i of W_j W_j^T W_i, or (W_i W_j^T) W_j over inputs."""
-        for name, w, gram in cache:
-            dw = 2 * self.penalty * (w[..., :, None, :, :] @ gram).sum(axis=-4)
-            yield name, dw.swapaxes(-1, -2) if self.overlap == "inputs" else dw
+        """Each layer's own part."""
+        for name, overlap in cache:
+            yield name, self.penalty * overlap_backward(overlap)
 
 
 # Fusions: from the experts of a level to a representation of the next ---------------------------
@@ -577,13 +578,7 @@ class Route(Fusion):
     def validate(self, table: Table) -> None:
         super().validate(table)
         check_penalty(self)
-        check_numbers(f"{self.name}: limits", self.limits, 3)
-        check_numbers(f"{self.name}: start", self.start, 2)
-        beta, gamma, zeta = self.limits
-        require(beta > 0 > gamma and zeta > 1, f"{self.name}: limits: beta above 0, gamma below 0 "
-                                               f"and zeta above 1 are needed, got {self.limits}")
-        require(self.start[0] <= self.start[1],
-                f"{self.name}: start: the lower end first is needed, got {self.start}")
+        check_switches(self)
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """Experts (..., n, batch, width), W (n, width, width) -> `name` (..., batch, width).
@@ -592,12 +587,9 @@ class Route(Fusion):
         """
         z, concrete = hard_concrete_forward(params[f"{self.parameters}/log_alpha"],
                                             tensors.get(f"{self.parameters}/noise"), self.limits)
-        parts, counts = self.take(tensors)
-        dense = []
+        (parts, counts), dense = self.take(tensors), None
         if self.transform:
-            weight = params[f"{self.parameters}/weight"]
-            made = [dense_forward(part, weight[..., at, :, :]) for part, at in columns(parts)]
-            parts, dense = [part for part, _ in made], [cache for _, cache in made]
+            parts, dense = transform_forward(params[f"{self.parameters}/weight"], parts)
         y, mixture = stitch_forward(z[..., None, :], parts)
         return {f"{self.parameters}/z": z, self.name: y[..., 0, :, :]}, (
             concrete, dense, mixture, counts)
@@ -607,9 +599,7 @@ class Route(Fusion):
         concrete, dense, mixture, counts = cache
         dz, dparts = stitch_backward(dy[..., None, :, :], mixture)
         if self.transform:
-            back = [dense_backward(part, each) for part, each in zip(dparts, dense)]
-            dparts = [dx for dx, _, _ in back if dx is not None]
-            dweight = np.concatenate([dw for _, dw, _ in back], axis=-3)
+            dweight, dparts = transform_backward(dparts, dense)
             yield f"{self.parameters}/weight", dweight
         yield from self.give(dparts, counts)
         yield f"{self.parameters}/log_alpha", hard_concrete_backward(dz[..., 0, :], concrete)
@@ -627,7 +617,7 @@ class Route(Fusion):
 # Towers -----------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Tower(Row):
+class Tower(Reader):
     """The MLP from a representation to the output of a task, y_k = t_k(x) (PLE, equation 5).
 
     Parameters
@@ -654,9 +644,6 @@ class Tower(Row):
     def name(self) -> str:  # type: ignore[override]  # a field of the other rows
         """`tower/` and the task; the output (batch,) or (batch, K) is called so."""
         return f"tower/{self.task}"
-
-    def inputs(self) -> tuple[str, ...]:
-        return (self.reads,)
 
     def width(self, table: Table) -> int:
         return kind_of(self.kind).width
@@ -730,6 +717,17 @@ def check_numbers(what: str, values: object, count: int) -> None:
     require(isinstance(values, tuple) and len(values) == count
             and all(isinstance(value, (int, float)) and isfinite(value) for value in values),
             f"{what}: {count} finite numbers are needed, got {values!r:.80}")
+
+
+def check_switches(route: Route) -> None:
+    """Raise `InputError` for limits or a start that make no hard concrete distribution."""
+    check_numbers(f"{route.name}: limits", route.limits, 3)
+    check_numbers(f"{route.name}: start", route.start, 2)
+    beta, gamma, zeta = route.limits
+    require(beta > 0 > gamma and zeta > 1, f"{route.name}: limits: beta above 0, gamma below 0 "
+                                           f"and zeta above 1 are needed, got {route.limits}")
+    require(route.start[0] <= route.start[1],
+            f"{route.name}: start: the lower end first is needed, got {route.start}")
 
 
 def check_mlp(name: str, units: Sequence[int], activations: Sequence[str]) -> None:

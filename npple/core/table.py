@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.core.base import Array, Shapes, require
+from npple.core.base import Array, Printed, Shapes, require
 from npple.core.rows import Experts, Fusion, Row, Tower, check_count
 
 Column = tuple[str, str | tuple[int, int]]  # a name, "numeric" or (vocabulary size, width)
@@ -33,8 +33,8 @@ class Level:
     fusions: tuple[Fusion, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, repr=False)
+class Table(Printed):
     """A whole model: its input, its levels, one tower per task. `npple.Network` runs it.
 
     Parameters
@@ -68,6 +68,11 @@ class Table:
             row.validate(self)
             self.widths[row.name] = row.width(self)
         _ = self.shapes  # refuses borrowed parameters of two shapes
+
+    def __str__(self) -> str:
+        """The rows, a line each."""
+        return "\n".join(f"{row.name:36} {type(row).__name__:8} reads {', '.join(row.inputs())}"
+                         for row in self.rows)
 
     @cached_property
     def widths(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_count, check_kind, check_number, shown
-from npple.core.base import Array, Arrays, Codes, Float64, Values
+from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
 from npple.data import Dataset, weights
 from npple.errors import require
 from npple.learn.dataset import streams
@@ -448,7 +448,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, repr=False)
-class ABReport:
+class ABReport(Printed):
     """The outcome of a simulated online test; prints as a table.
 
     Attributes
@@ -475,7 +475,7 @@ class ABReport:
         """
         return asdict(self)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         control, *others = self.buckets
         width = max(len(bucket.name) for bucket in self.buckets)
         lines = [f"Simulated online test: {self.settings['impressions']:,} impressions, seed "

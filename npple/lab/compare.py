@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -53,8 +53,8 @@ class Problem:
     """
 
     name: str
-    train: Dataset
-    test: Dataset
+    train: Dataset = field(repr=False)
+    test: Dataset = field(repr=False)
     inputs: Inputs
     tasks: dict[str, str]
     correlation: float | None = None

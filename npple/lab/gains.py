@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npple.core.base import Printed
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
 
@@ -111,8 +112,8 @@ class Outcome:
         return {gain.direction for gain in self.gains.values() if gain}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
     """The results of `compare`; prints as a table.
 
     Attributes

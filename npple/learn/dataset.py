@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npple.checks import check_kind, check_number, shown
-from npple.core.base import Codes, Features, Mask, Values
+from npple.core.base import Codes, Features, Mask, Values, brief
 from npple.errors import require
 
 if TYPE_CHECKING:
@@ -65,9 +65,8 @@ class Dataset:
     masks: dict[str, Mask]
 
     def __post_init__(self) -> None:
-        features = self.x if isinstance(self.x, dict) else {"x": self.x}
-        require(features, "x: the dataset has no features, expected at least one column")
-        for group, arrays in (("x", features), ("targets", self.targets), ("masks", self.masks)):
+        require(self._groups["x"], "x: the dataset has no features, expected at least one column")
+        for group, arrays in self._groups.items():
             check_kind(group, arrays, dict, "a dict of arrays")
             for name, values in arrays.items():
                 rows = isinstance(values, np.ndarray) and values.ndim
@@ -79,6 +78,16 @@ class Dataset:
             require(task in self.targets, f"masks: {shown(task)}, expected one of the targets: "
                                           f"{shown(list(self.targets))}")
             require(mask.dtype == bool, f"masks: {shown(task)}: {mask.dtype}, expected bool")
+
+    @property
+    def _groups(self) -> dict[str, Any]:
+        features = self.x if isinstance(self.x, dict) else {"x": self.x}
+        return {"x": features, "targets": self.targets, "masks": self.masks}
+
+    def __repr__(self) -> str:
+        lines = [f"{group:8} {name:24} {array.dtype.name:12} {array.shape}"
+                 for group, arrays in self._groups.items() for name, array in arrays.items()]
+        return brief("\n".join([f"Dataset of {len(self):,} rows", *lines]))
 
     def __len__(self) -> int:
         return len(next(iter(self.x.values())) if isinstance(self.x, dict) else self.x)

@@ -42,7 +42,7 @@ class Report:
         The candidate's arrays.
     precision : str
         The unit roundoff by which it was judged.
-    rows : tuple of npple.oracle.results.Row
+    rows : tuple of npple.oracle.TensorRow
         One for each tensor compared, in the order of computation.
     missing, unknown : tuple of str
         Tensors that were not given; names given that the vectors do not have.

@@ -71,17 +71,17 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Attempt:
     """Deviations applied together, and the variant they make."""
 
     deviations: tuple[Deviation, ...]
     details: tuple[str, ...]
     variant: Variant
 
-    def further(self, deviation: Deviation, given: Arrays) -> Iterator[_Trial]:
+    def further(self, deviation: Deviation, given: Arrays) -> Iterator[_Attempt]:
         """This and one more deviation, in each of its forms."""
         for variant, detail in deviate(deviation, self.variant, given):
-            yield _Trial((*self.deviations, deviation), (*self.details, detail), variant)
+            yield _Attempt((*self.deviations, deviation), (*self.details, detail), variant)
 
 
 def diagnose(vectors: Vectors, given: Arrays, precision: str, rows: Sequence[TensorRow]
@@ -105,7 +105,7 @@ def diagnose(vectors: Vectors, given: Arrays, precision: str, rows: Sequence[Ten
     case = cast(vectors.case, np.float64)
     judge = _Judge(vectors, case, given, precision, rows)
     single = [trial for deviation in DEVIATIONS
-              for trial in _Trial((), (), vectors.variant).further(deviation, given)]
+              for trial in _Attempt((), (), vectors.variant).further(deviation, given)]
     pairs = (pair for first in single
              for second in DEVIATIONS[DEVIATIONS.index(first.deviations[0]) + 1:]
              for pair in first.further(second, given))
@@ -123,7 +123,7 @@ class _Judge:
     precision: str
     rows: Sequence[TensorRow]
 
-    def consistent(self, trials: Iterable[_Trial]) -> list[Found]:
+    def consistent(self, trials: Iterable[_Attempt]) -> list[Found]:
         """[(Diagnosis, variant, case)] for the trials that explain everything given."""
         found = []
         for trial in trials:

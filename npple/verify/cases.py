@@ -7,7 +7,7 @@ from uniform, so that a mistake has nothing to cancel against.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -34,12 +34,12 @@ class Case:
     """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names."""
 
     model: Network
-    params: dict[str, Array]
-    x: Features
-    targets: dict[str, Values]
-    masks: dict[str, Mask | None]
-    weights: dict[str, float]
-    noise: dict[str, Array]
+    params: dict[str, Array] = field(repr=False)
+    x: Features = field(repr=False)
+    targets: dict[str, Values] = field(repr=False)
+    masks: dict[str, Mask | None] = field(repr=False)
+    weights: dict[str, float] = field(repr=False)
+    noise: dict[str, Array] = field(repr=False)
 
     @property
     def batch(self) -> tuple[Features, dict[str, Values], dict[str, Mask | None], dict[str, float],

@@ -16,9 +16,11 @@ from zlib import crc32
 
 import numpy as np
 
-from npple.checks import (check_array, check_choice, check_count, check_dicts, check_noise,
-                          check_number, check_params, check_weights, check_x, is_plain, shown)
-from npple.core.base import Array, Arrays, Columns, Cache, Codes, Features, Mask, Masks, Targets
+from npple.checks import (check_array, check_choice, check_count, check_dicts, check_kind,
+                          check_noise, check_number, check_params, check_weights, check_x, is_plain,
+                          shown)
+from npple.core.base import (Array, Arrays, Cache, Codes, Columns, Features, Mask, Masks, Printed,
+                              Targets)
 from npple.core.passes import backward, forward, joint_loss, penalty_forward
 from npple.errors import CheckFailed, require
 from npple.kinds import check_targets
@@ -28,8 +30,8 @@ from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, 
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
                                      by_entry, eps_of, size_of)
 
-__all__ = ["METHODS", "GradcheckReport", "Row", "demonstrate", "gradcheck", "gradcheck_function",
-           "hessian_vector"]
+__all__ = ["METHODS", "GradcheckReport", "GradientRow", "demonstrate", "gradcheck",
+           "gradcheck_function", "hessian_vector"]
 
 DIRECTIONS = 4  # a tensor, by the directional method
 RESOLVED = 256  # times noise / unit: the bound of a difference that is 0 at the first steps
@@ -39,7 +41,7 @@ CHUNK = 2**24  # bytes of tensors that perturbed copies evaluated together may t
 # The report -------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Row:
+class GradientRow:
     """The result for one tensor.
 
     Attributes
@@ -82,21 +84,21 @@ class Row:
                 f"analytic {self.analytic:.17g}, numeric {self.numeric:.17g}")
 
 
-@dataclass(frozen=True)
-class GradcheckReport:
+@dataclass(frozen=True, repr=False)
+class GradcheckReport(Printed):
     """What a gradient check found; prints as an aligned table.
 
     Attributes
     ----------
     method : str
-    rows : tuple of Row
+    rows : tuple of GradientRow
         One a tensor.
     remarks : tuple of str
         Premises that could not be checked.
     """
 
     method: str
-    rows: tuple[Row, ...]
+    rows: tuple[GradientRow, ...]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -130,7 +132,7 @@ class GradcheckReport:
         return None if self.verdict == "no verdict" else self.verdict == "passed"
 
     @property
-    def worst(self) -> Row:
+    def worst(self) -> GradientRow:
         """The row whose error is the most times its tolerance."""
         return max(self.rows, key=lambda row: row.error / row.tolerance if row.tolerance
                    else np.inf * (row.error > 0))
@@ -491,6 +493,7 @@ def model_loss(model: Network, params: Arrays, x: Array | Columns, targets: Colu
                masks: Masks | None = None, weights: Mapping[str, float] | None = None,
                noise: Arrays | None = None) -> ModelLoss:
     """From the arguments of a user, which are checked here."""
+    check_kind("model", model, Network, "a Network")
     dtype = check_params(model.table, params)
     require(dtype.kind == "f", f"params: real parameters are needed, got {dtype}")
     x, rows = check_x(model.table, x, dtype)
@@ -580,7 +583,7 @@ def _moved(loss: Loss, name: str, entries: Codes, steps: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Sides:
     """Two sides of a check of one tensor: equally many values, and what is allowed between them."""
 
     ours: Array
@@ -611,7 +614,7 @@ class Comparison:
 
 
 def compare_entries(loss: Loss, method: str, analytic: Array, measured: Measured,
-                    tolerance: float | None = None) -> Comparison:
+                    tolerance: float | None = None) -> Sides:
     """Each entry against its derivative."""
     numeric, bound, still = measured
     sure = np.maximum(np.abs(numeric) - bound, 0)
@@ -621,11 +624,11 @@ def compare_entries(loss: Loss, method: str, analytic: Array, measured: Measured
         tolerance = (by_difference(analytic.dtype, loss.computed_in, floor) if by_differences
                      else by_entry(analytic.dtype, loss.computed_in, floor))
     bound = bound + 10 * loss.wobble * size_of(sure)
-    return Comparison(analytic, numeric, bound, floor, tolerance, still)
+    return Sides(analytic, numeric, bound, floor, tolerance, still)
 
 
 def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Generator,
-                       tolerance: float | None = None) -> Comparison:
+                       tolerance: float | None = None) -> Sides:
     """Im L(theta + i h v) / h against g·v along directions v in which every entry counts alike."""
     v = even_direction(analytic, (DIRECTIONS,), rng)
     loss = loss.cast(np.float64)
@@ -636,11 +639,11 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
         tolerance = by_direction(analytic.dtype, loss.computed_in, float(floor.min()), v[0])
     bound = 10 * loss.wobble * floor
     still = np.zeros(DIRECTIONS, bool)
-    return Comparison(terms.sum(axis=1), numeric, bound, floor, tolerance, still)
+    return Sides(terms.sum(axis=1), numeric, bound, floor, tolerance, still)
 
 
 def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str, analytic: Array
-         ) -> Row:
+         ) -> GradientRow:
     """Runs one method on one tensor."""
     measure = METHODS[method]
     if measure is None:
@@ -651,8 +654,8 @@ def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str,
                   given=tolerance is not None)
 
 
-def row_of(name: str, analytic: Array, both: Comparison, by_entry: bool, given: bool = False
-           ) -> Row:
+def row_of(name: str, analytic: Array, both: Sides, by_entry: bool, given: bool = False
+           ) -> GradientRow:
     """The result for one tensor from its comparison."""
     error, judged, reason = both.error, both.judged, ""
     if not given and both.tolerance > LIMIT:
@@ -663,12 +666,12 @@ def row_of(name: str, analytic: Array, both: Comparison, by_entry: bool, given: 
         reason = _why(both, np.argmin(judged))
     at = np.unravel_index(np.argmax(error), error.shape)
     checked = int(judged.sum()) if by_entry else analytic.size * bool(judged.all())
-    return Row(name, analytic.shape, checked, analytic.size - checked, float(error[at]),
+    return GradientRow(name, analytic.shape, checked, analytic.size - checked, float(error[at]),
                tuple(map(int, at)), float(both.ours[at]), float(both.theirs[at]),
                both.tolerance if given else min(both.tolerance, LIMIT), reason)
 
 
-def _why(both: Comparison, first: np.intp) -> str:
+def _why(both: Sides, first: np.intp) -> str:
     """Why an entry is not judged."""
     bound = both.bound.flat[first]
     if not np.isfinite(bound):

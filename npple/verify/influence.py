@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npple.checks import check_kind, check_weights, shown
-from npple.core.base import Array, Arrays, Columns, Float64, Masks
+from npple.core.base import Array, Arrays, Columns, Float64, Masks, Printed
 from npple.errors import require
 from npple.network import Network
 from npple.routing import Experts
@@ -23,7 +23,7 @@ from npple.verify.measure import REACHED
 
 
 @dataclass(frozen=True, repr=False)
-class Influence:
+class Influence(Printed):
     """Gradients of each task's own weighted loss, seen group by group; `influence` makes it.
 
     Attributes
@@ -83,7 +83,7 @@ class Influence:
                 for i, j in np.argwhere(np.triu(
                     (apart["parameters"] <= threshold) & (apart["gradients"] <= threshold), k=1))]
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         tasks = list(self.norms)
         pairs = list(combinations(tasks, 2))
 
@@ -130,6 +130,7 @@ def influence(model: Network, params: Arrays, x: Array | Columns, targets: Colum
     InputError
         For arguments the model does not take.
     """
+    check_kind("model", model, Network, "a Network")
     weights = check_weights(model.table, weights)
     alone = {task: {other: weights[other] * (other == task) for other in weights}
              for task in weights}

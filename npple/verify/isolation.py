@@ -21,8 +21,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from npple.checks import check_array, check_choice, check_count, check_dicts, shown
-from npple.core.base import Array, Arrays, Columns, Masks
+from npple.checks import check_array, check_choice, check_count, check_dicts, check_kind, shown
+from npple.core.base import Array, Arrays, Columns, Masks, Printed
 from npple.errors import require
 from npple.network import Network
 from npple.routing import Experts, Fusion, Tower
@@ -42,12 +42,17 @@ def isolation(model: Network) -> Isolation:
     -------
     Isolation
         Prints as a table.
+
+    Raises
+    ------
+    InputError
+        For what is no Network.
     """
     return Isolation(model)
 
 
 @dataclass(frozen=True)
-class Deviation:
+class Mismatch:
     """A cell of the matrix that was found otherwise than this architecture demands, and why.
 
     Attributes
@@ -71,37 +76,45 @@ class Deviation:
                 f"{self.evidence}")
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class MatrixComparison(Printed):
     """The outcome of holding the matrix against another: the cells that deviate, in order.
 
     Attributes
     ----------
-    deviations : tuple of Deviation
+    deviations : tuple of Mismatch
         Empty where all agree.
     """
 
-    deviations: tuple[Deviation, ...]
+    deviations: tuple[Mismatch, ...]
 
     @property
     def passed(self) -> bool:
         """Whether every cell agreed."""
         return not self.deviations
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return "\n".join(map(str, self.deviations)) or "every cell agrees"
 
 
 @dataclass(frozen=True, repr=False)
-class Isolation:
+class Isolation(Printed):
     """The isolation matrix of a model (PLE paper, sections 4.1 and 4.2); `isolation` makes it.
 
     Attributes
     ----------
     model : npple.network.Network
+
+    Raises
+    ------
+    InputError
+        For what is no Network.
     """
 
     model: Network
+
+    def __post_init__(self) -> None:
+        check_kind("model", self.model, Network, "a Network")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -213,7 +226,7 @@ class Isolation:
                 "training": self._held(measure.training(self, params, x, targets, masks, steps)),
             })
 
-    def compare(self, other: Isolation) -> Comparison:
+    def compare(self, other: Isolation) -> MatrixComparison:
         """Where another wiring of the same tasks reaches what this one does not, or the reverse.
 
         Parameters
@@ -224,7 +237,7 @@ class Isolation:
 
         Returns
         -------
-        Comparison
+        MatrixComparison
 
         Raises
         ------
@@ -246,11 +259,11 @@ class Isolation:
                 expected, found = (m.get(group, ISOLATED) for m in (self.matrix[task], row))
                 if found != expected:
                     why = evidence(task, group, found)
-                    deviations.append(Deviation(task, group, expected, found, why))
-        return Comparison(tuple(deviations))
+                    deviations.append(Mismatch(task, group, expected, found, why))
+        return MatrixComparison(tuple(deviations))
 
     def compare_gradients(self, gradients: Mapping[str, Mapping[str, Array | None]],
-                          groups: Mapping[str, str]) -> Comparison:
+                          groups: Mapping[str, str]) -> MatrixComparison:
         """Whether another implementation isolates what this architecture must isolate.
 
         Parameters
@@ -264,7 +277,7 @@ class Isolation:
 
         Returns
         -------
-        Comparison
+        MatrixComparison
 
         Raises
         ------
@@ -283,22 +296,23 @@ class Isolation:
             require(not odd, f"gradients: {task!r} and groups must have equal names, "
                              f"{shown(next(iter(odd), None))} stands in one of them")
             for name, gradient in named.items():
-                if gradient is not None:
-                    check_array(f"gradients: {task!r}: {shown(name)}", gradient)
+                what = f"gradients: {task!r}: {shown(name)}"
+                require(gradient is None or check_array(what, gradient).size,
+                        f"{what}: {shown(gradient)}, expected at least one number")
         return self._held(cell for task, named in gradients.items()
                           for cell in measure.nonzero(task, members, named))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return grid("", self.tasks, list(self.groups), lambda task, group: self.matrix[task][group])
 
     def _check_tasks(self, what: str, given: object) -> None:
         require(isinstance(given, dict) and given.keys() == set(self.tasks),
                 f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {given!r}")
 
-    def _held(self, measured: Iterable[Cell]) -> Comparison:
+    def _held(self, measured: Iterable[Cell]) -> MatrixComparison:
         """The measured cells (task, group, found, evidence) that the matrix has otherwise."""
-        return Comparison(tuple(
-            Deviation(task, group, self.matrix[task][group], found, evidence)
+        return MatrixComparison(tuple(
+            Mismatch(task, group, self.matrix[task][group], found, evidence)
             for task, group, found, evidence in measured if found != self.matrix[task][group]))
 
     def _path(self, task: str, group: str) -> list[str]:
@@ -333,18 +347,18 @@ class Isolation:
 
 
 @dataclass(frozen=True, repr=False)
-class Verification:
+class Verification(Printed):
     """What `Isolation.verify` found, way by way; prints as a table with the disagreements below.
 
     Attributes
     ----------
     isolation : Isolation
-    ways : dict of Comparison
+    ways : dict of MatrixComparison
         "analytic", "parameters", "labels" and "training".
     """
 
     isolation: Isolation
-    ways: dict[str, Comparison]
+    ways: dict[str, MatrixComparison]
 
     @property
     def verified(self) -> dict[str, bool]:
@@ -387,7 +401,7 @@ class Verification:
         return {"model": name, "tasks": list(isolation.tasks), "groups": list(isolation.groups),
                 "matrix": isolation.matrix, "verified": self.verified}
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         def cell(task: str, group: str) -> str:
             agreed = self.agreed(task, group)
             marks = "".join(way[0] if way in agreed else "-" for way in self.ways)

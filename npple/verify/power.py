@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from npple.checks import check_count
-from npple.core.base import Array
+from npple.core.base import Array, Printed
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (METHODS, Comparison, Measured, ModelLoss, compare_directions,
+from npple.verify.gradcheck import (METHODS, Sides, Measured, ModelLoss, compare_directions,
                                     compare_entries, generator, model_loss, row_of)
 from npple.verify.tolerances import FRACTION
 
@@ -46,8 +46,8 @@ class Cell:
     permuted: float
 
 
-@dataclass(frozen=True)
-class PowerReport:
+@dataclass(frozen=True, repr=False)
+class PowerReport(Printed):
     """How strict the checks are; prints as a table.
 
     Attributes
@@ -107,7 +107,7 @@ def power(name: str = "ple", seed: int = 0) -> PowerReport:
     return PowerReport(tuple(cells))
 
 
-Check = Callable[[Array], Comparison]
+Check = Callable[[Array], Sides]
 
 
 def _check(loss: ModelLoss, method: str, name: str, known: Measured | None, seed: int) -> Check:

@@ -94,6 +94,32 @@ def test_expected_l0():
           {"log_alpha": normal(7)})
 
 
+@pytest.mark.parametrize("inputs", [False, True])
+def test_overlap(inputs):
+    w = normal(3, 4, 2)
+    check(lambda v: ops.overlap_forward(v["w"], inputs),
+          lambda c, cache: {"w": c * ops.overlap_backward(cache)}, {"w": w})
+    pairs = [w[i] @ w[j].T if inputs else w[i].T @ w[j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    expected = sum((pair ** 2).sum() for pair in pairs)
+    np.testing.assert_allclose(ops.overlap_forward(w, inputs)[0], expected, rtol=1e-12)
+
+
+def test_transforms_in_two_parts():
+    weight, experts = normal(3, 4, 2), normal(3, 5, 4)
+
+    def forward(v):
+        made, cache = ops.transform_forward(v["weight"], [v["experts"][:1], v["experts"][1:]])
+        return np.concatenate(made), cache
+
+    def backward(dy, cache):
+        dweight, dparts = ops.transform_backward([dy[:1], dy[1:]], cache)
+        return {"weight": dweight, "experts": np.concatenate(dparts)}
+
+    check(forward, backward, {"weight": weight, "experts": experts})
+    np.testing.assert_allclose(forward({"weight": weight, "experts": experts})[0],
+                               [e @ w for e, w in zip(experts, weight)], rtol=1e-12)
+
+
 def test_embedding_with_repeated_and_unused_codes():
     codes = np.array([3, 0, 3, 3, 1])
     check(lambda v: ops.embedding_forward(v["table"], codes),

@@ -117,7 +117,7 @@ def test_symmetric_experts_are_copies_and_stay_so_in_training():
         assert report.copies(threshold=0) == [(GROUP, 0, 2)]
         _, grads = one.model.loss_and_grads(params, one.x, one.targets)
         params, state = npple.Adam().step(params, grads, state)
-    assert f"copies of each other: {GROUP} 0 and 2" in repr(report)
+    assert f"copies of each other: {GROUP} 0 and 2" in str(report)
 
 
 def test_nearly_equal_experts_are_copies_up_to_the_threshold():
@@ -177,7 +177,7 @@ def test_an_average_leaves_out_what_is_undefined():
 
 def test_the_report_prints_all_four_parts():
     one = case()
-    text = repr(influence(one.model, one.params, one.x, one.targets, one.masks))
+    text = str(influence(one.model, one.params, one.x, one.targets, one.masks))
     for part in ("norm of the gradient", "cosine of two tasks' gradients  income marital",
                  "share of each expert's gradient  income  marital",
                  "experts that are copies of each other: none"):

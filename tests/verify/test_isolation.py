@@ -15,7 +15,7 @@ from npple.verify.influence import influence
 from npple.verify.isolation import generic_case, isolation
 from npple.verify.measure import same_bits
 from npple.network import Network
-from npple.verify.cases import random_model
+from npple.verify.cases import random_case, random_model
 from npple.routing import Gate, Source, Table
 
 WAYS = ["analytic", "parameters", "labels", "training"]
@@ -90,7 +90,7 @@ def test_a_unit_that_is_off_is_reported_with_its_first_entry():
     assert report.agreed("income", "level2/shared/experts") == ()
     assert report.agreed("income", "tower/income") == tuple(WAYS)
     assert first.task == "income" and entry in first.evidence
-    assert "reached  ----" in repr(report) and "isolated aplt" in repr(report)
+    assert "reached  ----" in str(report) and "isolated aplt" in repr(report)
 
 
 def test_a_task_without_a_row_reaches_nothing_when_measured():
@@ -166,7 +166,7 @@ def test_a_path_reads_from_the_tower_down():
 
 
 def test_the_report_prints_a_row_a_group():
-    lines = repr(isolation(two_tasks())).splitlines()
+    lines = str(isolation(two_tasks())).splitlines()
     assert lines[0].split() == ["income", "marital"]
     assert "level2/income/experts   reached   isolated" in lines
 
@@ -386,3 +386,23 @@ def test_a_picture_that_cannot_be_saved_says_why(tmp_path):
         plots.save(figure, tmp_path / "a.txt")
     with pytest.raises(FileError, match="cannot write"):
         plots.save(figure, tmp_path / "nowhere" / "a.svg")
+
+
+# What is refused --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("model", ["ple", None, two_tasks().table], ids=lambda m: type(m).__name__)
+def test_what_is_no_model_is_refused(model):
+    case = random_case(two_tasks())
+    for call in (isolation, npple.Isolation,
+                 lambda m: npple.influence(m, case.params, case.x, case.targets),
+                 lambda m: npple.gradcheck(m, case.params, case.x, case.targets)):
+        with pytest.raises(npple.InputError, match="^model: a Network is needed, got "):
+            call(model)
+
+
+def test_a_gradient_without_numbers_is_refused():
+    report = isolation(two_tasks())
+    gradients = {task: dict.fromkeys(report.groups, np.zeros(0)) for task in report.tasks}
+    with pytest.raises(npple.InputError, match=r"^gradients: 'income': .* float64 \(0,\), "
+                                               "expected at least one number$"):
+        report.compare_gradients(gradients, {group: group for group in report.groups})

@@ -44,7 +44,7 @@ def test_longdouble_takes_no_part():
 def test_what_is_not_judged_is_not_found():
     def blind(g):
         unknown = np.full(g.shape, np.inf)
-        return power.Comparison(g, g, unknown, 1.0, 1e-12, np.zeros(g.shape, bool))
+        return power.Sides(g, g, unknown, 1.0, 1e-12, np.zeros(g.shape, bool))
 
     rng = np.random.default_rng(0)
     assert power._smallest_found(blind, np.ones(3), rng) == 1e9
@@ -52,6 +52,6 @@ def test_what_is_not_judged_is_not_found():
 
 def test_a_weaker_check_is_seen(monkeypatch):
     monkeypatch.setattr(power, "compare_entries", lambda loss, method, g, known:
-                        power.Comparison(g, *known[:2], 0.0, 1e-5, known[2]))
+                        power.Sides(g, *known[:2], 0.0, 1e-5, known[2]))
     monkeypatch.setattr(power, "POWER_METHODS", ("complex-step",))
     assert measure().cells[0].found > 1e-9
