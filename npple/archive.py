@@ -80,7 +80,7 @@ def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any]
 
 
 def load(path: FilePath, *, format: str, versions: Sequence[int]
-         ) -> tuple[dict[str, Any], dict[str, Any]]:
+         ) -> tuple[dict[str, Any], dict[str, Any], int]:
     """Read an archive that `save` wrote, refusing all that it cannot vouch for.
 
     Parameters
@@ -98,9 +98,13 @@ def load(path: FilePath, *, format: str, versions: Sequence[int]
         As saved: names, order, dtypes, shapes and bits. They are writable.
     meta : dict
         As saved.
+    version : int
+        Which of the versions it has.
 
     Raises
     ------
+    InputError
+        If `path` is no path.
     FileError
         If the file is missing, damaged, not an archive, of another format or version, or holds
         anything that `save` does not write. The message names the member at fault.
@@ -125,7 +129,7 @@ def load(path: FilePath, *, format: str, versions: Sequence[int]
         f"{path}: the arrays do not match the SHA-256 in {_META} (members swapped, renamed, "
         "missing or altered, or long doubles of another machine)",
     )
-    return arrays, header["meta"]
+    return arrays, header["meta"], header["version"]
 
 
 # What may be stored, and its fingerprint

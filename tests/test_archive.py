@@ -121,9 +121,9 @@ def refusal(path):
        st.dictionaries(st.text(), json_values, max_size=3))
 def test_what_is_saved_comes_back_bit_for_bit(scratch, arrays, meta):
     archive.save(scratch, arrays, meta, **KIND)
-    loaded, loaded_meta = load(scratch)
+    loaded, loaded_meta, version = load(scratch)
     assert_same(loaded, arrays)
-    assert loaded_meta == meta
+    assert loaded_meta == meta and version == KIND["version"]
 
 
 @settings(deadline=None)
@@ -324,7 +324,7 @@ def test_any_overwritten_stretch_is_refused_or_changes_nothing(scratch, data):
 def assert_refused_or_intact(path, damaged, content):
     path.write_bytes(damaged)
     try:
-        arrays, meta = load(path)
+        arrays, meta, _ = load(path)
     except FileError as error:
         assert "\n" not in str(error)
     else:

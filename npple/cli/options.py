@@ -38,11 +38,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """A help that adds the defaults there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        none = action.default is None or action.default == []
+        return action.help if none else super()._get_help_string(action)
+
+
 def command(commands: Commands, name: str, run: Run, help: str,
             example: str) -> Parser:
     """A new command, or an action of one, that calls `run` and knows --json."""
     parser = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}",
-                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                 formatter_class=Help)
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true",
                         help="print one JSON object on standard output")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from npple.checks import check_kind
 from npple.core.base import Shapes
 from npple.core.rows import Row
 from npple.core.table import Table
@@ -158,7 +159,13 @@ def diagram(model: Network) -> Diagram:
     Returns
     -------
     Diagram
+
+    Raises
+    ------
+    InputError
+        For what is no Network.
     """
+    check_kind("model", model, Network, "a Network")
     table = model.table
     layer = _layers(table)
     top = max(layer.values())

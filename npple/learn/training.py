@@ -306,12 +306,12 @@ class Run:
             For a file that is missing, damaged, of another kind or version, or whose arrays are
             not those of its model.
         """
-        arrays, meta = archive.load(path, format=FORMAT, versions=(1, VERSION))
+        arrays, meta, version = archive.load(path, format=FORMAT, versions=(1, VERSION))
         try:
             model = Network.from_dict(meta["table"])
             check_params(model.table, _group("params", arrays))  # before it allocates as many
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
-            settings = FIRST | meta["settings"]
+            settings = (FIRST if version == 1 else {}) | meta["settings"]
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
             for name, value in _checked_progress(meta["progress"]).items():
                 setattr(run, name, value)
@@ -343,7 +343,7 @@ def evaluate_model(model: Network, params: Arrays, data: Dataset, rows: int = BL
     Raises
     ------
     InputError
-        For data the model does not take.
+        For what is no Network, or data that it does not take.
     Diverged
         For outputs that are not finite.
     """
@@ -383,7 +383,7 @@ def predict(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK, ra
     Raises
     ------
     InputError
-        For data the model does not take, or without a row.
+        For what is no Network, data that it does not take, or without a row.
     """
     parts = [trace.outputs if raw else trace.predictions
              for trace in traces(model, params, data, rows)]
@@ -412,8 +412,9 @@ def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOC
     Raises
     ------
     InputError
-        For data the model does not take, or without a row.
+        For what is no Network, data that it does not take, or without a row.
     """
+    check_kind("model", model, Network, "a Network")
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
     sums = {gate.name: np.zeros(()) for gate in gates}
     for trace in traces(model, params, data, rows):
@@ -430,8 +431,9 @@ def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOC
 
 def traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator[Trace]:
     """The forward pass of a data set, some rows at a time."""
+    check_kind("model", model, Network, "a Network")
     check_kind("data", data, Dataset, "a Dataset")
-    require(len(data), "data: no rows")
+    require(len(data), "data: no rows, expected at least one")
     check_count("rows", rows)
     for start in range(0, len(data), rows):
         yield model.forward(params, data.take(slice(start, start + rows)).x)

@@ -155,7 +155,7 @@ def load(path: FilePath) -> Vectors:
     FileError
         If the file is missing, damaged, or no bundle of test vectors.
     """
-    arrays, meta = archive.load(path, format=FORMAT, versions=[VERSION])
+    arrays, meta, _ = archive.load(path, format=FORMAT, versions=[VERSION])
     try:
         return _from_file(arrays, meta)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:

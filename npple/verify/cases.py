@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
-from npple.checks import check_choice
+from npple.checks import check_choice, check_kind
 from npple.core.base import Array, Features, Float64, Mask, Values
 from npple.core.losses import kind_of
 from npple.errors import require
@@ -101,7 +101,13 @@ def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike 
     Returns
     -------
     Case
+
+    Raises
+    ------
+    InputError
+        For what is no Network.
     """
+    check_kind("model", model, Network, "a Network")
     rng = np.random.default_rng([seed, batch])
     table = model.table
     params = {name: _parameter(name, shape, seed).astype(dtype)

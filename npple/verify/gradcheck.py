@@ -667,8 +667,8 @@ def row_of(name: str, analytic: Array, both: Sides, by_entry: bool, given: bool 
     at = np.unravel_index(np.argmax(error), error.shape)
     checked = int(judged.sum()) if by_entry else analytic.size * bool(judged.all())
     return GradientRow(name, analytic.shape, checked, analytic.size - checked, float(error[at]),
-               tuple(map(int, at)), float(both.ours[at]), float(both.theirs[at]),
-               both.tolerance if given else min(both.tolerance, LIMIT), reason)
+                       tuple(map(int, at)), float(both.ours[at]), float(both.theirs[at]),
+                       both.tolerance if given else min(both.tolerance, LIMIT), reason)
 
 
 def _why(both: Sides, first: np.intp) -> str:

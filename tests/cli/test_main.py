@@ -67,3 +67,11 @@ def test_python_m_npple_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "npple", "--version"], capture_output=True,
                           text=True, check=True)
     assert done.stdout.startswith("npple ")
+
+
+def test_help_tells_the_defaults_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: None)" not in text and "(default: [])" not in text
+    assert "decoupled weight decay (default: 0.0)" in text

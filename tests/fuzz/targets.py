@@ -587,7 +587,7 @@ def forged(r):
     path = TEMPORARY / "forged.npz"
     path.write_bytes(checkpoint())
     kind = {"format": "npple checkpoint", "versions": (2,)}
-    arrays, meta = archive.load(path, **kind)
+    arrays, meta, _ = archive.load(path, **kind)
 
     def call(arrays, meta):
         archive.save(path, arrays, meta, format="npple checkpoint", version=2)

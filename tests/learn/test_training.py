@@ -257,7 +257,7 @@ def test_a_truncated_checkpoint_is_refused(saved):
 
 
 def rewrite(path, change):
-    arrays, meta = archive.load(path, format=training.FORMAT, versions=(training.VERSION,))
+    arrays, meta, _ = archive.load(path, format=training.FORMAT, versions=(training.VERSION,))
     change(arrays, meta)
     archive.save(path, arrays, meta, format=training.FORMAT, version=training.VERSION)
 
@@ -268,7 +268,7 @@ def test_a_checkpoint_of_version_1_keeps_its_meaning(rows, tmp_path):
     whole = Run(MODEL, **settings, decay_per="step", mean_over="batch")
     whole.train(*rows, epochs=2)
     Run(MODEL, **settings, decay_per="step").train(*rows, epochs=1, checkpoint=path)
-    arrays, meta = archive.load(path, format=training.FORMAT, versions=(2,))
+    arrays, meta, _ = archive.load(path, format=training.FORMAT, versions=(2,))
     for name in ("decay_per", "mean_over"):
         del meta["settings"][name]
     archive.save(path, arrays, meta, format=training.FORMAT, version=1)
@@ -290,8 +290,10 @@ def test_a_checkpoint_of_version_1_keeps_its_meaning(rows, tmp_path):
     lambda arrays, meta: meta["optimizer"].update(kind="rmsprop"),
     lambda arrays, meta: meta["settings"].update(batch_size="many"),
     lambda arrays, meta: meta["settings"].update(decay_per="day"),
+    lambda arrays, meta: meta["settings"].pop("decay_per"),
+    lambda arrays, meta: [meta["settings"].pop(name) for name in training.FIRST],
     lambda arrays, meta: meta["progress"].pop("step"),
-], ids=range(12))
+], ids=range(14))
 def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
     rewrite(saved, change)
     with pytest.raises(npple.FileError, match="not a usable checkpoint"):
@@ -299,5 +301,5 @@ def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
 
 
 def test_the_meta_data_of_a_checkpoint_is_plain_json(saved):
-    _, meta = archive.load(saved, format=training.FORMAT, versions=(training.VERSION,))
+    _, meta, _ = archive.load(saved, format=training.FORMAT, versions=(training.VERSION,))
     assert json.loads(json.dumps(meta))["progress"]["epoch"] == 1

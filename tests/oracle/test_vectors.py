@@ -138,7 +138,7 @@ def test_arguments_that_cannot_be_used_are_named(arguments, names):
 def test_a_file_that_is_no_bundle_is_refused(tmp_path):
     vectors = oracle.make_vectors(small(), batch=2)
     vectors.save(tmp_path / "v.npz")
-    arrays, meta = archive.load(tmp_path / "v.npz", format=FORMAT, versions=[VERSION])
+    arrays, meta, _ = archive.load(tmp_path / "v.npz", format=FORMAT, versions=[VERSION])
     spoiled = [(arrays, meta | {"architecture": {}}), (arrays, {}),
                (arrays, meta | {"precisions": {"float64": 1e-16}}), (arrays, meta | {"notes": {}}),
                (arrays, meta | {"tensors": [[name, 0.1] for name in vectors.expected]}),

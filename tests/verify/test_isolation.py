@@ -393,7 +393,11 @@ def test_a_picture_that_cannot_be_saved_says_why(tmp_path):
 @pytest.mark.parametrize("model", ["ple", None, two_tasks().table], ids=lambda m: type(m).__name__)
 def test_what_is_no_model_is_refused(model):
     case = random_case(two_tasks())
-    for call in (isolation, npple.Isolation,
+    data = npple.data.Dataset(case.x, case.targets, {})
+    for call in (isolation, npple.Isolation, random_case, generic_case, npple.draw.diagram,
+                 lambda m: npple.training.predict(m, case.params, data),
+                 lambda m: npple.training.evaluate_model(m, case.params, data),
+                 lambda m: npple.training.gate_weights(m, case.params, data),
                  lambda m: npple.influence(m, case.params, case.x, case.targets),
                  lambda m: npple.gradcheck(m, case.params, case.x, case.targets)):
         with pytest.raises(npple.InputError, match="^model: a Network is needed, got "):
