@@ -19,7 +19,6 @@ A short tour::
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_stitch,
@@ -28,17 +27,22 @@ from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_s
 from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError, nearest
 from npple.network import Network, Trace, task_weights
 from npple.optimizers import SGD, Adam
-from npple.verify.gradcheck import GradcheckReport, gradcheck, gradcheck_function, hessian_vector
-from npple.verify.influence import Influence, influence
-from npple.verify.isolation import Isolation, isolation
 
 if TYPE_CHECKING:
     from npple import (archive, core, data, draw, errors, lab, learn, metrics, network, oracle,
                        ranking, routing, testing, training, verify)
+    from npple.verify.gradcheck import (GradcheckReport, gradcheck, gradcheck_function,
+                                        hessian_vector)
+    from npple.verify.influence import Influence, influence
+    from npple.verify.isolation import Isolation, isolation
 
 __version__ = "0.1.0"
 MODULES = ("archive", "core", "data", "draw", "errors", "lab", "learn", "metrics", "network",
            "oracle", "ranking", "routing", "testing", "training", "verify")
+PROOFS = {"GradcheckReport": "gradcheck", "gradcheck": "gradcheck",
+          "gradcheck_function": "gradcheck", "hessian_vector": "gradcheck",
+          "Influence": "influence", "influence": "influence",
+          "Isolation": "isolation", "isolation": "isolation"}  # name -> its module
 __all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "GradcheckReport",
            "Influence", "InputError", "Isolation", "Network", "NppleError", "SGD", "Trace",
            "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch", "customized_sharing",
@@ -49,10 +53,13 @@ __all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "Gra
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a wrong name
-    def __getattr__(name: str) -> ModuleType:
-        """A part of the package, loaded when first asked for."""
+    def __getattr__(name: str) -> object:
+        """A part of the package or a proof, loaded when first asked for."""
         if name in MODULES:
             return import_module(f"npple.{name}")
+        if name in PROOFS:
+            value = getattr(import_module(f"npple.verify.{PROOFS[name]}"), name)
+            return globals().setdefault(name, value)
         raise AttributeError(nearest("no attribute of npple", name, __all__))
 
 

@@ -8,10 +8,9 @@ far a right gradient may be off is in `tolerances`, what is assumed of a functio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 from zlib import crc32
 
 import numpy as np
@@ -29,6 +28,9 @@ from npple.verify.differences import differentiate, units
 from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, examined
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
                                      by_entry, eps_of, size_of)
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["METHODS", "GradcheckReport", "GradientRow", "demonstrate", "gradcheck",
            "gradcheck_function", "hessian_vector"]

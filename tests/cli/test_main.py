@@ -58,6 +58,23 @@ def test_importing_npple_loads_no_scipy(code):
     assert not loaded & {"scipy", "matplotlib", "tqdm", "torch"} and "numpy" in loaded
 
 
+def test_importing_npple_loads_the_model_alone_and_what_is_touched_later():
+    assert not {name for name in loaded_modules("import npple") if name.startswith((
+        "npple.verify", "npple.oracle", "npple.learn", "npple.draw", "npple.archive",
+        "concurrent"))}
+    assert "npple.verify.isolation" in loaded_modules("import npple; npple.isolation")
+
+
+def test_every_public_name_is_there_when_asked_for_and_stays_the_same():
+    code = """if True:
+        import npple
+        assert dir(npple) == sorted(npple.__all__)
+        first = {name: getattr(npple, name) for name in npple.__all__}
+        assert all(getattr(npple, name) is first[name] for name in npple.__all__)
+        assert all(callable(first[name]) for name in ("gradcheck", "influence", "isolation"))"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_npple_loads_no_more_of_numpy_than_numpy_does():
     more = loaded_modules("import npple") - loaded_modules("import numpy")
     assert not {name for name in more if name.startswith("numpy")}
