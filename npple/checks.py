@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Codes, Columns, Features, Mask, Values
+from npple.core.base import Array, Arrays, Codes, Columns, Features, Float64, Mask, Values
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import InputError, nearest, require
@@ -267,6 +267,14 @@ def check_array(what: str, value: object) -> NDArray[Any]:
         return np.asarray(value)
     except Exception as error:  # an object may turn itself into an array, and fail in any way
         raise InputError(f"{what}: not an array: {shown(str(error))}") from None
+
+
+def check_reals(what: str, value: object) -> Float64:
+    """`value` in float64, if it is an array of real numbers; what is beyond becomes infinite."""
+    array = check_array(what, value)
+    require(array.dtype.kind in "biuf", f"{what}: dtype {array.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64)
 
 
 def is_plain(value: object) -> TypeGuard[NDArray[Any]]:

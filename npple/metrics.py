@@ -5,7 +5,7 @@ Outputs are what a tower gives: logits for classification, values for regression
 
 import numpy as np
 
-from npple.checks import check_array
+from npple.checks import check_reals
 from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
@@ -154,14 +154,11 @@ def mse(targets: Values, values: Values) -> float:
 
 def _finite(name: str, array: object, ndim: int) -> Float64:
     """`array` in float64, checked to have `ndim` axes and to be non-empty, real and finite."""
-    array = check_array(name, array)
-    require(array.dtype.kind in "biuf", f"{name} of dtype {array.dtype}: expected real numbers")
+    array = check_reals(name, array)
     require(
         array.ndim == ndim and array.size > 0,
         f"{name} of shape {array.shape}: expected {ndim} axes, none of them empty",
     )
-    with np.errstate(over="ignore"):  # found below
-        array = array.astype(np.float64)
     require(np.isfinite(array).all(), f"{name} hold NaN or infinity: expected finite numbers")
     return array
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from npple.checks import check_array, check_dicts, check_number, shown
+from npple.checks import check_dicts, check_number, check_reals, shown
 from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
@@ -137,7 +137,7 @@ def top_k(scores: Values, k: int) -> Codes:
     InputError
         If k is out of range or a score is NaN.
     """
-    scores = _reals("scores", scores)
+    scores = check_reals("scores", scores)
     require(scores.ndim and not np.isnan(scores).any(),
             "scores: NaN or no axis, expected numbers in an array")
     require(isinstance(k, (int, np.integer)) and 1 <= k <= scores.shape[-1],
@@ -153,23 +153,15 @@ def _checked(predictions: Mapping[str, Values], weights: Mapping[str, float],
             f"weights: for {[*weights]}, expected one for each of {[*predictions]}")
     for task, weight in weights.items():
         check_number(f"weights: {shown(task)}", weight)
-    video_len = _reals("video_len", video_len)
+    video_len = check_reals("video_len", video_len)
     values = {task: _factor(f"predictions: {shown(task)}", p, video_len.shape)
               for task, p in predictions.items()}
     require(callable(f), f"f: a function is needed, got {shown(f)}")
     return values, _factor("f(video_len)", f(video_len), video_len.shape)
 
 
-def _reals(what: str, values: object) -> Float64:
-    """Values in float64, if they are real numbers."""
-    values = check_array(what, values)
-    require(values.dtype.kind in "biuf", f"{what}: dtype {values.dtype}, expected real numbers")
-    with np.errstate(over="ignore"):  # a longdouble's infinity is not finite
-        return values.astype(np.float64)
-
-
 def _factor(what: str, values: object, shape: tuple[int, ...]) -> Float64:
-    values = _reals(what, values)
+    values = check_reals(what, values)
     require(values.shape == shape, f"{what}: shape {values.shape}, expected {shape} as video_len")
     good = np.isfinite(values) & (values >= 0)
     require(good.all(),

@@ -1,6 +1,6 @@
 """What every file stands on: names of types, and the error for what cannot be used."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,6 +58,14 @@ def brief(text: str) -> str:
     if len(lines) > LINES:
         lines[LINES - 1:] = [f"... and {len(lines) - LINES + 1} more lines"]
     return "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH - 4]} ..." for line in lines)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """A table of texts, in columns as wide as they must be; those in `right` end at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    pads = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths))
+                     .rstrip() for row in rows)
 
 
 class Printed:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -78,25 +78,23 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
 def _side_by_side(items: Sequence[Item], run: Callable[[Item], Result]) -> Iterator[Result]:
     """`run(item)` of each, the first one in this thread, the others in threads of their own."""
-    outcomes: dict[int, tuple[Result | None, BaseException | None]] = {}
+    from concurrent.futures import Future
+    outcomes = [Future[Result]() for _ in items]
 
-    def work(i: int) -> None:
+    def work(item: Item, outcome: Future[Result]) -> None:
         try:
-            outcomes[i] = run(items[i]), None
+            outcome.set_result(run(item))
         except BaseException as error:
-            outcomes[i] = None, error
+            outcome.set_exception(error)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, len(items))]
-    for thread in threads:
+    first, *others = [threading.Thread(target=work, args=pair) for pair in zip(items, outcomes)]
+    for thread in others:
         thread.start()
-    work(0)
-    for thread in threads:
+    first.run()
+    for thread in others:
         thread.join()
-    for i in range(len(items)):
-        result, error = outcomes.pop(i)
-        if error is not None:
-            raise error
-        yield cast(Result, result)
+    while outcomes:
+        yield outcomes.pop(0).result()
 
 
 @contextmanager

@@ -181,6 +181,14 @@ def mlp_backward(dy: Array, caches: Cache, need_dx: bool) -> tuple[Array | None,
     return dx, grads
 
 
+def mlp_gradients(dy: Array, caches: Cache, reads: str, unread: frozenset[str]) -> Gradients:
+    """The gradients of an MLP's parameters, and of the tensor it `reads` unless that is unread."""
+    dx, grads = mlp_backward(dy, caches, need_dx=reads not in unread)
+    yield from grads.items()
+    if dx is not None:
+        yield reads, dx
+
+
 class Reader(Row):
     """What experts and towers have: they read one representation."""
 
@@ -255,10 +263,8 @@ class Experts(Reader):
 
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
         """dx = sum_i dx_i over the experts of the group."""
-        dx, grads = mlp_backward(dy, cache, need_dx=self.reads not in unread)
-        yield from grads.items()
-        if dx is not None:
-            yield self.reads, dx.sum(axis=-3)
+        for name, g in mlp_gradients(dy, cache, self.reads, unread):
+            yield name, g.sum(axis=-3) if name == self.reads else g
 
     def penalty_forward(self, params: Arrays) -> tuple[Array, Cache]:
         """penalty · sum over layers and pairs i < j of |W_i W_j^T|² (Ruder et al., their code).
@@ -370,11 +376,7 @@ class Gate(Fusion):
         mlp, softmax, mixture, counts = cache
         dweights, dparts = mixture_backward(dy, mixture)
         yield from self.give(dparts, counts)
-        dlogits = softmax_backward(dweights, softmax)
-        dselector, grads = mlp_backward(dlogits, mlp, need_dx=self.selector not in unread)
-        yield from grads.items()
-        if dselector is not None:
-            yield self.selector, dselector
+        yield from mlp_gradients(softmax_backward(dweights, softmax), mlp, self.selector, unread)
 
 
 @dataclass(frozen=True)
@@ -667,10 +669,7 @@ class Tower(Reader):
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
         """Through the tower's layers to the representation it reads."""
         dy = dy if kind_of(self.kind).width > 1 else dy[..., None]
-        dx, grads = mlp_backward(dy, cache, need_dx=self.reads not in unread)
-        yield from grads.items()
-        if dx is not None:
-            yield self.reads, dx
+        yield from mlp_gradients(dy, cache, self.reads, unread)
 
 
 # What rows demand of their wiring ---------------------------------------------------------------

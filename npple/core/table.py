@@ -60,7 +60,9 @@ class Table(Printed):
     def __post_init__(self) -> None:
         require(self.levels, "levels: at least one is needed, got none")
         require(self.towers, "tasks: at least one is needed, got none")
-        self.widths["input"] = _input_width(self.inputs)
+        check_inputs(self.inputs)
+        self.widths["input"] = self.inputs if isinstance(self.inputs, int) else sum(
+            1 if isinstance(kind, str) else kind[1] for _, kind in self.inputs)
         for row in self.rows:
             require(row.name not in self.widths, f"{row.name}: two rows have this name")
             for name in row.inputs():
@@ -184,12 +186,12 @@ class Table(Printed):
         return params
 
 
-def _input_width(inputs: int | tuple[Column, ...]) -> int:
-    """The width of the representation `input`."""
+def check_inputs(inputs: int | tuple[Column, ...]) -> None:
+    """Raise `InputError` unless a matrix can be so wide, or columns be so."""
     if not isinstance(inputs, tuple):
         require(type(inputs) is int and inputs > 0,
                 f"inputs: a positive integer or a dict of columns is needed, got {inputs!r}")
-        return inputs
+        return
     require(inputs, "inputs: at least one column is needed, got none")
     seen: set[str] = set()
     for name, kind in inputs:
@@ -203,4 +205,3 @@ def _input_width(inputs: int | tuple[Column, ...]) -> int:
         if not isinstance(kind, str):
             check_count(f"inputs: {name!r}: vocabulary size", kind[0])
             check_count(f"inputs: {name!r}: embedding width", kind[1])
-    return sum(1 if isinstance(kind, str) else kind[1] for _, kind in inputs)

@@ -12,7 +12,8 @@ import numpy as np
 
 from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
-from npple.lab.gains import Comparison, metric
+from npple.kinds import about
+from npple.lab.gains import Comparison
 from npple.verify.isolation import Isolation
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ MARKERS = "osD^v<>PX*hp"
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
-    """All pictures of a comparison; those of experts and connections are of its first trials.
+    """All pictures of a comparison; that of the experts is of its first trials.
 
     Parameters
     ----------
@@ -137,8 +138,8 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
     Returns
     -------
     dict of matplotlib.figure.Figure
-        `curves`, and where there is something to see `gains`, `correlation`, `utilization`,
-        `connections`: the figures of these names.
+        `curves`, and where there is something to see `gains`, `correlation`, `utilization`: the
+        figures of these names.
 
     Raises
     ------
@@ -155,8 +156,6 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
         figures["correlation"] = correlation_figure(comparison)
     if any(trial["utilization"] for trial in trials):
         figures["utilization"] = utilization_figure(trials)
-    if any(trial["connections"] for trial in trials):
-        figures["connections"] = connections_figure(trials)
     return figures
 
 
@@ -225,7 +224,7 @@ def correlation_figure(comparison: Comparison) -> Figure:
                                 and row.architecture == architecture and row.metrics[task])
                 if points:
                     axes.errorbar(*zip(*points), linewidth=0.8, elinewidth=0.6, **look)
-            name, sign = metric(kind)
+            name, sign = about(kind).gain
             axes.set(title=task, xlabel="label correlation p", ylabel=name,
                      yscale="linear" if sign > 0 else "log")  # losses differ by factors
         _legend(figure, panels)
@@ -253,7 +252,7 @@ def curves_figure(comparison: Comparison) -> Figure:
         figure, panels = _panels(len(places), 3, 2.4)
         looks = _looks(comparison)
         for axes, (data, task) in zip(panels, places):
-            name, _ = metric(comparison.tasks[data][task])
+            name, _ = about(comparison.tasks[data][task]).gain
             for architecture, look in looks.items():
                 curves = [[epoch.get(name) for epoch in result["tasks"][task]["validation"]]
                           for result in comparison.results if task in result["tasks"]
@@ -303,53 +302,6 @@ def utilization_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set(title=result["architecture"], ylabel="weight", ylim=(0, 1))
         _legend(figure, panels)
     return figure
-
-
-def connections_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """A panel an SNR: its sub-networks and tasks, each connection as dark as z, dotted if pruned.
-
-    Parameters
-    ----------
-    results : list of dict
-        Of one data set and one seed, from `Comparison.results`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    InputError
-        Without matplotlib.
-    """
-    with _matplotlib().rc_context(STYLE):
-        results = [result for result in results if result["connections"]]
-        figure, panels = _panels(len(results), 4, 2.6)
-        for axes, result in zip(panels, results):
-            ends = [(_node(entry["group"], 0), _node(entry["into"], 1), entry["z"])
-                    for entry in result["connections"]]
-            names: dict[int, dict[str, int]] = {}  # level -> the names on it, from top to bottom
-            for low, high, _ in ends:
-                for level, name in (low, high):
-                    names.setdefault(level, {}).setdefault(name, -len(names.get(level, {})))
-            for low, high, z in ends:
-                style = {"alpha": 0.2 + 0.8 * z} if z else {"linestyle": ":", "color": "C3"}
-                axes.plot([low[0], high[0]], [names[level][name] for level, name in (low, high)],
-                          **({"color": "C0", "zorder": 1} | style))
-            for level, heights in names.items():
-                for name, height in heights.items():
-                    axes.text(level, height, name, ha="center", va="center",
-                              bbox={"boxstyle": "round", "facecolor": "white"})
-            axes.set_title(f"{result['architecture']} (dotted: pruned)")
-            axes.margins(0.2)
-            axes.axis("off")
-    return figure
-
-
-def _node(name: str, above: int) -> tuple[int, str]:
-    """`level1/sub2/experts` or a fusion `level1/income` -> its level and name."""
-    level, name = name.split("/")[:2]
-    return int(level.removeprefix("level")) + above, name
 
 
 def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:

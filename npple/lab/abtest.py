@@ -16,7 +16,7 @@ import numpy as np
 
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_count, check_kind, check_number, shown
-from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
+from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values, aligned
 from npple.data import Dataset, weights
 from npple.errors import require
 from npple.learn.dataset import streams
@@ -476,19 +476,15 @@ class ABReport(Printed):
         return asdict(self)
 
     def __str__(self) -> str:
-        control, *others = self.buckets
-        width = max(len(bucket.name) for bucket in self.buckets)
-        lines = [f"Simulated online test: {self.settings['impressions']:,} impressions, seed "
-                 f"{self.settings['seed']}; lift over {control.name} with 95 % interval",
-                 f"{'bucket':{width}}  users  views/user  seconds/user  "
-                 f"{'views':31}  watch time"]
-        for bucket in self.buckets:
-            means = f"{bucket.users:5}  {bucket.views:10.3f}  {bucket.watch_time:12.2f}"
-            lifts = ("",) * 2 if bucket is control else (
-                str(lift or "undefined") for lift in (bucket.views_lift, bucket.watch_time_lift))
-            lines.append(f"{bucket.name:{width}}  {means}  {'  '.join(f'{t:31}' for t in lifts)}"
-                         .rstrip())
-        return "\n".join(lines)
+        control = self.buckets[0]
+        title = (f"Simulated online test: {self.settings['impressions']:,} impressions, seed "
+                 f"{self.settings['seed']}; lift over {control.name} with 95 % interval")
+        rows = [(bucket.name, str(bucket.users), f"{bucket.views:.3f}", f"{bucket.watch_time:.2f}",
+                 *("" if bucket is control else str(lift or "undefined")
+                   for lift in (bucket.views_lift, bucket.watch_time_lift)))
+                for bucket in self.buckets]
+        heads = ("bucket", "users", "views/user", "seconds/user", "views", "watch time")
+        return f"{title}\n{aligned([heads, *rows], (1, 2, 3))}"
 
 
 def summarize(outcomes: Mapping[str, Any]) -> tuple[Bucket, ...]:

@@ -188,7 +188,7 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
 
 def progress(total: int, found: int, stream: IO[str] | None = None
              ) -> Callable[[Mapping[str, Any]], None]:
-    """For `watch`: a bar of tqdm on a terminal, elsewhere a line for each result, with time left.
+    """For `watch`: a line for each result, with the time that is left.
 
     Parameters
     ----------
@@ -202,30 +202,16 @@ def progress(total: int, found: int, stream: IO[str] | None = None
     callable
         To be called with each result.
     """
-    stream = stream or sys.stderr
-    bar = _bar(total, found, stream) if stream.isatty() else None
     started, count = time.monotonic(), found
 
     def show(result: Mapping[str, Any]) -> None:
         nonlocal count
         count += 1
-        if bar:
-            bar.update()
-            return
         left = (time.monotonic() - started) / (count - found) * (total - count)
         print(f"{count}/{total}  {result['data']}  {result['architecture']}  "
               f"seed {result['seed']}  {result['seconds']:.1f} s  ({_duration(left)} left)",
-              file=stream, flush=True)
+              file=stream or sys.stderr, flush=True)
     return show
-
-
-def _bar(total: int, found: int, stream: IO[str]) -> Any:
-    """A bar, or None where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=total, initial=found, unit="run", file=stream)
 
 
 def _duration(seconds: float) -> str:

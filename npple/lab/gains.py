@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Printed
+from npple.core.base import Printed, aligned
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
 
@@ -147,7 +147,7 @@ class Comparison(Printed):
 
     def _outcome(self, data: str, architecture: str) -> Outcome:
         results, tasks = self._groups[data, architecture], self.tasks[data]
-        alike = len({metric(kind) for kind in tasks.values()}) == 1
+        alike = len({about(kind).gain for kind in tasks.values()}) == 1
         return Outcome(
             data, architecture, results[0]["parameters"], results[0]["embeddings"],
             seconds=float(np.mean([result["seconds"] for result in results])),
@@ -160,7 +160,7 @@ class Comparison(Printed):
 
     def _values(self, data: str, architecture: str, task: str) -> list[float | None]:
         """The task's metric for each seed, None where there is none."""
-        name, _ = metric(self.tasks[data][task])
+        name, _ = about(self.tasks[data][task]).gain
         return [result["tasks"].get(task, {}).get("test", {}).get(name)
                 for result in self._groups[data, architecture]]
 
@@ -171,7 +171,7 @@ class Comparison(Printed):
             return None
         leads = []  # task by task, seed by seed
         for task in tasks:
-            _, sign = metric(self.tasks[data][task])
+            _, sign = about(self.tasks[data][task]).gain
             pairs = zip(self._values(data, better, task), self._values(data, than, task),
                         strict=True)
             leads.append([None if a is None or b is None else sign * (a - b) for a, b in pairs])
@@ -210,9 +210,10 @@ class Comparison(Printed):
         for row in self.outcomes:
             for task, found in row.metrics.items():
                 writer.writerow((row.data, row.architecture, row.parameters, row.embeddings,
-                                 round(row.seconds, 3), task, metric(self.tasks[row.data][task])[0],
-                                 *_cells(found), *_cells(row.gains[task]),
-                                 int(row.negative_transfer), int(row.seesaw)))
+                                 round(row.seconds, 3), task,
+                                 about(self.tasks[row.data][task]).gain[0], *_cells(found),
+                                 *_cells(row.gains[task]), int(row.negative_transfer),
+                                 int(row.seesaw)))
         return text.getvalue()
 
     def __str__(self) -> str:
@@ -224,7 +225,7 @@ class Comparison(Printed):
         title = (f"{data}: mean of {seeds} seeds ± half of the 95 % interval; a gain is over "
                  "single_task, * is beyond noise")
         heads = [head for task, kind in self.tasks[data].items()
-                 for head in (f"{task} {metric(kind)[0]}", "gain")]
+                 for head in (f"{task} {about(kind).gain[0]}", "gain")]
         lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]
         for row in rows:
             numbers = [cell for task in row.metrics for cell in
@@ -232,25 +233,7 @@ class Comparison(Printed):
             lines.append([row.architecture, f"{row.parameters:,}", f"{row.seconds:.1f}", *numbers,
                           _shown(row.mean_gain, gain=True), _shown(row.ple_lead, gain=True),
                           _remarks(row)])
-        return "\n".join([title, *_aligned(lines)])
-
-
-def metric(kind: str) -> tuple[str, int]:
-    """The metric that gains are about.
-
-    Parameters
-    ----------
-    kind : str
-        Of the task: "binary", "regression" or "multiclass:K".
-
-    Returns
-    -------
-    name : str
-        "auc", "mse" or "logloss".
-    sign : int
-        1 if higher is better, -1 if lower is.
-    """
-    return about(kind).gain
+        return f"{title}\n{aligned(lines, range(1, len(lines[0]) - 1))}"
 
 
 def _remarks(row: Outcome) -> str:
@@ -270,10 +253,3 @@ def _shown(found: Estimate | None, gain: bool = False) -> str:
     mean = f"{found.mean:+.4f}" if gain else f"{found.mean:.4f}"
     half = "" if found.high is None else f" ± {found.high - found.mean:.4f}"
     return mean + half + ("" if not gain else "*" if found.direction else " ")
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side: the first and the last to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:-1]),
-                       line[-1]]).rstrip() for line in lines]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from npple.checks import check_params
-from npple.core.base import Array, Arrays
+from npple.core.base import Array, Arrays, aligned
 from npple.core.ops import hard_concrete_forward
 from npple.core.table import Table
 from npple.learn.dataset import Dataset
@@ -60,11 +60,11 @@ def utilization_text(entries: Sequence[Mapping[str, Any]]) -> str:
     -------
     str
     """
-    lines: dict[str, list[str]] = {}
+    lines: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
-        key = f"{entry['into']:24} {entry['group']:28}"
-        lines.setdefault(key, []).append(f"{entry['mean']:.3f} ± {entry['deviation']:.3f}")
-    return "\n".join(f"{key}{'   '.join(cells)}" for key, cells in lines.items())
+        lines.setdefault((entry["into"], entry["group"]), []).append(
+            f"{entry['mean']:.3f} ± {entry['deviation']:.3f}")
+    return aligned([(*key, "   ".join(cells)) for key, cells in lines.items()])
 
 
 def connections(model: Network, params: Arrays) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from npple.checks import (check_array, check_choice, check_count, check_dicts, c
                           check_noise, check_number, check_params, check_weights, check_x, is_plain,
                           shown)
 from npple.core.base import (Array, Arrays, Cache, Codes, Columns, Features, Mask, Masks, Printed,
-                              Targets)
+                              Targets, aligned)
 from npple.core.passes import backward, forward, joint_loss, penalty_forward
 from npple.errors import CheckFailed, require
 from npple.kinds import check_targets
@@ -183,10 +183,6 @@ class GradcheckReport(Printed):
         lines += [(row.name, "×".join(map(str, row.shape)), str(row.checked), str(row.skipped),
                    f"{row.error:.1e}", f"{row.tolerance:.1e}", ",".join(map(str, row.index)),
                    f"{row.analytic:.6e}", f"{row.numeric:.6e}") for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        table = ["  ".join(cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
-                           for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                 for line in lines]
         summary = (f"{self.method}: {self.checked} checked, {self.skipped} not judged, largest "
                    f"error {self.max_relative_error:.1e}, tolerance up to {self.tolerance:.1e}: "
                    f"{self.verdict}")
@@ -194,7 +190,8 @@ class GradcheckReport(Printed):
             summary = (f"{self.method}: the same formula in extended precision: what differs, at "
                        f"most {self.max_relative_error:.1e}, is rounding; no verdict on the "
                        "formula")
-        return "\n".join([*table, *self.unjudged, *self.remarks, summary])
+        table = aligned(lines, (2, 3, 4, 5, 7, 8))
+        return "\n".join([table, *self.unjudged, *self.remarks, summary])
 
 
 # The checks -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from npple.checks import check_array, check_choice, check_count, check_dicts, check_kind, shown
-from npple.core.base import Array, Arrays, Columns, Masks, Printed
+from npple.core.base import Array, Arrays, Columns, Masks, Printed, aligned
 from npple.errors import require
 from npple.network import Network
 from npple.routing import Experts, Fusion, Tower
@@ -218,13 +218,13 @@ class Isolation(Printed):
             case = generic_case(self.model)
             params, x, targets, masks = case.params, case.x, case.targets, case.masks
         self.model.task_losses(params, x, targets, masks)  # refuses what the model does not take
+        own, data = (self.model, self.groups, params, x), (targets, masks)
         with np.errstate(all="ignore"):
             return Verification(self, {
-                "analytic": self._held(measure.analytic(self, params, x, targets, masks)),
-                "parameters": self._held(measure.parameters(self, params, x)),
-                "labels": self._held(measure.labels(self, params, x, targets, masks)),
-                "training": self._held(measure.training(self, params, x, targets, masks, steps)),
-            })
+                "analytic": self._held(measure.analytic(*own, *data)),
+                "parameters": self._held(measure.parameters(*own)),
+                "labels": self._held(measure.labels(*own, *data)),
+                "training": self._held(measure.training(*own, *data, steps))})
 
     def compare(self, other: Isolation) -> MatrixComparison:
         """Where another wiring of the same tasks reaches what this one does not, or the reverse.
@@ -455,8 +455,7 @@ def grid(title: str, across: Iterable[Any], down: Iterable[Any], cell: Callable[
     """
     rows = [[title, *map(_heading, across)]]
     rows += [[_heading(d), *(cell(a, d) for a in across)] for d in down]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return aligned(rows)
 
 
 def _heading(name: str) -> str:

@@ -1,12 +1,13 @@
 """The four ways in which isolation is measured, each an argument of its own.
 
-Each takes an `Isolation` with parameters and data, and yields its verdict on every cell of the
-matrix, once or more: (task, group, "isolated" or "reached", the first entry as evidence).
+Each takes a model, its parameter groups (group -> names), parameters and data, and yields its
+verdict on every cell of the matrix, once or more: (task, group, "isolated" or "reached", the first
+entry as evidence).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,67 +19,55 @@ from npple.optimizers import SGD, Adam
 
 ISOLATED, REACHED = "isolated", "reached"
 Cell: TypeAlias = tuple[str, str, str, str]  # task, group, what was found, the evidence
+Groups: TypeAlias = Mapping[str, Iterable[str]]
 
 
-class Measurable(Protocol):
-    """What an `Isolation` has that is measured here."""
-
-    @property
-    def model(self) -> Network: ...
-
-    @property
-    def tasks(self) -> tuple[str, ...]: ...
-
-    @property
-    def groups(self) -> Mapping[str, tuple[str, ...]]: ...
-
-
-def analytic(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
-             masks: Masks | None) -> Iterator[Cell]:
+def analytic(model: Network, groups: Groups, params: Arrays, x: Array | Columns,
+             targets: Columns, masks: Masks | None) -> Iterator[Cell]:
     """The gradient of each task's loss alone."""
-    for task in isolation.tasks:
-        grads = _own_gradients(isolation.model, task, params, x, targets, masks)
-        yield from nonzero(task, isolation.groups, grads)
+    for task in model.tasks:
+        grads = _own_gradients(model, task, params, x, targets, masks)
+        yield from nonzero(task, groups, grads)
 
 
-def parameters(isolation: Measurable, params: Arrays, x: Array | Columns) -> Iterator[Cell]:
+def parameters(model: Network, groups: Groups, params: Arrays, x: Array | Columns
+               ) -> Iterator[Cell]:
     """The outputs of all tasks, before and after one group's parameters are replaced."""
     rng = np.random.default_rng(0)
     replacements: dict[str, Callable[[Array], Array]] = {
         "other values": lambda p: p + rng.normal(size=p.shape).astype(p.dtype),
         "NaN": lambda p: np.full_like(p, np.nan)}
-    before = isolation.model.forward(params, x)
-    for group, names in isolation.groups.items():
+    before = model.forward(params, x)
+    for group, names in groups.items():
         for what, values in replacements.items():
             changed = {**params, **{name: values(params[name]) for name in names}}
-            after = isolation.model.forward(changed, x)
-            for task in isolation.tasks:
+            after = model.forward(changed, x)
+            for task in model.tasks:
                 yield _changed(task, group, before, after, (f"tower/{task}",), f"{what} in {group}")
 
 
-def labels(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
-           masks: Masks | None) -> Iterator[Cell]:
+def labels(model: Network, groups: Groups, params: Arrays, x: Array | Columns,
+           targets: Columns, masks: Masks | None) -> Iterator[Cell]:
     """The gradients of the joint loss, before and after one task's targets are replaced."""
-    model = isolation.model
     _, before = model.loss_and_grads(params, x, targets, masks)
     for task, kind in model.tasks.items():
         others = {task: _other_targets(kind, np.asarray(targets[task]), (masks or {}).get(task))}
         _, after = model.loss_and_grads(params, x, {**targets, **others}, masks)
-        for group, names in isolation.groups.items():
+        for group, names in groups.items():
             yield _changed(task, group, before, after, names, f"other targets of {task}")
 
 
-def training(isolation: Measurable, params: Arrays, x: Array | Columns, targets: Columns,
-             masks: Masks | None, steps: int) -> Iterator[Cell]:
+def training(model: Network, groups: Groups, params: Arrays, x: Array | Columns,
+             targets: Columns, masks: Masks | None, steps: int) -> Iterator[Cell]:
     """The parameters, before and after steps on one task's loss alone."""
     for optimizer in (SGD(), Adam()):
-        for task in isolation.tasks:
+        for task in model.tasks:
             after, state = params, optimizer.init(params)
             for _ in range(steps):
-                grads = _own_gradients(isolation.model, task, after, x, targets, masks)
+                grads = _own_gradients(model, task, after, x, targets, masks)
                 after, state = optimizer.step(after, grads, state)
             cause = f"{steps} steps of {type(optimizer).__name__} on {task} alone"
-            for group, names in isolation.groups.items():
+            for group, names in groups.items():
                 yield _changed(task, group, params, after, names, cause)
 
 
@@ -94,7 +83,7 @@ def _other_targets(kind: str, y: Values, mask: Mask | None) -> Values:
     return about(kind).other(kind_of(kind), y, y if mask is None else y[mask])
 
 
-def nonzero(task: str, groups: Mapping[str, Iterable[str]], grads: Mapping[str, Array | None]
+def nonzero(task: str, groups: Groups, grads: Mapping[str, Array | None]
             ) -> Iterator[Cell]:
     """Each group's verdict by a task's own gradient: is any entry not exactly 0?"""
     for group, names in groups.items():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from npple.checks import check_count
-from npple.core.base import Array, Printed
+from npple.core.base import Array, Printed, aligned
 from npple.verify.cases import random_case, random_model
 from npple.verify.gradcheck import (METHODS, Sides, Measured, ModelLoss, compare_directions,
                                     compare_entries, generator, model_loss, row_of)
@@ -59,11 +59,11 @@ class PowerReport(Printed):
     cells: tuple[Cell, ...]
 
     def __str__(self) -> str:
-        lines = ["method               gradients  tolerance  found from  negated  zeros  permuted"]
-        lines += [f"{cell.method:20} {cell.dtype:9} {cell.tolerance:10.1e} {cell.found:11.1e} "
-                  f"{cell.negated:8.0%} {cell.zeroed:6.0%} {cell.permuted:9.0%}"
-                  for cell in self.cells]
-        return "\n".join(lines)
+        heads = ("method", "gradients", "tolerance", "found from", "negated", "zeros", "permuted")
+        return aligned([heads, *(
+            (cell.method, cell.dtype, f"{cell.tolerance:.1e}", f"{cell.found:.1e}",
+             f"{cell.negated:.0%}", f"{cell.zeroed:.0%}", f"{cell.permuted:.0%}")
+            for cell in self.cells)], range(2, 7))
 
     def to_list(self) -> list[dict[str, str | float]]:
         """A dict for each cell."""

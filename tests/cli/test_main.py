@@ -55,7 +55,7 @@ def loaded_modules(code):
 @pytest.mark.parametrize("code", ["import npple", "import npple.cli", "import npple.data"])
 def test_importing_npple_loads_no_scipy(code):
     loaded = loaded_modules(code)
-    assert not loaded & {"scipy", "matplotlib", "tqdm", "torch"} and "numpy" in loaded
+    assert not loaded & {"scipy", "matplotlib", "torch"} and "numpy" in loaded
 
 
 def test_importing_npple_loads_the_model_alone_and_what_is_touched_later():

@@ -383,7 +383,7 @@ def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
     found = compare(small_cases(), [*NAMES, "snr_aver"], **{k: v for k, v in SMALL.items()
                                                             if k != "architectures"})
     figures, again = comparison_figures(found), comparison_figures(found)
-    assert set(figures) == {"gains", "correlation", "curves", "utilization", "connections"}
+    assert set(figures) == {"gains", "correlation", "curves", "utilization"}
     panels = figures["gains"].axes
     assert [axes.get_title() for axes in panels] == ["synthetic p=0", "synthetic p=0.5"]
     for name in ("gains", "utilization"):
@@ -403,14 +403,6 @@ def test_progress_counts_what_was_there_already():
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("3/4  d  ple  seed 1  2.0 s  (")
     assert lines[1].endswith("(0 s left)")
-
-
-def test_progress_is_a_bar_on_a_terminal(monkeypatch):
-    pytest.importorskip("tqdm")
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
-    progress(2, 1, stream)({})
-    assert "1/2" in stream.getvalue()
 
 
 def test_dask_without_the_extra_is_refused(monkeypatch):
