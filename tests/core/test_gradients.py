@@ -18,7 +18,7 @@ from npple.verify.gradcheck import demonstrate, gradcheck, gradcheck_function, h
 from npple.core.losses import kind_of, loss_backward, loss_forward
 from npple.network import Network
 from npple.verify.cases import random_case, random_model
-from npple.routing import Concat, Experts, Gate, Pass, Route, Source, Stitch, Tower
+from npple.routing import Concat, Experts, Gate, Pass, Pool, Route, Source, Stitch, Tower
 
 
 def normal(*shape):
@@ -194,9 +194,15 @@ def test_a_concatenation():
     check_row(Concat("c", SOURCES), READ)
 
 
-def test_a_cross_stitch_unit():
-    check_row(Stitch("s", SOURCES, ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0))),
-              READ | {"s/stitch/weight": (2, 4)})
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_sum_or_mean_of_experts(mean):
+    check_row(Pool("p", SOURCES, mean), READ)
+
+
+@pytest.mark.parametrize("channels", [(), (4,)])
+def test_a_cross_stitch_unit(channels):
+    check_row(Stitch("s", SOURCES, ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)), bool(channels)),
+              READ | {"s/stitch/weight": (2, 4, *channels)})
 
 
 @pytest.mark.parametrize("transform", [False, True])
