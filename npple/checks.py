@@ -154,7 +154,9 @@ def check_params(table: Table, params: Arrays) -> np.dtype[np.inexact]:
         if array.shape != shape:
             raise InputError(f"params: {name}: shape {array.shape}, expected {shape}")
         dtypes.setdefault(array.dtype, name)
-    require(len(dtypes) == 1, f"params: one dtype is needed, got {_dtypes(dtypes)}")
+    if len(dtypes) > 1:
+        found = ", ".join(f"{dtype} ({name})" for dtype, name in dtypes.items())
+        raise InputError(f"params: one dtype is needed, got {found}")
     dtype, = dtypes
     check_dtype("params", dtype)
     return dtype
@@ -313,7 +315,3 @@ def _list(names: Iterable[str]) -> str:
     names = sorted(map(shown, names))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more or "none"
-
-
-def _dtypes(dtypes: Mapping[np.dtype[np.inexact], str]) -> str:
-    return ", ".join(f"{dtype} ({name})" for dtype, name in dtypes.items())

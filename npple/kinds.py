@@ -16,7 +16,7 @@ from npple.core.base import Array, Columns, Mask, Masks, Values
 from npple.core.losses import Binary, Kind, Multiclass, Regression, kind_of
 from npple.core.rows import check_task_kind
 from npple.core.table import Table
-from npple.errors import require
+from npple.errors import InputError, require
 
 Target = Values
 
@@ -108,10 +108,12 @@ def _check_target(task: str, kind: str, values: object, mask: Mask | None, rows:
     what = f"targets: {task!r}"
     target = check_array(what, values)
     require(target.shape == (rows,), f"{what}: shape {target.shape}, expected ({rows},)")
-    require(target.dtype.kind in "biuf", f"{what}: dtype {target.dtype}, expected real numbers")
+    if target.dtype.kind not in "biuf":
+        raise InputError(f"{what}: dtype {target.dtype}, expected real numbers")
     if mask is not None:
         target = np.where(mask, target, np.zeros((), target.dtype))
-    require(np.isfinite(target).all(), f"{what}: not finite at row {_first(~np.isfinite(target))}")
+    if not (finite := np.isfinite(target)).all():
+        raise InputError(f"{what}: not finite at row {_first(~finite)}")
     known = kind_of(kind)
     return ABOUT[type(known)].check(known, what, target, real)
 
@@ -123,8 +125,9 @@ def _value(kind: Kind, what: str, target: Target, real: np.dtype[np.floating]) -
     limit = 2 ** (np.finfo(real).nmant + 1)  # integers beyond it are rounded, most of them
     fits = (exact == target if target.dtype.kind not in "iu"
             else (target <= limit) & (target >= -limit))
-    require(fits.all(),
-            f"{what}: dtype {target.dtype} does not fit {real} exactly: convert with .astype")
+    if not fits.all():
+        raise InputError(f"{what}: dtype {target.dtype} does not fit {real} exactly: convert with "
+                         ".astype")
     return exact
 
 
@@ -139,8 +142,9 @@ def _class(kind: Kind, what: str, target: Target, real: np.dtype[np.floating]) -
 def _whole(what: str, target: Target, count: int, expected: str) -> Target:
     """Whole numbers from 0 to below `count`."""
     good = (target >= 0) & (target < count) & (target == np.floor(target))
-    require(good.all(),
-            f"{what}: {target[_first(~good)]} at row {_first(~good)}, expected {expected}")
+    if not good.all():
+        raise InputError(f"{what}: {target[_first(~good)]} at row {_first(~good)}, expected "
+                         f"{expected}")
     return target
 
 

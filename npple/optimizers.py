@@ -101,19 +101,20 @@ class Adam:
         names = _names(params, grads, state, only, moments=("m", "v"))
         after, grads = dict(params), clipped(grads, self.clip)
         moved: dict[str, Any] = dict(state)
-        for name in names:
-            p, (m, v, t) = params[name], (f"{part}/{name}" for part in "mvt")
-            if not p.dtype.type(self.epsilon):
-                raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
-                                 f"{shown(name)}")
-            moved[t] = np.array(int(moved[t]) + 1, np.int64)
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-                after[name], moved[m], moved[v] = adam_update(
-                    p, grads[name], moved[m], moved[v], int(moved[t]), self.rate,
+        new: dict[str, Array] = {}  # moments
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            for name in names:
+                p, t = params[name], int(state[f"t/{name}"]) + 1
+                if not p.dtype.type(self.epsilon):
+                    raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
+                                     f"{shown(name)}")
+                after[name], new[f"m/{name}"], new[f"v/{name}"] = adam_update(
+                    p, grads[name], moved[f"m/{name}"], moved[f"v/{name}"], t, self.rate,
                     self.beta1, self.beta2, self.epsilon, self.weight_decay)
-            if wrong := first_not_finite({m: moved[m], v: moved[v]}):
-                raise Diverged(f"{wrong}, a moment of Adam, is not finite")
-        return after, moved
+                moved[f"t/{name}"] = np.array(t, np.int64)
+        if wrong := first_not_finite(new):
+            raise Diverged(f"{wrong}, a moment of Adam, is not finite")
+        return after, moved | new
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -70,7 +70,10 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
     What `run` raises is raised here, for the first item that does.
     """
-    with blas_with_one_thread() if len(items) > 1 else nullcontext(1) as threads:
+    if len(items) == 1:
+        take(run(items[0]))
+        return
+    with blas_with_one_thread() as threads:
         for start in range(0, len(items), threads):
             for result in _side_by_side(items[start:start + threads], run):
                 take(result)
