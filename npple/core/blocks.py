@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -70,10 +70,7 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
     What `run` raises is raised here, for the first item that does.
     """
-    if len(items) == 1:
-        take(run(items[0]))
-        return
-    with blas_with_one_thread() as threads:
+    with blas_with_one_thread() if len(items) > 1 else nullcontext(1) as threads:
         for start in range(0, len(items), threads):
             for result in _side_by_side(items[start:start + threads], run):
                 take(result)
@@ -90,11 +87,12 @@ def _side_by_side(items: Sequence[Item], run: Callable[[Item], Result]) -> Itera
         except BaseException as error:
             outcome.set_exception(error)
 
-    first, *others = [threading.Thread(target=work, args=pair) for pair in zip(items, outcomes)]
-    for thread in others:
+    threads = [threading.Thread(target=work, args=pair)
+               for pair in zip(items[1:], outcomes[1:])]
+    for thread in threads:
         thread.start()
-    first.run()
-    for thread in others:
+    work(items[0], outcomes[0])
+    for thread in threads:
         thread.join()
     while outcomes:
         yield outcomes.pop(0).result()
