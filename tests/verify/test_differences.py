@@ -1,5 +1,7 @@
 """Differences that know their own error: right wherever a function bends, or not judged."""
 
+from math import factorial
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,31 @@ def test_the_level_of_noise_is_found_under_a_smooth_function():
     found = [differences.noise_level(np.exp(t) + 1e-9 * np.random.default_rng(seed).normal(size=9))
              for seed in range(50)]
     assert 2e-10 < np.median(found) < 2e-9 and min(found) > 2e-11
+
+
+def test_the_level_of_noise_is_the_least_that_differences_of_order_3_and_up_say():
+    for seed in range(40):
+        values = np.random.default_rng(seed).normal(size=9)
+        said = [np.sqrt(factorial(n) ** 2 / factorial(2 * n) * np.mean(np.diff(values, n) ** 2))
+                for n in range(3, 8)]
+        assert differences.noise_level(values) == pytest.approx(min(said), rel=1e-12)
+
+
+@pytest.mark.parametrize("value, expected", [
+    ([], []), ([0.0, 0.0], [1, 1]), ([0.0, 1.0, -2048.0], [2, 2, 2048]),
+    ([0.0, 0.5], [2.0 ** -11, 0.5])])
+def test_the_unit_of_an_entry_is_its_size_or_a_part_of_the_largest(value, expected):
+    assert differences.units(np.array(value)).tolist() == expected
+
+
+def test_derivatives_have_the_precision_of_their_units():
+    unit = np.ones(3, np.longdouble)
+    value, _ = differences.differentiate(lambda at, t: t ** 2, np.longdouble(0), unit, 0.0,
+                                         lambda value, bound: bound < 1e-3)
+    assert value.dtype == np.longdouble
+
+
+def test_values_that_are_not_finite_give_no_derivative():
+    steps = differences.RATIO ** -np.arange(1, 5)[:, None]
+    value, bound = differences._extrapolated(steps, np.nan * steps, steps, np.zeros(1), 0.0)
+    assert value == 0 and bound == np.inf

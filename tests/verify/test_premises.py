@@ -171,3 +171,62 @@ def test_noise_is_found_where_a_function_rounds_what_it_gets():
                                  np.dtype(float))
     level = premises._noise_near(loss, np.random.default_rng(0))
     assert 1e-10 < level / W["w"][0] ** 2 < 1e-6
+
+
+# The parts, each alone --------------------------------------------------------------------------
+
+def test_along_an_even_direction_every_entry_counts_alike():
+    g = np.array([0.0, 1e-3, 1.0, -2.0, np.nan])
+    v = premises.even_direction(g, (200,), np.random.default_rng(0))
+    r = v * np.maximum(np.abs(np.nan_to_num(g)), 0.02) / 2  # 2 is the largest
+    assert r.shape == (200, 5) and (0.5 <= np.abs(r)).all() and (np.abs(r) < 1).all()
+    assert len(np.unique(r)) == 1000 and 400 < (r > 0).sum() < 600
+
+
+def test_along_a_gradient_of_zeros_a_direction_is_even_too():
+    v = premises.even_direction(np.zeros(3, np.float16), (99,), np.random.default_rng(0))
+    assert v.dtype == np.float64 and v.shape == (99, 3)
+    assert (0.5 <= np.abs(v)).all() and (np.abs(v) < 1).all()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_two_calls_may_differ_by_a_millionth_of_their_size(size):
+    first = np.array([size, 0.1 * size])
+    def wobble(apart):
+        return premises._wobble("f", "it", first, first + np.array([0, apart * size]))
+    assert wobble(0.0) == 0 and wobble(9e-7) == pytest.approx(9e-7, rel=1e-6)
+    with pytest.raises(InputError, match="f is not deterministic: two calls at one point give "
+                       r"\S+ and \S+ for it; fix what it draws at random \(a seed, no dropout\), "
+                       "and let it depend on its arguments alone, not on calls before$"):
+        wobble(1.1e-6)
+
+
+def test_calls_that_give_other_shapes_are_not_compared():
+    assert premises._wobble("f", "it", np.zeros(2), np.ones(3)) == 0
+
+
+def test_a_cast_widens_and_never_narrows():
+    x = {"a": np.ones(2, np.float32), "b": np.ones(2, np.longdouble)}
+    wide = premises.FunctionLoss(x, square, twice, np.dtype(float)).cast(np.float64).values
+    assert [a.dtype for a in wide.values()] == [np.float64, np.longdouble]
+    assert wide["b"] is x["b"]
+
+
+def test_what_has_a_graph_is_detached_before_it_becomes_an_array():
+    class Tensor:
+        def detach(self):
+            return np.float32(3)
+
+        def __array__(self, *_):
+            raise RuntimeError("detach me")
+
+    assert premises._number(Tensor()) == 3 and premises._number(Tensor()).dtype == np.float32
+
+
+def test_a_tensor_that_numpy_does_not_know_is_refused_with_its_own_words():
+    class Tensor:
+        def __array__(self, *_):
+            raise TypeError("no bfloat16")
+
+    with pytest.raises(InputError, match="^f: TypeError: no bfloat16; let it compute in float64"):
+        premises._number(Tensor())

@@ -5,8 +5,10 @@ import pytest
 
 import npple
 from npple.errors import CheckFailed
+from npple.verify import tolerances
 from npple.verify.cases import random_case, random_model
 from npple.verify.gradcheck import gradcheck_function
+from npple.verify.tolerances import RIGHT
 from strategies import DTYPES
 
 METHODS = ("complex-step", "directional", "central-differences")
@@ -111,3 +113,18 @@ def test_the_smallest_number_of_a_dtype_is_allowed_along_a_direction():
     # a single entry: an error of 2^-24 in g is one of 2^-24 / g along any direction
     report = cubes(squares, {"x": np.full(1, 2.0 ** -9, np.float16)}, "directional").check()
     assert report.tolerance == pytest.approx(0.04398 + 2.0 ** -24 / (3 * 2.0 ** -18), rel=1e-3)
+
+
+def test_tolerances_are_those_of_the_page():
+    half, single, double = map(np.dtype, ("float16", "float32", "float64"))
+    eps, least = 2.0 ** -10, 2.0 ** -24  # of float16
+    assert tolerances.by_entry(half, double, 0.5) == pytest.approx(RIGHT / 100 * eps + 2 * least)
+    assert tolerances.by_entry(single, single, 0.0) == pytest.approx(RIGHT * 2.0 ** -23)
+    assert tolerances.by_difference(half, single, 0.5) == pytest.approx(
+        RIGHT / 100 * eps + 2 * least, rel=1e-9)
+    assert tolerances.by_difference(half, half, 2.0 ** -20) == pytest.approx(
+        2.5 * eps ** 0.5 + least * 2.0 ** 20, rel=1e-9)
+    assert tolerances.by_direction(half, double, 0.5, np.full(8, 2.0)) == pytest.approx(
+        RIGHT / 100 * eps / 2 + 2 * least * 32 ** 0.5, rel=1e-9)
+    assert tolerances.by_direction(double, double, 1.0, np.ones(3)) == pytest.approx(
+        1e-12 / 1.5 ** 0.5, rel=1e-9)
