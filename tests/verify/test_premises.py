@@ -230,3 +230,37 @@ def test_a_tensor_that_numpy_does_not_know_is_refused_with_its_own_words():
 
     with pytest.raises(InputError, match="^f: TypeError: no bfloat16; let it compute in float64"):
         premises._number(Tensor())
+
+
+def test_noise_is_looked_for_on_a_line_of_ever_longer_steps_while_values_stay_equal():
+    x, seen = {"w": np.array([1.0, -4.0, 0.0])}, []
+
+    def constant(v):
+        seen.append(v["w"])
+        return 2.0
+
+    loss = premises.FunctionLoss(x, constant, twice, np.dtype(float))
+    assert premises._noise_near(loss, np.random.default_rng(0)) == 0
+    moved = (np.array(seen) - x["w"]).reshape(4, 9, 3)
+    ks = np.arange(9)[:, None]
+    for at, step in zip(moved, (1e-8, 1e-6, 1e-4, 1e-2)):
+        line = at[8] / 8 / step / [1, 4, 4 / 1024]  # in parts of the units
+        assert (0.49 < line).all() and (line < 1.01).all()
+        np.testing.assert_allclose(at, at[8] * ks / 8, atol=1e-15)
+
+
+def test_where_no_noise_can_be_told_there_is_none():
+    loss = premises.FunctionLoss(W, lambda v: np.nan, twice, np.dtype(float))
+    assert premises._noise_near(loss, np.random.default_rng(0)) == 0
+
+
+def test_a_function_is_as_exact_as_its_dtype_its_calls_and_its_neighbourhood_say():
+    def noise_of(f):
+        return premises.examined(f, twice, W, False, np.random.default_rng(0))[0].noise
+
+    calls = iter(range(10 ** 6))
+    assert noise_of(lambda v: 3.0) == 3 * 2.0 ** -52
+    assert noise_of(lambda v: np.float32(3)) == 3 * 2.0 ** -23
+    assert noise_of(lambda v: 3 + 1e-7 * (next(calls) == 1)) == pytest.approx(1e-7, rel=1e-6)
+    rough = noise_of(lambda v: 3 + 1e-10 * np.sin(1e12 * v["w"].sum()))
+    assert 4e-11 < rough < 4e-9
