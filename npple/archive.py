@@ -2,7 +2,7 @@
 
 An archive is a zip of uncompressed members: one `<name>.npy` per array, so that plain
 `np.load(path)` reads them, and `meta.json`, which holds what the file is (`format`, `version`),
-a SHA-256 over the arrays with their names, and the caller's own `meta`.
+a SHA-256 over that record and the arrays with their names, and the caller's own `meta`.
 
 The same arrays and meta give the same bytes. A save replaces the old file whole or not at all.
 A load trusts nothing: it never unpickles, allocates no more than the file holds, and hands out
@@ -35,6 +35,7 @@ FilePath: TypeAlias = str | os.PathLike[str]
 
 _META = "meta.json"
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,1000}")  # no controls, no surrogates
+_BLANK = "0" * 64  # stands for the SHA-256 in the record while that is computed
 _KINDS = "biufc"  # the dtype kinds that are plain numbers
 _X87_BYTES = 10  # of an x87 long double that hold its value; the rest of its storage is padding
 
@@ -71,12 +72,13 @@ def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any]
     for name, array in arrays.items():
         _require_storable(name, array)
     arrays = {name: _without_padding(np.asarray(array)) for name, array in arrays.items()}
-    header = {"format": format, "version": version, "sha256": _digest(arrays), "meta": meta}
+    header = {"sha256": _BLANK, "format": format, "version": version, "meta": meta}
     if fault := _header_fault(header):
         raise InputError(fault)
-    text = _to_json(header)
+    record = _to_json(header).encode()
+    record = record.replace(_BLANK.encode(), _digest(record, arrays).encode(), 1)
     with replacing(path) as file:
-        _write(file, text, arrays)
+        _write(file, record, arrays)
 
 
 def load(path: FilePath, *, format: str, versions: Sequence[int]
@@ -99,7 +101,8 @@ def load(path: FilePath, *, format: str, versions: Sequence[int]
     meta : dict
         As saved.
     version : int
-        Which of the versions it has.
+        Which of the versions it has. In files of version 1, whatever their format, the SHA-256
+        is over the arrays alone: their meta may be damaged and nobody would know.
 
     Raises
     ------
@@ -117,17 +120,19 @@ def load(path: FilePath, *, format: str, versions: Sequence[int]
     with archive:
         members = archive.infolist()
         _check_members(path, members)
-        header = _read_header(path, archive)
+        record, header = _read_header(path, archive)
         _check_format(path, header, format, versions)
         arrays = {
             member.filename.removesuffix(".npy"): _read_array(path, archive, member)
             for member in members
             if member.filename != _META
         }
+    blank = record.replace(header["sha256"].encode(), _BLANK.encode(), 1)
+    allowed = [_digest(blank, arrays)] + [_digest(b"", arrays)] * (header["version"] == 1)
     _refuse_unless(
-        _digest(arrays) == header["sha256"],
-        f"{path}: the arrays do not match the SHA-256 in {_META} (members swapped, renamed, "
-        "missing or altered, or long doubles of another machine)",
+        header["sha256"] in allowed,
+        f"{path}: {_META} and the arrays do not match the SHA-256 there (altered, or members "
+        "swapped, renamed or missing, or long doubles of another machine)",
     )
     return arrays, header["meta"], header["version"]
 
@@ -185,13 +190,13 @@ def _without_padding(array: AnyArray) -> AnyArray:
     return array
 
 
-def _digest(arrays: Mapping[str, AnyArray]) -> str:
-    """SHA-256, in hexadecimal, of the names, dtypes, shapes and values, in order.
+def _digest(record: bytes, arrays: Mapping[str, AnyArray]) -> str:
+    """SHA-256, in hexadecimal, of the record, then of the names, dtypes, shapes and values.
 
     The width of the significand is part of it, since long doubles of two machines can share a
     dtype's name and differ in meaning.
     """
-    sha = hashlib.sha256()
+    sha = hashlib.sha256(record)
     for name, array in arrays.items():
         significand = np.finfo(array.dtype).nmant if array.dtype.kind in "fc" else 0
         sha.update(json.dumps([name, array.dtype.str, significand, array.shape]).encode())
@@ -245,11 +250,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _write(file: BinaryIO, text: str, arrays: Mapping[str, AnyArray]) -> None:
+def _write(file: BinaryIO, record: bytes, arrays: Mapping[str, AnyArray]) -> None:
     """Write the members: `meta.json`, then the arrays in order."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with _new_member(archive, _META) as member:
-            member.write(text.encode())
+            member.write(record)
         for name, array in arrays.items():
             with _new_member(archive, f"{name}.npy") as member:
                 npy.write_array(member, array, version=(1, 0), allow_pickle=False)
@@ -307,14 +312,15 @@ def _check_members(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
     _refuse_unless(_META in seen, f"{path}: member {_META!r} is missing")
 
 
-def _read_header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
-    """The JSON header, its types checked."""
+def _read_header(path: Path, archive: zipfile.ZipFile) -> tuple[bytes, dict[str, Any]]:
+    """The record, and the JSON header in it, its types checked."""
     where = f"{path}: member {_META!r}"
     with _refusing(where):
-        header = json.loads(archive.read(_META), parse_constant=_refuse_constant)
+        record = archive.read(_META)
+        header = json.loads(record, parse_constant=_refuse_constant)
     fault = _header_fault(header)
     _refuse_unless(fault is None, f"{where}: {fault}")
-    return header
+    return record, header
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,5 +1,6 @@
 """The archive returns what was put in, bit for bit, or says in one line why it will not."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import random
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,6 +305,59 @@ def test_any_flipped_bit_in_the_data_of_an_array_is_refused(path, saved):
         assert "level1/gate/bias.npy" in refusal(path)
 
 
+def test_any_flipped_bit_in_the_record_is_refused_under_a_right_zip_checksum(path, saved):
+    content = members(path)
+    record = content["meta.json"]
+    for bit in range(8 * len(record)):
+        damaged = bytearray(record)
+        damaged[bit // 8] ^= 1 << bit % 8
+        rewrite(path, content | {"meta.json": bytes(damaged)})
+        assert "file.npz: " in refusal(path)
+
+
+DAMAGES = {"a digit of the version": (b'"version": 3', b'"version": 2'),
+           "a number of meta": (b'"seed": 1', b'"seed": 2'),
+           "a text of meta": (b"binary", b"binare"),
+           "a key of meta": (b'"vtr"', b'"vtx"'),
+           "a blank": (b'"seed": 1', b'"seed":  1'),
+           "a key that is there twice": (b'"seed": 1', b'"seed": 1,"seed": 1'),
+           "a number spelled differently": (b'"seed": 1', b'"seed": 1.0'),
+           "a text spelled differently": (b'"vtr"', b'"\\u0076tr"'),
+           "the end": (b"}", b"}\n")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_record_that_says_something_else_is_refused(path, saved, damage):
+    content, (old, new) = members(path), DAMAGES[damage]
+    at = content["meta.json"].rindex(old)
+    record = content["meta.json"][:at] + new + content["meta.json"][at + len(old):]
+    rewrite(path, content | {"meta.json": record})
+    assert "do not match the SHA-256" in refusal(path)
+
+
+def test_the_record_is_hashed_with_64_zeros_for_the_hash(path):
+    """As docs/vectors.md says; with names and values that look like it."""
+    archive.save(path, {}, {"zeros": "0" * 64}, format="0" * 64, version=3)
+    record = members(path)["meta.json"]
+    stated = json.loads(record)["sha256"]
+    blank = record.replace(stated.encode(), b"0" * 64, 1)
+    assert hashlib.sha256(blank).hexdigest() == stated
+    assert archive.load(path, format="0" * 64, versions=(3,))[1] == {"zeros": "0" * 64}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_only_version_1_may_leave_its_record_out_of_the_hash(path, version):
+    content = members(Path(__file__).parent / "stored" / "vectors.npz")  # of npple 0.1.0
+    record = json.loads(content["meta.json"]) | {"version": version}
+    rewrite(path, content | {"meta.json": json.dumps(record)})
+    try:
+        archive.load(path, format="npple vectors", versions=(1, 2))
+    except FileError as error:
+        assert "do not match the SHA-256" in str(error) and version == 2
+    else:
+        assert version == 1
+
+
 def test_every_truncation_is_refused(path, saved):
     for length in reversed(range(path.stat().st_size)):
         os.truncate(path, length)
@@ -324,12 +379,12 @@ def test_any_overwritten_stretch_is_refused_or_changes_nothing(scratch, data):
 def assert_refused_or_intact(path, damaged, content):
     path.write_bytes(damaged)
     try:
-        arrays, meta, _ = load(path)
+        arrays, meta, version = load(path)
     except FileError as error:
         assert "\n" not in str(error)
     else:
         assert_same(arrays, content[0])
-        assert meta == content[1]
+        assert meta == content[1] and version == KIND["version"]
 
 
 # A forged file is refused

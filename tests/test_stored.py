@@ -42,6 +42,7 @@ def flat(arrays):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_checkpoint_stands_where_it_stood_and_predicts_the_same(numbers, model):
     run, data = stored(model, numbers)
+    assert not run.meta_verified
     assert [run.step, run.epoch, run.batch] == numbers(f"{model}/")["steps"].tolist()
     expected = numbers(f"{model}/prediction/")
     found = predict(run.model, run.best, data)
@@ -90,6 +91,7 @@ def test_the_command_line_predicts_and_resumes(numbers, tmp_path, monkeypatch, c
 
 def test_a_bundle_has_its_tensors_and_todays_npple_computes_the_same():
     vectors = oracle.load(STORED / "vectors.npz")
+    assert "not verified" in vectors.notes["meta"] and "not verified" in repr(vectors)
     with np.load(STORED / "vectors.npz") as file:
         for name, array in vectors.expected.items():
             assert_allclose(array, file[name], rtol=0, err_msg=name)

@@ -74,6 +74,9 @@ class Run:
     history : list of dict
         For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
         (task -> metrics) and `score` (the weighted validation loss).
+    meta_verified : bool
+        False for a run loaded from a checkpoint of npple 0.1.0, whose checksum is over the arrays
+        alone: settings and progress may be damaged. Saved anew, all is covered.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class Run:
         self.loss_sum = 0.0
         self.history: list[dict[str, Any]] = []
         self.data: int | None = None
+        self.meta_verified = True
 
     def _check_settings(self) -> None:
         for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
@@ -315,6 +319,7 @@ class Run:
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
             for name, value in _checked_progress(meta["progress"]).items():
                 setattr(run, name, value)
+            run.meta_verified = version > 1
             for group in ("params", "best", "state"):
                 setattr(run, group, _same_arrays(group, getattr(run, group), arrays))
         except (InputError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,

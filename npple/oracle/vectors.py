@@ -13,7 +13,8 @@ import numpy as np
 
 from npple import archive
 from npple.archive import FilePath
-from npple.checks import check_choice, check_noise, check_params, check_weights, check_x
+from npple.checks import (check_choice, check_noise, check_number, check_params, check_weights,
+                          check_x)
 from npple.core.base import Array, Features, Mask, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
@@ -23,7 +24,7 @@ from npple.oracle.rounding import UNITS, Tolerances, tolerances
 from npple.oracle.variant import STEPS, Variant, cast, compute, each_column
 from npple.verify.cases import Case, random_case
 
-FORMAT, VERSION = "npple vectors", 1
+FORMAT, VERSION = "npple vectors", 2
 ADAM = Adam(rate=1e-2, epsilon=1e-2)  # an epsilon that shows where it is added
 DRAWS = 10  # before the most telling draw so far is taken
 BITS = 8  # significant bits of parameters and features: those of bfloat16
@@ -155,8 +156,10 @@ def load(path: FilePath) -> Vectors:
     FileError
         If the file is missing, damaged, or no bundle of test vectors.
     """
-    arrays, meta, _ = archive.load(path, format=FORMAT, versions=[VERSION])
+    arrays, meta, version = archive.load(path, format=FORMAT, versions=[1, VERSION])
     try:
+        if version == 1:
+            meta["notes"]["meta"] = "not verified: saved by npple 0.1.0, export it anew"
         return _from_file(arrays, meta)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{path}: not a bundle that npple wrote: {error}") from error
@@ -182,6 +185,9 @@ def _from_file(arrays: dict[str, Any], meta: dict[str, Any]) -> Vectors:
     tolerance = {name: tuple(numbers) for name, *numbers in meta["tensors"]}
     require(all(len(numbers) == len(UNITS) for numbers in tolerance.values()),
             "tensors: one tolerance for each precision is needed")
+    for name, numbers in tolerance.items():
+        for number in numbers:
+            check_number(f"tensors: {name}: a tolerance", number)
     expected = {name: arrays[name] for name in tolerance}
     adam = Adam(**{name: meta["adam"][name] for name in (f.name for f in fields(Adam))})
     case = Case(model, params, x, targets, masks, weights, noise)

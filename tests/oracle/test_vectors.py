@@ -142,9 +142,13 @@ def test_a_file_that_is_no_bundle_is_refused(tmp_path):
     spoiled = [(arrays, meta | {"architecture": {}}), (arrays, {}),
                (arrays, meta | {"precisions": {"float64": 1e-16}}), (arrays, meta | {"notes": {}}),
                (arrays, meta | {"tensors": [[name, 0.1] for name in vectors.expected]}),
+               *((arrays, meta | {"tensors": [[name, *rest, bad] for name, *rest, _ in
+                                              meta["tensors"]]}) for bad in
+                 ("0.1", None, True, [], -1e-9)),
                ({n: a for n, a in arrays.items() if n != "loss"}, meta),
                ({n: a for n, a in arrays.items() if n != "targets/a"}, meta)]
     for arrays, meta in spoiled:
         archive.save(tmp_path / "bad.npz", arrays, meta, format=FORMAT, version=VERSION)
-        with pytest.raises(FileError, match="bad.npz"):
+        with pytest.raises(FileError, match="bad.npz") as caught:
             oracle.load(tmp_path / "bad.npz")
+        assert len(str(caught.value).splitlines()) == 1
