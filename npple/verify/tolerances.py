@@ -50,7 +50,7 @@ def by_difference(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact]
                   ) -> float:
     """The same against differences, which find half of the digits of a value."""
     digits = DIGITS * eps_of(computed_in) ** 0.5
-    return max(allowed(dtype, computed_in), digits) + _smallest(dtype, 1.0, floor)
+    return max(allowed(dtype), digits) + _smallest(dtype, 1.0, floor)
 
 
 def by_direction(dtype: np.dtype[np.inexact], computed_in: np.dtype[np.inexact], floor: float,
