@@ -98,7 +98,7 @@ def measure_comparison(architectures=tuple(ARCHITECTURES), seeds=SEEDS, out=None
     """Architectures at equal budgets on synthetic data, as `npple compare` does it."""
     found = compare(synthetic_cases(CORRELATIONS, **DATA), architectures, seeds=seeds,
                     training=TRAINING, out=out, watch=progress)
-    return {"tasks": found.tasks, "correlations": found.correlations,
+    return {"tasks": found.tasks, "correlations": found.correlations, "labels": found.labels,
             "results": list(map(_short, found.results))}
 
 

@@ -9,6 +9,7 @@ from npple.learn.census import bundled, read_census
 from npple.learn.columns import read_columns
 from npple.learn.dataset import Dataset
 from npple.learn.schema import Schema
-from npple.learn.synthetic import synthetic, weights
+from npple.learn.synthetic import label_correlations, synthetic, weights
 
-__all__ = ["Dataset", "Schema", "bundled", "read_census", "read_columns", "synthetic", "weights"]
+__all__ = ["Dataset", "Schema", "bundled", "label_correlations", "read_census", "read_columns",
+           "synthetic", "weights"]

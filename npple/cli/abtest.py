@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
         "--log-impressions": number(50_000, "videos shown before, to learn from"),
         "--epochs": number(5, "passes over what was logged"),
         "--users": number(20_000, "users, of all buckets"),
-        "--correlation": number(0.5, "of the tasks, -1/3 to 1"),
+        "--correlation": number(0.5, "task correlation, -1/3 to 1: the cosine of the tasks' "
+                               "weight vectors"),
         "--noise": number(1.0, "what no feature tells, against 1"),
         "--exploration": number(1.0, "noise on the logging policy's scores"),
         "--seed": number(0, "of everything")})

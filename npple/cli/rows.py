@@ -36,7 +36,8 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
         "--tasks": number(2, "tasks of synthetic data"),
         "--correlation": {"type": float, "nargs": "+" if correlations else None,
                           "default": [-0.5, 0.0, 0.5, 0.9] if correlations else 0.5,
-                          "help": "label correlation p of synthetic data, -1 to 1"}})
+                          "help": "task correlation p of synthetic data, -1 to 1: the "
+                                  "cosine of the tasks' weight vectors"}})
 
 
 def roles(args: Namespace) -> Options | None:

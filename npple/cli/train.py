@@ -150,8 +150,18 @@ def _resumed(args: Namespace, run: Run, checkpoint: Path) -> Run:
 
 def _start_text(args: Namespace, run: Run, train: Dataset, validation: Dataset) -> str:
     tasks = ", ".join(f"{task} ({kind})" for task, kind in run.model.tasks.items())
-    return (f"{args.model}: {tasks}; {_size(run):,} parameters\n{len(train):,} rows to train on, "
-            f"{len(validation):,} to validate on; batches of {run.batch_size}, seed {run.seed}")
+    rows = (f"{len(train):,} rows to train on, {len(validation):,} to validate on; batches of "
+            f"{run.batch_size}, seed {run.seed}")
+    lines = (f"{args.model}: {tasks}; {_size(run):,} parameters", rows, _correlations(args, train))
+    return "\n".join(filter(None, lines))
+
+
+def _correlations(args: Namespace, train: Dataset) -> str:
+    """The task correlation of synthetic data, and that of the labels as measured."""
+    from npple.data import label_correlations
+    from npple.learn.synthetic import correlations_text
+    task = f"task correlation {args.correlation:g}" if args.data == "synthetic" else ""
+    return ", ".join(filter(None, (task, correlations_text(label_correlations(train)))))
 
 
 def _size(run: Run) -> int:

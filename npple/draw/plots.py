@@ -14,6 +14,7 @@ from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
 from npple.kinds import about
 from npple.lab.gains import Comparison
+from npple.learn.synthetic import correlations_text
 from npple.verify.isolation import Isolation
 
 if TYPE_CHECKING:
@@ -192,13 +193,16 @@ def gains_figure(comparison: Comparison) -> Figure:
                 set_scale("symlog", linthresh=middle, linscale=2)
             axes.tick_params(axis="x", rotation=60)
             first, second = list(comparison.tasks[data])[:2]
-            axes.set(title=data, xlabel=f"gain of {first}", ylabel=f"gain of {second}")
+            axes.set(title=comparison.headline(data, "\n"), xlabel=f"gain of {first}",
+                     ylabel=f"gain of {second}")
         _legend(figure, panels)
     return figure
 
 
 def correlation_figure(comparison: Comparison) -> Figure:
-    """A panel a task: its metric, with 95 % intervals, against the label correlation p.
+    """A panel a task: its metric, with 95 % intervals, against the task correlation p.
+
+    Below each p stands what was measured of the labels, their correlation.
 
     Parameters
     ----------
@@ -225,8 +229,11 @@ def correlation_figure(comparison: Comparison) -> Figure:
                 if points:
                     axes.errorbar(*zip(*points), linewidth=0.8, elinewidth=0.6, **look)
             name, sign = about(kind).gain
-            axes.set(title=task, xlabel="label correlation p", ylabel=name,
+            axes.set(title=task, xlabel="task correlation p", ylabel=name,
                      yscale="linear" if sign > 0 else "log")  # losses differ by factors
+            words = {name: correlations_text(comparison.labels[name]).split() for name in data}
+            axes.set_xticks(list(data.values()), ["\n".join((f"{p:g}", "labels", *words[name][2:]))
+                                                  for name, p in data.items()], fontsize=7)
         _legend(figure, panels)
     return figure
 

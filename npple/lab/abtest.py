@@ -17,9 +17,10 @@ import numpy as np
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_count, check_kind, check_number, shown
 from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values, aligned
-from npple.data import Dataset, weights
+from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
 from npple.learn.dataset import streams
+from npple.learn.synthetic import correlations_text
 from npple.learn.training import Run, predict
 from npple.network import Network
 from npple.optimizers import Adam
@@ -51,7 +52,7 @@ class World:
     users, videos : (U, d), (V, d) float64
         The features a and b.
     taste : (4, 3 d) float64
-        The unit vectors w, a row a task; any two have the same cosine, the correlation.
+        The unit vectors w, a row a task; any two have the same cosine, the task correlation.
     base : (4,) float64
         The constants c.
     noise : float
@@ -143,7 +144,7 @@ def draw_world(users: int = 20_000, videos: int = 2_000, width: int = 16, correl
     width : int
         Features of a user, and of a video.
     correlation : float
-        Cosine between the weight vectors of any two tasks, -1/3 to 1.
+        The task correlation: the cosine between the weight vectors of any two tasks, -1/3 to 1.
     noise : float
         Deviation of what moves a response and no feature tells, against 1 for what they tell.
     seed : int
@@ -455,6 +456,8 @@ class ABReport(Printed):
     ----------
     settings : dict
         What was run.
+    labels : dict of float or None
+        The correlations of the labels in the log, measured (`npple.data.label_correlations`).
     offline : dict
         Model -> task -> metrics on held-out rows of the log.
     buckets : tuple of Bucket
@@ -462,6 +465,7 @@ class ABReport(Printed):
     """
 
     settings: dict[str, Any]
+    labels: dict[str, float | None]
     offline: dict[str, Any]
     buckets: tuple[Bucket, ...]
 
@@ -471,7 +475,7 @@ class ABReport(Printed):
         Returns
         -------
         dict
-            `settings`, `offline` and `buckets`.
+            `settings`, `labels`, `offline` and `buckets`.
         """
         return asdict(self)
 
@@ -484,7 +488,8 @@ class ABReport(Printed):
                    for lift in (bucket.views_lift, bucket.watch_time_lift)))
                 for bucket in self.buckets]
         heads = ("bucket", "users", "views/user", "seconds/user", "views", "watch time")
-        return f"{title}\n{aligned([heads, *rows], (1, 2, 3))}"
+        table = aligned([heads, *rows], (1, 2, 3))
+        return f"{title}\n{table}\nin the log: {correlations_text(self.labels) or 'no labels'}"
 
 
 def summarize(outcomes: Mapping[str, Any]) -> tuple[Bucket, ...]:
@@ -568,4 +573,4 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     settings = {"impressions": impressions, "log_impressions": log_impressions, "epochs": epochs,
                 "rate": rate, "batch_size": batch_size, "exploration": exploration, "seed": seed,
                 **world}
-    return ABReport(settings, offline, buckets)
+    return ABReport(settings, label_correlations(log), offline, buckets)

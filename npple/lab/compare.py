@@ -21,7 +21,7 @@ import npple
 from npple.architectures import ARCHITECTURES, Inputs
 from npple.archive import FilePath, replacing
 from npple.checks import check_choice, check_count, check_kind, check_number, check_path
-from npple.data import Dataset, synthetic
+from npple.data import Dataset, label_correlations, synthetic
 from npple.errors import Diverged, FileError, Stopped, require
 from npple.lab.budget import known_options, networks, parameters, sized
 from npple.lab.gains import Comparison
@@ -49,7 +49,7 @@ class Problem:
     tasks : dict of str
         Task -> "binary", "regression" or "multiclass:K".
     correlation : float or None
-        The label correlation p of synthetic data.
+        The task correlation p of synthetic data: the cosine of the tasks' weight vectors.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Training:
 
 def synthetic_cases(correlations: Sequence[float] = (-0.5, 0.0, 0.5, 0.9), rows: int = 100_000,
                     inputs: int = 128, tasks: int = 2, seed: int = 0) -> list[Problem]:
-    """One case for each label correlation; a fifth of the rows is the test.
+    """One case for each task correlation; a fifth of the rows is the test.
 
     Parameters
     ----------
@@ -183,7 +183,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
                 stop)
     kinds = {case.name: case.tasks for case in cases}
     correlations = {case.name: case.correlation for case in cases}
-    return Comparison(kinds, correlations, [done[key] for key in trials])
+    labels = {case.name: label_correlations(case.train) for case in cases}
+    return Comparison(kinds, correlations, labels, [done[key] for key in trials])
 
 
 def progress(total: int, found: int, stream: IO[str] | None = None

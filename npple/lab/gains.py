@@ -12,6 +12,7 @@ import numpy as np
 from npple.core.base import Printed, aligned
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
+from npple.learn.synthetic import correlations_text
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ class Comparison(Printed):
     tasks : dict of dict of str
         Data set -> task -> kind.
     correlations : dict of float or None
-        Data set -> label correlation p.
+        Data set -> task correlation p, of synthetic data.
+    labels : dict of dict of float or None
+        Data set -> "task1, task2" -> the correlation that their labels have in the training rows,
+        measured (`npple.data.label_correlations`).
     results : list of dict
         One of each trial, in the order of data sets, architectures and seeds: sizes, seconds,
         metrics on the test rows, validation metrics of each epoch, expert utilization, routed
@@ -130,6 +134,7 @@ class Comparison(Printed):
 
     tasks: dict[str, dict[str, str]]
     correlations: dict[str, float | None]
+    labels: dict[str, dict[str, float | None]]
     results: list[dict[str, Any]]
 
     @cached_property
@@ -185,14 +190,14 @@ class Comparison(Printed):
         Returns
         -------
         dict
-            `tasks`, `correlations` and `results` as they are, and `outcomes`: each as a dict, with
+            `tasks`, `correlations`, `labels`, `results` as they are, and `outcomes`: each as a dict with
             its intervals and the flags `seesaw` and `negative_transfer`.
         """
         outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
                                        "negative_transfer": outcome.negative_transfer}
                     for outcome in self.outcomes]
-        return {"tasks": self.tasks, "correlations": self.correlations, "outcomes": outcomes,
-                "results": self.results}
+        return {"tasks": self.tasks, "correlations": self.correlations, "labels": self.labels,
+                "outcomes": outcomes, "results": self.results}
 
     def to_csv(self) -> str:
         """The outcomes as CSV text: a row for each data set, architecture and task.
@@ -216,14 +221,29 @@ class Comparison(Printed):
                                  int(row.seesaw)))
         return text.getvalue()
 
+    def headline(self, data: str, separator: str = ", ") -> str:
+        """A data set's name, and the correlations there are.
+
+        Parameters
+        ----------
+        data, separator : str
+
+        Returns
+        -------
+        str
+        """
+        p = self.correlations[data]
+        task = "" if p is None else f"task correlation {p:g}"
+        return separator.join(filter(None, (data, task, correlations_text(self.labels[data]))))
+
     def __str__(self) -> str:
         return "\n\n".join(self._table(data) for data in self.tasks)
 
     def _table(self, data: str) -> str:
         rows = [row for row in self.outcomes if row.data == data]
         seeds = len(self._groups[data, rows[0].architecture])
-        title = (f"{data}: mean of {seeds} seeds ± half of the 95 % interval; a gain is over "
-                 "single_task, * is beyond noise")
+        title = (f"{self.headline(data)}: mean of {seeds} seeds ± half of the 95 % interval; a gain "
+                 "is over single_task, * is beyond noise")
         heads = [head for task, kind in self.tasks[data].items()
                  for head in (f"{task} {about(kind).gain[0]}", "gain")]
         lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,14 +27,15 @@ def synthetic(rows: int, inputs: int = 512, correlation: float = 0.5, tasks: int
 
     With x ~ N(0, I) and the vectors w_k of `weights`,
     `y_k = w_k.x + sum_i sin(alpha_i w_k.x + beta_i) + N(0, noise^2)`,
-    where alpha and beta are standard normal and the same for all tasks.
+    where alpha and beta are standard normal and the same for all tasks. What correlation the labels
+    then have is another number: `label_correlations` measures it.
 
     Parameters
     ----------
     rows, inputs, tasks, sines : int
         How many rows n, features, tasks and sine terms.
     correlation : float
-        The cosine p between the weight vectors of any two tasks.
+        The task correlation p: the cosine between the weight vectors of any two tasks.
     noise : float
         The standard deviation of the noise.
     scale : float
@@ -89,7 +91,7 @@ def weights(inputs: int = 512, correlation: float = 0.5, tasks: int = 2, scale: 
     inputs, tasks : int
         How many features and tasks.
     correlation : float
-        The cosine p between any two of the vectors.
+        The task correlation p: the cosine between any two of the vectors.
     scale : float
         Their length c.
     seed : int
@@ -118,6 +120,50 @@ def weights(inputs: int = 512, correlation: float = 0.5, tasks: int = 2, scale: 
         q, r = np.linalg.qr(random.standard_normal((inputs, tasks)))
         u = (q * np.sign(np.diag(r))).T  # (tasks, inputs); the signs make it unique
         return scale * _mixture(correlation, tasks) @ u
+
+
+def label_correlations(data: Dataset) -> dict[str, float | None]:
+    """Pearson's correlation of the labels of any two tasks, over the rows that have both.
+
+    It is measured, and not the task correlation p of `synthetic`, which is a cosine of weights: at
+    p = 0.9 the labels' is about 0.5.
+
+    Parameters
+    ----------
+    data : Dataset
+
+    Returns
+    -------
+    dict of float or None
+        "task1, task2" -> the correlation, None where a label is the same in all rows. Tasks whose
+        labels are numbers of classes have none.
+    """
+    def two(first: str, second: str) -> float | None:
+        both = data.masks.get(first, True) & data.masks.get(second, np.ones(len(data), bool))
+        a, b = (data.targets[task][both].astype(np.float64) for task in (first, second))
+        if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+            return None
+        return float(np.corrcoef(a, b)[0, 1])
+
+    tasks = [task for task, y in data.targets.items() if y.dtype.kind in "fb" or y.max() < 2]
+    return {f"{a}, {b}": two(a, b) for a, b in combinations(tasks, 2)}
+
+
+def correlations_text(found: Mapping[str, float | None]) -> str:
+    """What `label_correlations` found, in words.
+
+    Parameters
+    ----------
+    found : dict of float or None
+
+    Returns
+    -------
+    str
+        "label correlation 0.53", or the range of several; empty where there is none.
+    """
+    known = [value for value in found.values() if value is not None]
+    ends = dict.fromkeys(f"{end(known):.2f}" for end in (min, max) if known)
+    return f"label correlation {' to '.join(ends)}" if ends else ""
 
 
 def _mixture(p: float, tasks: int) -> Float64:

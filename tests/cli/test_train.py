@@ -1,5 +1,7 @@
 """npple train: what it prints, what it writes, and that bad usage changes nothing."""
 
+import re
+
 import pytest
 
 from npple.cli import main
@@ -121,6 +123,12 @@ def test_an_unknown_reading_is_answered_with_the_nearest_one(here, capsys, flag,
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert flag in error and "did you mean" in error
+
+
+def test_task_and_label_correlation_are_printed_side_by_side(here, capsys):
+    main(["train", *SMALL, "--correlation", "0.9"])
+    assert re.search(r"^task correlation 0\.9, label correlation \d\.\d\d$",
+                     capsys.readouterr().out, re.MULTILINE)
 
 
 def test_json_is_alone_on_standard_output(here, run_json):

@@ -232,7 +232,7 @@ def made(scores, kinds=None):
                           for task, values in tasks.items()}}
                for name, tasks in scores.items()
                for seed in range(len(next(iter(tasks.values()))))]
-    return Comparison({"d": kinds}, {"d": None}, results)
+    return Comparison({"d": kinds}, {"d": None}, {"d": {}}, results)
 
 
 VALUES = st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=2, max_size=6)
@@ -379,13 +379,27 @@ def test_the_table_tells_how_much_was_pruned():
     assert "12% pruned" in str(found)
 
 
+def test_task_and_label_correlation_stand_above_each_table():
+    found = compare(small_cases(), **SMALL)
+    for case, table in zip(small_cases(), str(found).split("\n\n"), strict=True):
+        labels = np.corrcoef(*case.train.targets.values())[0, 1]
+        assert found.labels[case.name] == {"task1, task2": pytest.approx(labels, rel=1e-6)}
+        assert table.startswith(f"{case.name}, task correlation {case.correlation:g}, "
+                                f"label correlation {labels:.2f}: mean")
+
+
 def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
     found = compare(small_cases(), [*NAMES, "snr_aver"], **{k: v for k, v in SMALL.items()
                                                             if k != "architectures"})
     figures, again = comparison_figures(found), comparison_figures(found)
     assert set(figures) == {"gains", "correlation", "curves", "utilization"}
     panels = figures["gains"].axes
-    assert [axes.get_title() for axes in panels] == ["synthetic p=0", "synthetic p=0.5"]
+    assert [axes.get_title() for axes in panels] == [
+        found.headline(data, "\n") for data in ("synthetic p=0", "synthetic p=0.5")]
+    assert figures["correlation"].axes[0].get_xlabel() == "task correlation p"
+    for tick, pairs in zip(figures["correlation"].axes[0].get_xticklabels(),
+                           found.labels.values(), strict=True):
+        assert tick.get_text().endswith(f"labels\n{pairs['task1, task2']:.2f}")
     for name in ("gains", "utilization"):
         save(figures[name], tmp_path / "once.svg")
         save(again[name], tmp_path / "again.svg")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npple.data import synthetic, weights
-from npple.learn.synthetic import _waves
+from npple.data import Dataset, label_correlations, synthetic, weights
+from npple.learn.synthetic import _waves, correlations_text
 from npple.errors import InputError
 
 SEED = st.integers(0, 2**32)
@@ -104,6 +104,30 @@ def test_the_seed_changes_functions_and_rows():
     assert not np.allclose(weights(4, seed=1), weights(4, seed=2))
     assert not np.allclose(_waves(3, 1), _waves(3, 2))
     assert not np.allclose(synthetic(3, 4, seed=1).x, synthetic(3, 4, seed=2).x)
+
+
+@pytest.mark.parametrize("p, expected", [(-0.5, -0.17), (0.0, 0.01), (0.5, 0.18), (0.9, 0.53)])
+def test_the_correlation_of_the_labels_is_not_that_of_the_tasks(p, expected):
+    found = label_correlations(synthetic(50_000, 16, p))
+    assert found == {"task1, task2": pytest.approx(expected, abs=0.05)}
+
+
+def test_label_correlations_are_of_the_rows_that_have_both_labels():
+    rng, both = np.random.default_rng(0), np.arange(9) > 3
+    a, b, c = rng.normal(size=(3, 9))
+    data = Dataset(np.ones((9, 1)), {"a": a, "b": b, "c": c, "of": np.arange(9), "one": np.ones(9)},
+                   {"b": both})
+    assert label_correlations(data) == {
+        "a, b": pytest.approx(np.corrcoef(a[4:], b[4:])[0, 1]),
+        "a, c": pytest.approx(np.corrcoef(a, c)[0, 1]), "a, one": None,
+        "b, c": pytest.approx(np.corrcoef(b[4:], c[4:])[0, 1]), "b, one": None, "c, one": None}
+
+
+@pytest.mark.parametrize("found, text", [
+    ({"a, b": 0.526}, "label correlation 0.53"), ({"a, b": None}, ""), ({}, ""),
+    ({"a, b": 0.5, "a, c": -0.25, "b, c": None}, "label correlation -0.25 to 0.50")])
+def test_correlations_in_words(found, text):
+    assert correlations_text(found) == text
 
 
 @pytest.mark.parametrize(
