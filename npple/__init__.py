@@ -26,7 +26,7 @@ from npple.architectures import (ARCHITECTURES, asymmetric_sharing, cgc, cross_s
                                  single_task, sluice, snr_aver, snr_trans)
 from npple.errors import CheckFailed, Diverged, FileError, InputError, NppleError, nearest
 from npple.network import Network, Trace, task_weights
-from npple.optimizers import SGD, Adam
+from npple.optimizers import SGD, Adam, AdamW
 
 if TYPE_CHECKING:
     from npple import (archive, core, data, draw, errors, lab, learn, metrics, network, oracle,
@@ -43,7 +43,7 @@ PROOFS = {"GradcheckReport": "gradcheck", "gradcheck": "gradcheck",
           "gradcheck_function": "gradcheck", "hessian_vector": "gradcheck",
           "Influence": "influence", "influence": "influence",
           "Isolation": "isolation", "isolation": "isolation"}  # name -> its module
-__all__ = ["ARCHITECTURES", "Adam", "CheckFailed", "Diverged", "FileError", "GradcheckReport",
+__all__ = ["ARCHITECTURES", "Adam", "AdamW", "CheckFailed", "Diverged", "FileError", "GradcheckReport",
            "Influence", "InputError", "Isolation", "Network", "NppleError", "SGD", "Trace",
            "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch", "customized_sharing",
            "data", "draw", "errors", "gradcheck", "gradcheck_function", "hessian_vector",

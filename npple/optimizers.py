@@ -33,8 +33,8 @@ class Adam:
     epsilon : float
         Added outside the square root, after the bias correction.
     weight_decay : float
-        p loses rate · weight_decay · p each step, before the rest (AdamW, Loshchilov & Hutter
-        2019).
+        p loses rate · weight_decay · p each step, before the rest. The factor rate is PyTorch's,
+        not that of AdamW's Algorithm 2 (Loshchilov & Hutter, ICLR 2019): that is `AdamW`.
     clip : float or None
         Gradients are scaled down together to this norm where their global norm is larger.
 
@@ -71,7 +71,7 @@ class Adam:
         return {**moments, **{f"t/{name}": np.zeros((), np.int64) for name in params}}
 
     def step(self, params: Arrays, grads: Arrays, state: State,
-             only: Collection[str] | None = None
+             only: Collection[str] | None = None, factors: Mapping[str, float] | None = None
              ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
@@ -84,6 +84,8 @@ class Adam:
         only : collection of str, optional
             The parameters to update; the others keep value, moments and count t. By default all,
             and then a parameter whose gradient is 0 still moves by its old momentum m.
+        factors : dict of float, optional
+            By parameter, what its rate is multiplied with; 1 for those that are not in it.
 
         Returns
         -------
@@ -105,16 +107,33 @@ class Adam:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             for name in names:
                 p, t = params[name], int(state[f"t/{name}"]) + 1
+                rate = self.rate * (factors or {}).get(name, 1.0)
                 if not p.dtype.type(self.epsilon):
                     raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
                                      f"{shown(name)}")
                 after[name], new[f"m/{name}"], new[f"v/{name}"] = adam_update(
-                    p, grads[name], moved[f"m/{name}"], moved[f"v/{name}"], t, self.rate,
-                    self.beta1, self.beta2, self.epsilon, self.weight_decay)
+                    p, grads[name], moved[f"m/{name}"], moved[f"v/{name}"], t, rate,
+                    self.beta1, self.beta2, self.epsilon, self._decay(rate))
                 moved[f"t/{name}"] = np.array(t, np.int64)
         if wrong := first_not_finite(new):
             raise Diverged(f"{wrong}, a moment of Adam, is not finite")
         return after, moved | new
+
+    def _decay(self, rate: float) -> float:
+        """The share that a parameter loses, at its rate."""
+        return rate * self.weight_decay
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam whose weight decay the rate does not scale (AdamW, Loshchilov & Hutter, algorithm 2).
+
+    p loses weight_decay · p each step, where `Adam` takes rate · weight_decay. The paper's schedule
+    eta, which scales rate and decay alike, is 1. PyTorch's class of this name is npple's `Adam`.
+    """
+
+    def _decay(self, rate: float) -> float:
+        return self.weight_decay
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,7 @@ class SGD:
         return {}
 
     def step(self, params: Arrays, grads: Arrays, state: State,
-             only: Collection[str] | None = None
+             only: Collection[str] | None = None, factors: Mapping[str, float] | None = None
              ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
@@ -170,6 +189,8 @@ class SGD:
             From `init` or the last step: empty.
         only : collection of str, optional
             The parameters to update; the others keep their value. By default all.
+        factors : dict of float, optional
+            By parameter, what its rate is multiplied with; 1 for those that are not in it.
 
         Returns
         -------
@@ -184,7 +205,8 @@ class SGD:
         names = _names(params, grads, state, only)
         after, grads = dict(params), clipped(grads, self.clip)
         for name in names:
-            after[name] = sgd_update(params[name], grads[name], self.rate, self.weight_decay)
+            rate = self.rate * (factors or {}).get(name, 1.0)
+            after[name] = sgd_update(params[name], grads[name], rate, self.weight_decay)
         return after, dict(state)
 
 

@@ -1,5 +1,5 @@
 """Training a model, and what a trained one gives: the public names of `npple.learn.training`."""
 
-from npple.learn.training import Run, evaluate_model, gate_weights, predict
+from npple.learn.training import Run, evaluate_model, gate_weights, predict, stitched_start
 
-__all__ = ["Run", "evaluate_model", "gate_weights", "predict"]
+__all__ = ["Run", "evaluate_model", "gate_weights", "predict", "stitched_start"]

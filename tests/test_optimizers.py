@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npple
-from npple import SGD, Adam
+from npple import SGD, Adam, AdamW
 from strategies import DTYPES, assert_close, assert_equal, problem, random_target, random_x, seeds
 
 SETTINGS = st.builds(dict, rate=st.floats(1e-5, 1), beta1=st.floats(0, 0.99),
@@ -26,19 +26,19 @@ def drawn_steps(seed, steps, dtype="float64"):
     return arrays(1), [arrays(10.0 ** rng.integers(-4, 4)) for _ in range(steps)]
 
 
-def algorithm_1(theta, gradients, rate, beta1, beta2, epsilon, weight_decay=0.0):
+def algorithm_1(theta, gradients, rate, beta1, beta2, epsilon, weight_decay=0.0, scale=None):
     """Kingma & Ba's pseudocode line by line, on one number, in longdouble: theta, way it went."""
     alpha, beta1, beta2, epsilon, theta = map(np.longdouble, (rate, beta1, beta2, epsilon, theta))
     m, v, t, way = np.longdouble(0), np.longdouble(0), 0, abs(theta)
     for g in gradients:
         t = t + 1
-        theta = theta - alpha * np.longdouble(weight_decay) * theta
+        decayed = (alpha if scale is None else scale) * np.longdouble(weight_decay) * theta
         g = np.longdouble(g)
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
-        theta = theta - alpha * m_hat / (np.sqrt(v_hat) + epsilon)
+        theta = theta - decayed - alpha * m_hat / (np.sqrt(v_hat) + epsilon)
         way = way + abs(alpha * m_hat / (np.sqrt(v_hat) + epsilon))
     return theta, way
 
@@ -60,6 +60,27 @@ def test_adam_is_algorithm_1(settings, seed, weight_decay):
             exact, way = algorithm_1(start[name][at], [g[name][at] for g in gradients],
                                      weight_decay=weight_decay, **settings)
             assert abs(p[at] - exact) < 1e-13 * way
+
+
+@given(SETTINGS, seeds)
+def test_adamw_is_algorithm_2(settings, seed):
+    """Each step takes weight_decay · p, whatever the rate: 25 steps, each number by itself."""
+    start, gradients = drawn_steps(seed, 25)
+    params, _ = run(AdamW(weight_decay=0.01, **settings), start, gradients)
+    for name, p in params.items():
+        for at in np.ndindex(p.shape):
+            exact, way = algorithm_1(start[name][at], [g[name][at] for g in gradients],
+                                     weight_decay=0.01, scale=1, **settings)
+            assert abs(p[at] - exact) < 1e-13 * way
+
+
+@given(seeds, st.sampled_from([Adam, AdamW, SGD]), st.floats(1e-3, 1e3))
+def test_a_factor_multiplies_the_rate_of_its_parameter_alone(seed, kind, factor):
+    start, gradients = drawn_steps(seed, 3)
+    found, _ = run(kind(rate=0.01, weight_decay=0.1), start, gradients, factors={"w": factor})
+    plain, _ = run(kind(rate=0.01, weight_decay=0.1), start, gradients)
+    faster, _ = run(kind(rate=0.01 * factor, weight_decay=0.1), start, gradients)
+    assert_equal(found, plain | {"w": faster["w"]})
 
 
 def test_the_first_step_is_the_rate_whatever_the_size_of_the_gradient():

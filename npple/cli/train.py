@@ -18,11 +18,8 @@ from npple.errors import Stopped, require
 from npple.learn.interruption import on_signal
 
 if TYPE_CHECKING:
-    from npple.learn.dataset import Dataset
-    from npple.learn.training import Run
-
-if TYPE_CHECKING:
     from npple import Network
+    from npple.core.base import Arrays
     from npple.data import Dataset
     from npple.learn.training import Run
 
@@ -37,9 +34,14 @@ def add(commands: Commands) -> None:
         "--epochs": number(10, "passes over the rows"),
         "--batch-size": number(256, "rows of a step"),
         "--seed": number(0, "of initial values, shuffling and the held-out rows"),
-        "--optimizer": {"type": one_of("optimizer", ("adam", "sgd")), "default": "adam",
-                        "metavar": "NAME", "help": "adam or sgd"},
+        "--optimizer": {"type": one_of("optimizer", ("adam", "adamw", "sgd")),
+                        "default": "adam", "metavar": "NAME", "help": "adam, adamw (its weight "
+                        "decay is not scaled by the rate) or sgd"},
         "--rate": number(1e-3, "learning rate"),
+        "--rates": {"type": _assignment, "nargs": "+", "default": [], "metavar": "PATTERN=F",
+                    "help": "factor on the rate of parameters of such names: '*/stitch/*=100'"},
+        "--start-from": {"metavar": "F", "help": "checkpoint of single_task with these tasks, from "
+                         "whose best parameters a cross-stitch network starts"},
         "--weight-decay": number(0.0, "decoupled weight decay"),
         "--clip": {"type": float, "help": "largest global gradient norm"},
         "--task-weight": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=W",
@@ -104,7 +106,17 @@ def _new_run(args: Namespace, model: Network, schema: Options | None) -> Run:
     return Run(model, optimizer, args.batch_size, args.seed,
                dict.fromkeys(model.tasks, 1.0) | weights,
                _by_task("--task-decay", args.task_decay, model.tasks), args.skip_absent,
-               schema=schema, decay_per=args.decay_per or "epoch", mean_over=args.mean_over)
+               schema=schema, decay_per=args.decay_per or "epoch", mean_over=args.mean_over,
+               rates=dict(args.rates), start=_start(args, model))
+
+
+def _start(args: Namespace, model: Network) -> Arrays | None:
+    """The parameters of --start-from, if there are any to start from."""
+    from npple.learn.training import Run, stitched_start
+    if args.start_from is None or args.resume:
+        return None
+    single = Run.load(args.start_from)
+    return stitched_start(model, single.model, single.best, args.seed)
 
 
 def _by_task(flag: str, pairs: Sequence[tuple[str, float]], tasks: Mapping[str, str]

@@ -6,19 +6,20 @@ from npple.core.base import Array, Arrays
 
 
 def adam_update(p: Array, g: Array, m: Array, v: Array, t: int, rate: float, beta1: float,
-                beta2: float, epsilon: float, weight_decay: float) -> tuple[Array, Array, Array]:
+                beta2: float, epsilon: float, decay: float) -> tuple[Array, Array, Array]:
     """Step t, from 1, of Adam (Kingma & Ba, ICLR 2015, Algorithm 1) -> (p, m, v).
 
         m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g²
         p = p - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
-    before which p loses rate · weight_decay · p (AdamW, Loshchilov & Hutter 2019).
+    before which p loses decay · p: rate · weight_decay as PyTorch's AdamW has it; or weight_decay
+    alone as AdamW's Algorithm 2 (Loshchilov & Hutter 2019) does.
     """
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + ((1 - beta2) * g) * g  # g² alone overflows sooner
     corrected1, corrected2 = 1 - beta1 ** t, 1 - beta2 ** t
-    if weight_decay:
-        p = p * (1 - rate * weight_decay)
+    if decay:
+        p = p * (1 - decay)
     update = m / (np.sqrt(v) * corrected2 ** -0.5 + epsilon)
     return p - (rate / corrected1) * update, m, v
 

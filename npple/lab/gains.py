@@ -190,8 +190,8 @@ class Comparison(Printed):
         Returns
         -------
         dict
-            `tasks`, `correlations`, `labels`, `results` as they are, and `outcomes`: each as a dict with
-            its intervals and the flags `seesaw` and `negative_transfer`.
+            `tasks`, `correlations`, `labels` and `results` as they are, and `outcomes`: each
+            as a dict, with its intervals and the flags `seesaw` and `negative_transfer`.
         """
         outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
                                        "negative_transfer": outcome.negative_transfer}

@@ -7,7 +7,10 @@ was never interrupted.
 
 from __future__ import annotations
 
+import fnmatch
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -27,15 +30,16 @@ from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.kinds import about, check_targets, evaluate
 from npple.learn.dataset import Dataset, check_floating
 from npple.network import Network, task_weights
-from npple.optimizers import SGD, Adam
+from npple.optimizers import SGD, Adam, AdamW
 from npple.routing import Gate
 
 FORMAT, VERSION = "npple checkpoint", 2
-OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema",
-            "decay_per", "mean_over")
+            "decay_per", "mean_over", "rates")
 CHOICES = {"decay_per": ("epoch", "step"), "mean_over": ("batch", "data")}
 FIRST = {"decay_per": "step", "mean_over": "batch"}  # what a checkpoint of version 1 means
+LATER: dict[str, Any] = {"rates": {}}  # what one means that has no word on it
 PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data")
 
 
@@ -65,6 +69,11 @@ class Run:
         "batch": the mean over those, whatever their number. "data": that mean times their number,
         divided by the number that the task's share of the data lets a batch expect. So the
         gradient of a task with few rows is an unbiased estimate of that of equation 9.
+    rates : dict of float
+        Pattern of parameters' names, such as "*/stitch/*" -> factor on the optimizer's rate; the
+        last pattern that fits counts.
+    start : dict of ndarray or None
+        Initial parameters, such as those of `stitched_start`; otherwise `model.init(seed)`.
     params, state : dict of ndarray
         The latest parameters and the optimizer's state.
     best : dict of ndarray
@@ -95,12 +104,20 @@ class Run:
     schema: dict[str, Any] | None = None
     decay_per: str = "epoch"
     mean_over: str = "batch"
+    rates: dict[str, float] = field(default_factory=dict)
+    start: Arrays | None = None
 
     def __post_init__(self) -> None:
         self._check_settings()
         self.weights = check_weights(self.model.table, self.weights)
         task_weights(self.weights, self.decay, 0)
         self.params = self.best = self.model.init(self.seed, np.dtype(self.dtype))
+        if self.start is not None:
+            found = check_params(self.model.table, self.start)
+            require(found == self.dtype, f"start: {found}, expected {self.dtype}")
+            self.params = self.best = {name: self.start[name].copy() for name in self.params}
+        self.factors = {name: factor for pattern, factor in self.rates.items()
+                        for name in fnmatch.filter(self.params, pattern)}
         self.state = self.optimizer.init(self.params)
         self.step = self.epoch = self.batch = 0
         self.loss_sum = 0.0
@@ -109,7 +126,7 @@ class Run:
         self.meta_verified = True
 
     def _check_settings(self) -> None:
-        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
+        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict), ("rates", dict),
                            ("skip_absent", bool), ("schema", (dict, type(None)))):
             value = getattr(self, name)
             require(isinstance(value, kind), f"{name}: {shown(value)} is not of the right kind")
@@ -120,6 +137,12 @@ class Run:
         self.batch_size, self.seed = int(self.batch_size), int(self.seed)
         self.decay = {task: check_number(f"decay: {shown(task)}", gamma, 0, 1)
                       for task, gamma in self.decay.items()}
+        self.rates = {pattern: check_number(f"rates: {shown(pattern)}", factor, 0)
+                      for pattern, factor in self.rates.items()}
+        for pattern in self.rates:
+            require(isinstance(pattern, str) and fnmatch.filter(self.model.shapes, pattern),
+                    f"rates: {shown(pattern)} fits no parameter of the model, expected a pattern "
+                    "such as '*/stitch/*'")
         self.dtype = check_floating(self.dtype).name
         require(self.dtype != "float16", "dtype is float16, expected at least float32")
 
@@ -220,7 +243,8 @@ class Run:
             present = [task for task in self.model.tasks if _count(rows, task)]
             only = self.model.table.reached_parameters(present)
         with np.errstate(over="ignore", invalid="ignore"):
-            params, state = self.optimizer.step(self.params, grads, self.state, only)
+            params, state = self.optimizer.step(self.params, grads, self.state, only,
+                                                self.factors)
         if name := first_not_finite(params):
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
@@ -315,7 +339,7 @@ class Run:
             model = Network.from_dict(meta["table"])
             check_params(model.table, _group("params", arrays))  # before it allocates as many
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
-            settings = (FIRST if version == 1 else {}) | meta["settings"]
+            settings = LATER | (FIRST if version == 1 else {}) | meta["settings"]
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
             for name, value in _checked_progress(meta["progress"]).items():
                 setattr(run, name, value)
@@ -442,6 +466,61 @@ def traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator
     check_count("rows", rows)
     for start in range(0, len(data), rows):
         yield model.forward(params, data.take(slice(start, start + rows)).x)
+
+
+def stitched_start(model: Network, single: Network, params: Arrays, seed: int = 0
+                   ) -> dict[str, Array]:
+    """Initial parameters of a cross-stitch network from trained networks of one task each.
+
+    The layers of each task's experts, level after level, the towers and the embeddings are those of
+    `single`; what mixes the tasks starts as `model.init` has it (cross-stitch, section 5.3).
+
+    Parameters
+    ----------
+    model : Network
+        Of `npple.cross_stitch`.
+    single : Network
+        Of `npple.single_task` with the same tasks, and as many layers of the same widths.
+    params : dict of ndarray
+        Its parameters, trained.
+    seed : int
+        Of what it does not have.
+
+    Returns
+    -------
+    dict of ndarray
+        For `Run(model, start=...)`.
+
+    Raises
+    ------
+    InputError
+        For networks that do not belong together.
+    """
+    check_kind("model", model, Network, "a Network")
+    check_kind("single", single, Network, "a Network")
+    start = model.init(seed, check_params(single.table, params))
+    ours, theirs = _layers(model), _layers(single)
+    for place, name in theirs.items():
+        require(place in ours and start[ours[place]].shape == params[name].shape,
+                f"single: {name} {params[name].shape} has no place in the model, expected a "
+                "single_task network of the same tasks, layers and widths")
+        start[ours[place]] = params[name].copy()
+    left = [name for place, name in ours.items() if place not in theirs]
+    require(not left, f"single: nothing for {', '.join(map(shown, left[:3]))} of the model")
+    return start
+
+
+def _layers(model: Network) -> dict[tuple[str, ...], str]:
+    """What a parameter is to its task, whichever level it stands in -> its name; no mixing."""
+    counts, places = Counter[tuple[str, ...]](), {}
+    for name in model.shapes:
+        first, *_, last = parts = name.split("/")
+        if re.fullmatch(r"level\d+/[^/]+/experts/layer\d+/\w+", name):
+            counts[place := (parts[1], last)] += 1
+            places[*place, str(counts[place])] = name
+        elif first in ("tower", "embedding"):
+            places[tuple(parts)] = name
+    return places
 
 
 def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.inexact]) -> None:

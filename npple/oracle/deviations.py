@@ -267,8 +267,8 @@ class DeviantAdam(Adam):
     def __post_init__(self) -> None:
         """The settings are those of an `Adam` that was checked."""
 
-    def step(self, params: Arrays, grads: Arrays, state: Mapping[str, Any], only: Any = None
-             ) -> tuple[dict[str, Array], dict[str, Any]]:
+    def step(self, params: Arrays, grads: Arrays, state: Mapping[str, Any], only: Any = None,
+             factors: Any = None) -> tuple[dict[str, Array], dict[str, Any]]:
         after, moved = dict(params), dict(state)
         for name, p in params.items():
             g = grads[name] + (self.l2 or 0.0) * p

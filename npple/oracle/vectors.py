@@ -19,7 +19,7 @@ from npple.core.base import Array, Features, Mask, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
 from npple.network import Network
-from npple.optimizers import Adam
+from npple.optimizers import Adam, AdamW
 from npple.oracle.rounding import UNITS, Tolerances, tolerances
 from npple.oracle.variant import STEPS, Variant, cast, compute, each_column
 from npple.verify.cases import Case, random_case
@@ -224,7 +224,8 @@ def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "fl
             f"seed: an integer of at least 0 is needed, got {seed!r}")
     require(type(batch) is int and batch > 0, f"batch: a positive integer, got {batch!r}")
     check_choice("dtype", dtype, TELLING)
-    require(isinstance(adam, Adam), f"adam: npple.Adam(...) is needed, got {adam!r}")
+    require(isinstance(adam, Adam) and not isinstance(adam, AdamW),
+            f"adam: npple.Adam(...) is needed, got {adam!r}")
     case, tolerance = _draw(model, int(seed), batch, adam)
     notes = {"seed": int(seed), "batch": batch, "dtype": dtype}
     return bundle(Variant(model.table, adam), case, tolerance, notes)

@@ -116,6 +116,19 @@ def test_the_mean_over_the_data_is_an_option(here, capsys, run_json):
     assert "was started with another mean over" in capsys.readouterr().err
 
 
+def test_a_cross_stitch_network_starts_from_single_tasks_with_faster_units(here, capsys, run_json):
+    run_json("train", *SMALL, "--model", "single_task", "--expert-units", "8", "8", "--out", "one")
+    stitch = [*SMALL, "--model", "cross_stitch", "--expert-units", "8"]
+    more = ["--start-from", "one/checkpoint.npz", "--rates", "*/stitch/*=100"]
+    plain, whole = (run_json("train", *stitch, *extra, "--epochs", "2")["validation"]
+                    for extra in ([], more))
+    run_json("train", *stitch, *more, "--out", "parts")
+    two = [*stitch, "--epochs", "2", "--out", "parts", "--resume"]
+    assert main(["train", *two]) == 2
+    assert "was started with another rates" in capsys.readouterr().err
+    assert run_json("train", *two, *more)["validation"] == whole != plain
+
+
 @pytest.mark.parametrize("flag, value", [("--decay-per", "stpe"), ("--mean-over", "dtaa")])
 def test_an_unknown_reading_is_answered_with_the_nearest_one(here, capsys, flag, value):
     with pytest.raises(SystemExit) as stop:

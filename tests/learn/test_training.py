@@ -45,7 +45,8 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", [npple.Adam(weight_decay=0.1, clip=1.0), npple.SGD()])
+@pytest.mark.parametrize("optimizer", [npple.Adam(weight_decay=0.1, clip=1.0),
+                                       npple.AdamW(weight_decay=0.1), npple.SGD()])
 @pytest.mark.parametrize("decay_per, mean_over", [("epoch", "data"), ("step", "batch")])
 @pytest.mark.parametrize("stop", [1, 4, 5, 8, 11])
 def test_a_run_interrupted_after_any_step_resumes_bit_for_bit(rows, tmp_path, optimizer, decay_per,
@@ -239,6 +240,64 @@ def test_a_run_is_not_resumed_on_other_rows(rows):
     run.train(*rows, epochs=1)
     with pytest.raises(npple.InputError, match="not the rows this run was started with"):
         run.train(rows[0].take(slice(0, 100)), rows[1], epochs=2)
+
+
+STITCHED = npple.cross_stitch(6, MODEL.tasks, levels=2, expert_units=(8,))
+ALONE = npple.single_task(6, MODEL.tasks, expert_units=(8, 8))
+
+
+def test_rates_multiply_the_steps_of_what_fits_the_pattern(rows):
+    """Of plain gradient descent, one step: 100 times as far."""
+    runs = [Run(STITCHED, npple.SGD(1e-4), 240, dtype="float64", rates=rates)
+            for rates in ({}, {"*/stitch/*": 100.0}, {"*": 7.0, "*/stitch/*": 100.0})]
+    wide = [Dataset(part.x.astype(float), {t: y.astype(float) for t, y in part.targets.items()}, {})
+            for part in rows]
+    for run in runs:
+        run.train(*wide, epochs=1)
+    start = STITCHED.init(0)
+    for name, value in start.items():
+        plain, stitch, both = (run.params[name] - value for run in runs)
+        factor = 100 if "/stitch/" in name else 1
+        np.testing.assert_allclose(stitch, factor * plain, rtol=1e-7, atol=1e-15)
+        np.testing.assert_allclose(both, max(factor, 7) * plain, rtol=1e-7, atol=1e-15)
+
+
+def test_rates_are_saved_with_the_run_and_go_on(rows, tmp_path):
+    path, settings = tmp_path / "c.npz", {"batch_size": 50, "rates": {"*/stitch/*": 100.0}}
+    whole, parts = Run(STITCHED, **settings), Run(STITCHED, **settings)
+    whole.train(*rows, epochs=2)
+    parts.train(*rows, epochs=1, checkpoint=path)
+    resumed = Run.load(path)
+    resumed.train(*rows, epochs=2)
+    assert resumed.rates == settings["rates"] and same(resumed.params, whole.params)
+
+
+@pytest.mark.parametrize("rates", [{"*/stich/*": 2.0}, {3: 1.0}, {"*": -1.0}, {"*": "fast"}, []])
+def test_rates_that_fit_nothing_or_are_none_are_refused(rates):
+    with pytest.raises(npple.InputError, match="rates"):
+        Run(STITCHED, rates=rates)
+
+
+def test_a_cross_stitch_network_may_start_as_trained_single_task_networks(rows):
+    """With units that mix nothing it then computes what these do."""
+    single = Run(ALONE, batch_size=64)
+    single.train(*rows, epochs=1)
+    start = npple.training.stitched_start(STITCHED, ALONE, single.params)
+    own = {f"level{level}/task{k}/stitch/weight": np.eye(2, dtype=np.float32)[[k - 1]]
+           for level in (1, 2) for k in (1, 2)}
+    x = rows[0].x
+    found, expected = STITCHED.forward(start | own, x), ALONE.forward(single.params, x)
+    for task in MODEL.tasks:
+        np.testing.assert_allclose(found.outputs[task], expected.outputs[task], rtol=1e-5, atol=1e-6)
+    assert same(Run(STITCHED, start=start).params, start)
+
+
+@pytest.mark.parametrize("units, levels", [((8,), 2), ((8, 8, 8), 2), ((8, 8), 3), ((8, 4), 2)])
+def test_single_task_networks_of_another_form_are_no_start(units, levels):
+    single = npple.single_task(6, MODEL.tasks, expert_units=units)
+    model = npple.cross_stitch(6, MODEL.tasks, levels=levels, expert_units=(8,))
+    with pytest.raises(npple.InputError, match="^single: "):
+        npple.training.stitched_start(model, single, single.init(0))
 
 
 # Checkpoints ------------------------------------------------------------------------------------
