@@ -43,13 +43,13 @@ PROOFS = {"GradcheckReport": "gradcheck", "gradcheck": "gradcheck",
           "gradcheck_function": "gradcheck", "hessian_vector": "gradcheck",
           "Influence": "influence", "influence": "influence",
           "Isolation": "isolation", "isolation": "isolation"}  # name -> its module
-__all__ = ["ARCHITECTURES", "Adam", "AdamW", "CheckFailed", "Diverged", "FileError", "GradcheckReport",
-           "Influence", "InputError", "Isolation", "Network", "NppleError", "SGD", "Trace",
-           "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch", "customized_sharing",
-           "data", "draw", "errors", "gradcheck", "gradcheck_function", "hessian_vector",
-           "influence", "isolation", "lab", "learn", "metrics", "ml_mmoe", "mmoe", "network",
-           "oracle", "ple", "ranking", "routing", "shared_bottom", "single_task", "sluice",
-           "snr_aver", "snr_trans", "task_weights", "testing", "training", "verify"]
+__all__ = ["ARCHITECTURES", "Adam", "AdamW", "CheckFailed", "Diverged", "FileError",
+           "GradcheckReport", "Influence", "InputError", "Isolation", "Network", "NppleError",
+           "SGD", "Trace", "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch",
+           "customized_sharing", "data", "draw", "errors", "gradcheck", "gradcheck_function",
+           "hessian_vector", "influence", "isolation", "lab", "learn", "metrics", "ml_mmoe", "mmoe",
+           "network", "oracle", "ple", "ranking", "routing", "shared_bottom", "single_task",
+           "sluice", "snr_aver", "snr_trans", "task_weights", "testing", "training", "verify"]
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a wrong name

@@ -130,6 +130,11 @@ class AdamW(Adam):
 
     p loses weight_decay · p each step, where `Adam` takes rate · weight_decay. The paper's schedule
     eta, which scales rate and decay alike, is 1. PyTorch's class of this name is npple's `Adam`.
+
+    Parameters
+    ----------
+    rate, beta1, beta2, epsilon, weight_decay, clip
+        As of `Adam`.
     """
 
     def _decay(self, rate: float) -> float:

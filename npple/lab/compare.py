@@ -32,6 +32,7 @@ from npple.optimizers import Adam
 
 Share: TypeAlias = Callable[[Any], Any]  # brings what many calls need to where they run
 Watch: TypeAlias = Callable[[int, int], Callable[[Mapping[str, Any]], object]]
+L0 = 1e-3  # of SNR's penalty: the largest weight that its authors try, from 1e-5
 REFERENCE_WIDTH = 32  # the default budget is that of PLE with experts of this width
 
 
@@ -141,7 +142,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     levels : int
         Extraction levels; layers of an expert where an architecture has no levels.
     options : dict, optional
-        Further arguments of builders; each builder is given those it has.
+        Further arguments of builders; each builder is given those it has. SNR's `l0` is 1e-3
+        unless given: without a penalty nothing would close its connections.
     training : Training
     executor : concurrent.futures.Executor, optional
         Where trials run, for example from `npple.lab.workers.open_workers`; by default
@@ -170,6 +172,7 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         When `stop` said so; `out` holds what was finished.
     """
     _check(cases, architectures, seeds, options, training, out)
+    options = {"l0": L0, **(options or {})}
     trials = {}
     for case in cases:
         data = [fingerprint(case.train), fingerprint(case.test)]

@@ -242,8 +242,8 @@ class Comparison(Printed):
     def _table(self, data: str) -> str:
         rows = [row for row in self.outcomes if row.data == data]
         seeds = len(self._groups[data, rows[0].architecture])
-        title = (f"{self.headline(data)}: mean of {seeds} seeds ± half of the 95 % interval; a gain "
-                 "is over single_task, * is beyond noise")
+        title = (f"{self.headline(data)}: mean of {seeds} seeds ± half of the 95 % interval; "
+                 "a gain is over single_task, * is beyond noise")
         heads = [head for task, kind in self.tasks[data].items()
                  for head in (f"{task} {about(kind).gain[0]}", "gain")]
         lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]

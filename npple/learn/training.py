@@ -126,7 +126,8 @@ class Run:
         self.meta_verified = True
 
     def _check_settings(self) -> None:
-        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict), ("rates", dict),
+        for name, kind in (("model", Network), ("optimizer", (Adam, SGD)), ("decay", dict),
+                           ("rates", dict),
                            ("skip_absent", bool), ("schema", (dict, type(None)))):
             value = getattr(self, name)
             require(isinstance(value, kind), f"{name}: {shown(value)} is not of the right kind")
@@ -512,7 +513,7 @@ def stitched_start(model: Network, single: Network, params: Arrays, seed: int = 
 
 def _layers(model: Network) -> dict[tuple[str, ...], str]:
     """What a parameter is to its task, whichever level it stands in -> its name; no mixing."""
-    counts, places = Counter[tuple[str, ...]](), {}
+    counts, places = Counter[tuple[str, ...]](), dict[tuple[str, ...], str]()
     for name in model.shapes:
         first, *_, last = parts = name.split("/")
         if re.fullmatch(r"level\d+/[^/]+/experts/layer\d+/\w+", name):

@@ -388,6 +388,17 @@ def test_task_and_label_correlation_stand_above_each_table():
                                 f"label correlation {labels:.2f}: mean")
 
 
+@pytest.mark.parametrize("name", ["snr_trans", "snr_aver"])
+def test_snr_is_compared_with_a_penalty_that_closes_connections(name):
+    """By default that of 1e-3; against the same training without one, chances to be open fall."""
+    tried = {l0: compare(small_cases()[:1], [name], seeds=(0,), budget=2000, options=options,
+                         training=Training(4, 16, 0.01)).results[0]["connections"]
+             for l0, options in (("none", {"l0": 0.0}), ("default", None), ("1e-3", {"l0": 1e-3}))}
+    assert tried["default"] == tried["1e-3"] != tried["none"]
+    sums = {l0: sum(entry["z"] for entry in found) for l0, found in tried.items()}
+    assert sums["default"] < sums["none"]
+
+
 def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
     found = compare(small_cases(), [*NAMES, "snr_aver"], **{k: v for k, v in SMALL.items()
                                                             if k != "architectures"})

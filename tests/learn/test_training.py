@@ -288,7 +288,7 @@ def test_a_cross_stitch_network_may_start_as_trained_single_task_networks(rows):
     x = rows[0].x
     found, expected = STITCHED.forward(start | own, x), ALONE.forward(single.params, x)
     for task in MODEL.tasks:
-        np.testing.assert_allclose(found.outputs[task], expected.outputs[task], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.outputs[task], expected.outputs[task], 1e-5, 1e-6)
     assert same(Run(STITCHED, start=start).params, start)
 
 
