@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from npple import influence, isolation
 from npple.cli.options import Commands, add_arguments, add_proof, models, number
-from npple.cli.rows import encode
+from npple.cli.rows import DRESS, encode
 from npple.errors import require
 from npple.verify.cases import Case, random_model
 from npple.verify.isolation import generic_case
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
         "--checkpoint": {"metavar": "F",
                          "help": "a trained model instead of a random one, from npple train"},
         "--data": {"metavar": "D", "help": "rows for the checkpoint, as for npple train"},
+        **DRESS,
         "--rows": number(256, "how many of these rows to use"),
         "--plot": {"metavar": "FILE", "help": "draw the matrix: .svg, .png or .pdf"}})
 

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from npple.cli.options import Commands, add_arguments, command, show
-from npple.cli.rows import encode
+from npple.cli.rows import DRESS, UNKNOWN, encode
 from npple.core.base import Array
 
 if TYPE_CHECKING:
     from npple.learn.schema import Schema
-
-if TYPE_CHECKING:
-    from npple.core.base import Array
-    from npple.data import Schema
 
 
 def add(commands: Commands) -> None:
@@ -26,6 +22,7 @@ def add(commands: Commands) -> None:
         "--checkpoint": {"required": True, "metavar": "F", "help": "from npple train"},
         "--data": {"required": True, "metavar": "D",
                    "help": "rows in the format of the training data; labels are not needed"},
+        **DRESS, **UNKNOWN,
         "--out": {"required": True, "metavar": "F",
                   "help": "CSV to write: one row per row of the data, in its order"}})
 
@@ -35,7 +32,7 @@ def run(args: Namespace) -> None:
     from npple.learn.training import Run, predict
     trained = Run.load(args.checkpoint)
     rows, schema = encode(trained, args, trained.dtype, labels=False)
-    predictions = predict(trained.model, trained.best, rows)
+    predictions = schema.own_units(predict(trained.model, trained.best, rows))
     _write(args.out, predictions, schema)
     show(args, lambda: {"rows": len(rows), "tasks": list(predictions), "out": args.out},
          f"{len(rows):,} rows, {', '.join(predictions)}: {args.out}")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from npple.checks import check_choice
-from npple.cli.options import Options, Parser, add_arguments, number
+from npple.cli.options import Options, Parser, add_arguments, number, one_of
 from npple.errors import InputError, require
+from npple.learn.columns import Dress
+from npple.learn.frames import columns_of
+from npple.learn.schema import FILLS, Schema, known_enough
 
 if TYPE_CHECKING:
     from npple.architectures import Inputs
-    from npple.data import Dataset, Schema
+    from npple.learn.dataset import Dataset
     from npple.learn.training import Run
+
+
+DRESS: dict[str, Options] = {  # how a file is written down
+    "--delimiter": {"default": ",", "metavar": "C", "help": "between fields; 'tab' for tabs"},
+    "--columns": {"nargs": "+", "metavar": "COLUMN", "help": "names of columns, for a file without "
+                                                             "a header"},
+    "--encoding": {"default": "utf-8", "metavar": "NAME", "help": "of the file's characters"},
+}
+UNKNOWN: dict[str, Options] = {"--allow-unknown": {
+    "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
 
 def add_data(parser: Parser, correlations: bool = False) -> None:
@@ -31,6 +44,16 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
         "--regression": columns | {"help": "label columns of real numbers"},
         "--multiclass": columns | {"help": "label columns of class names"},
         "--embedding-width": number(4, "width of each categorical column's embedding"),
+        "--min-count": number(2, "categories that come more seldom count as unknown"),
+        "--missing": {"type": one_of("fill", FILLS), "metavar": "FILL",
+                      "help": "fill missing numbers with the training rows' mean or median, or 0, "
+                              "and mark them (otherwise they are an error)"},
+        "--raw-targets": {"action": "store_true",
+                          "help": "leave regression targets as they are (otherwise standardised)"},
+        "--time": {"metavar": "COLUMN", "help": "hold out the latest fifth of the rows by it"},
+        "--split-by": {"metavar": "COLUMN", "help": "keep rows with the same value together when "
+                                                    "a fifth is held out"},
+        **DRESS,
         "--rows": number(20000, "rows of synthetic data"),
         "--inputs": number(128, "width of synthetic data"),
         "--tasks": number(2, "tasks of synthetic data"),
@@ -58,37 +81,45 @@ def roles(args: Namespace) -> Options | None:
             "log": args.log}
 
 
-def load(args: Namespace) -> tuple[Dataset, Dataset, Inputs, dict[str, str], Options | None]:
-    """Training and validation rows, the model's inputs, its tasks, and the schema to keep."""
+def load(args: Namespace, schema: Schema | None = None
+         ) -> tuple[Dataset, Dataset, Inputs, dict[str, str], Schema | None]:
+    """Training and validation rows, the model's inputs, its tasks, and the schema to keep.
+
+    A `schema` that is given, from a checkpoint, is used and not learned again.
+    """
     from npple import data
-    from npple.learn import census
+    from npple.learn.census import ROLES
+    from npple.learn.fitting import prepare
     named = roles(args)
     if args.data == "synthetic":
         rows = data.synthetic(args.rows, inputs=args.inputs, correlation=args.correlation,
                               tasks=args.tasks, seed=args.seed)
         tasks = dict.fromkeys(rows.targets, "regression")
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
-    form, read = ("csv", data.read_columns) if named else ("census", data.read_census)
-    columns = data.bundled() if args.data == "census" else read(args.data)
-    named = named or census.ROLES
-    for column in [name for names in named.values() for name in names]:
-        check_choice("column", column, columns)
-    schema = data.Schema.learn(columns, **named)
-    rows = schema.encode(columns)
-    train, validation = ((rows, schema.encode(read(args.validation))) if args.validation
-                         else rows.split(0.8, args.seed))
-    kept = {"form": form, **schema.to_dict()}
-    return train, validation, schema.inputs(args.embedding_width), schema.tasks, kept
+    form = "csv" if named else "census"
+    held_out = columns_of(args.validation, form, dress(args)) if args.validation else None
+    made = prepare(columns_of(args.data, form, dress(args)), held_out, named or ROLES, seed=args.seed, time=args.time, split_by=args.split_by,
+                   min_count=args.min_count, missing=args.missing,
+                   standardise=not args.raw_targets, form=form, schema=schema)
+    return (made.train, made.validation, made.schema.inputs(args.embedding_width),
+            made.schema.tasks, made.schema)
+
+
+def dress(args: Namespace) -> Dress:
+    """How the files are written down, by the flags."""
+    return Dress(args.delimiter, args.columns, args.encoding)
 
 
 def encode(run: Run, args: Namespace, dtype: str, labels: bool = True) -> tuple[Dataset, Schema]:
-    """The rows of --data as the checkpoint's model takes them, and the schema behind it."""
-    from npple import data
+    """The rows of --data as the checkpoint's model takes them, and the schema behind it.
+
+    What training did not know is said on standard error.
+    """
     if run.schema is None:
         raise InputError(f"--checkpoint: {args.checkpoint} was trained on synthetic data, which "
                          "no file holds")
-    content = dict(run.schema)
-    read = data.read_census if content.pop("form", None) == "census" else data.read_columns
-    columns = data.bundled() if args.data == "census" else read(args.data)
-    schema = data.Schema.from_dict(content)
+    schema = Schema.from_dict(run.schema)
+    columns = columns_of(args.data, schema.form, dress(args))
+    for line in known_enough(schema, columns, getattr(args, "allow_unknown", True)):
+        print(line, file=sys.stderr)
     return schema.encode(columns, dtype, labels), schema

@@ -15,12 +15,13 @@ from npple.cli.options import (Commands, Options, add_arguments, add_model, buil
                                make_folder, number, one_of, show)
 from npple.cli.rows import add_data, load
 from npple.errors import Stopped, require
+from npple.learn.schema import Schema
 from npple.learn.interruption import on_signal
 
 if TYPE_CHECKING:
     from npple import Network
     from npple.core.base import Arrays
-    from npple.data import Dataset
+    from npple.learn.dataset import Dataset
     from npple.learn.training import Run
 
 
@@ -67,15 +68,18 @@ def add(commands: Commands) -> None:
 
 def run(args: Namespace) -> int:
     """Train, and say how each epoch went."""
+    from npple.learn.training import Run
     for name in ("epochs", "patience", "checkpoint_every"):
         value = getattr(args, name)
         require(value is None or value > 0,
                 f"--{name.replace('_', '-')}: must be above 0, got {value}")
     checkpoint = _checkpoint(args)
-    train, validation, inputs, tasks, schema = load(args)
-    training = _new_run(args, build(args, inputs, tasks), schema)
-    if args.resume:
-        training = _resumed(args, training, checkpoint)
+    saved = Run.load(checkpoint) if args.resume else None
+    kept = Schema.from_dict(saved.schema) if saved and saved.schema else None
+    train, validation, inputs, tasks, schema = load(args, kept)
+    training = _new_run(args, build(args, inputs, tasks), schema.to_dict() if schema else None)
+    if saved:
+        training = _resumed(args, training, saved, checkpoint)
     make_folder("--out", checkpoint.parent)
     log = sys.stderr if args.json else sys.stdout
     print(_start_text(args, training, train, validation), file=log, flush=True)
@@ -147,10 +151,12 @@ def _checkpoint(args: Namespace) -> Path:
     return path
 
 
-def _resumed(args: Namespace, run: Run, checkpoint: Path) -> Run:
+def _resumed(args: Namespace, run: Run, saved: Run, checkpoint: Path) -> Run:
     """The saved run, if it was started with the same model and settings."""
-    from npple.learn.training import SETTINGS, Run
-    saved = Run.load(checkpoint)
+    from npple.learn.training import SETTINGS
+    if saved.schema is not None:
+        run.schema = run.schema and Schema.from_dict(saved.schema).to_dict()
+        saved.schema = Schema.from_dict(saved.schema).to_dict()
     run.decay_per = args.decay_per or saved.decay_per
     for name in ("model", "optimizer", *SETTINGS):
         require(getattr(saved, name) == getattr(run, name),

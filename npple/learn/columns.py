@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import os
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
 from npple.archive import FilePath
 from npple.checks import check_texts, shown
 from npple.core.base import AnyArray, Codes
-from npple.errors import FileError, InputError, require
+from npple.errors import FileError, InputError, nearest, require
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 GZIP_MAGIC = b"\x1f\x8b"
 EXPANSION = 200  # times its size that a gzip file may expand to; a table seldom does 30 times
 ANY_EXPANSION = 2**26  # bytes that any may
+WIDEST, LONGEST = 2**20, 2**31 - 1  # columns of a file; characters of a field
 
 
 class Texts(Sequence[str]):
@@ -93,10 +96,39 @@ class Texts(Sequence[str]):
         return f"<{len(self)} texts, {len(self.distinct[0])} of them distinct>"
 
 
-def read_columns(path: FilePath, names: Sequence[str] | None = None) -> dict[str, Texts]:
-    """Read a CSV file, plain or gzip-compressed, in UTF-8.
+class Columns(dict[str, Texts]):
+    """Columns by name; `doubled` names those that a file has more than once, which are left out."""
 
-    Spaces around a field are dropped. Nothing is skipped: a blank line is an error too.
+    def __init__(self, columns: Mapping[str, Texts], doubled: Sequence[str] = ()) -> None:
+        super().__init__(columns)
+        self.doubled = list(doubled)
+
+
+class Dress(NamedTuple):
+    """How a file is written down.
+
+    Attributes
+    ----------
+    delimiter : str
+        What stands between two fields: one character, or "tab".
+    names : sequence of str or None
+        The column names of a file without a header; with None the first row holds them.
+    encoding : str
+        Of its characters, as Python names encodings.
+    """
+
+    delimiter: str = ","
+    names: Sequence[str] | None = None
+    encoding: str = "utf-8"
+
+
+def read_columns(path: FilePath, names: Sequence[str] | None = None, delimiter: str = ",",
+                 encoding: str = "utf-8") -> Columns:
+    """Read a CSV file, plain or gzip-compressed.
+
+    Spaces around a field are dropped. Blank lines at the end are no rows; no other line is
+    skipped. Columns without a name, and those whose name comes more than once, are left out. A
+    row may end in one delimiter too many.
 
     Parameters
     ----------
@@ -104,6 +136,10 @@ def read_columns(path: FilePath, names: Sequence[str] | None = None) -> dict[str
         The file. Whether it is compressed is seen from its first bytes, not from its name.
     names : sequence of str, optional
         The column names of a file without a header; by default the first row holds them.
+    delimiter : str, optional
+        What stands between two fields: one character, or "tab".
+    encoding : str, optional
+        Of the characters, as Python names encodings.
 
     Returns
     -------
@@ -115,40 +151,76 @@ def read_columns(path: FilePath, names: Sequence[str] | None = None) -> dict[str
     FileError
         If the file cannot be read, is empty or is not text.
     InputError
-        If a name is empty or comes twice, or a row has not one field per name.
+        If no column has a name, a row has not one field per name, or an option cannot be used.
     """
-    rows = read_rows(path)
+    dress = Dress(delimiter, names, encoding)
+    rows = read_rows(path, dress)
     return as_columns(path, next(rows) if names is None else names, rows)
 
 
-def read_rows(path: FilePath) -> Iterator[list[str]]:
+def read_rows(path: FilePath, dress: Dress = Dress()) -> Iterator[list[str]]:
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
     require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
-    text = _text(path)
+    delimiter = "\t" if dress.delimiter in ("tab", "\\t") else dress.delimiter
+    fits = isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in "\r\n\" "
+    require(fits, f"delimiter: {shown(delimiter)}, expected one character, as ',' or ';', or 'tab'")
+    text = _text(path, dress.encoding).rstrip(" \r\n")
     if '"' not in text:  # then a line is a row, and this takes half the time
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-        yield from (line.split(",") if line else [] for line in lines)
+        lines = io.StringIO(text, newline=None)
+        yield from (_fields(path, line.removesuffix("\n"), delimiter) for line in lines)
         return
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True,
+                        strict=True)
+    limit = csv.field_size_limit(LONGEST)
     try:
         yield from reader
     except csv.Error as error:
         raise FileError(f"{_quoted(path)}, line {reader.line_num}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
-def as_columns(path: FilePath, names: Sequence[str], rows: Iterable[list[str]]) -> dict[str, Texts]:
+def _fields(path: FilePath, line: str, delimiter: str) -> list[str]:
+    """The fields of a line without quotes; never more than a table may have."""
+    count = line.count(delimiter) + 1
+    require(count <= WIDEST, f"{_quoted(path)}: a line of {count} fields, expected at most {WIDEST}")
+    return line.split(delimiter) if line else []
+
+
+def as_columns(path: FilePath, names: Sequence[str], rows: Iterable[list[str]]) -> Columns:
     """Turn rows of fields into columns of text without surrounding spaces."""
     names = [name.strip(" ") for name in check_texts("names", names)]
-    require(names and all(names),
-            f"{_quoted(path)}: names: a column name is missing, expected one each")
-    for name, count in Counter(names).items():
-        require(count == 1, f"{_quoted(path)}: column name {shown(name)} comes {count} times")
+    for mark, option in {"\t": "tab", ";": "';'", "|": "'|'"}.items():
+        require(len(names) != 1 or mark not in names[0],
+                f"{_quoted(path)}: one column, {shown(names[0] if names else '')}, is the file "
+                f"separated by {option}? then read it with --delimiter {option}")
+    require(any(names), f"{_quoted(path)}: names: every column name is missing, expected a header "
+                        "in the first line")
     numbers = _Numbers()
     fields = chain.from_iterable(_equally_long(path, rows, len(names)))
     found = np.fromiter(map(numbers.__getitem__, fields), np.int32)  # row after row
     words = list(numbers.of_text)
     by_column = np.ascontiguousarray(found.reshape(-1, len(names)).T)
-    return {name: Texts(words, column) for name, column in zip(names, by_column)}
+    count = Counter(names)
+    return Columns({name: Texts(words, column) for name, column in zip(names, by_column)
+                    if name and count[name] == 1},
+                   [name for name in count if name and count[name] > 1])
+
+
+def absent(columns: Mapping[str, object], names: Iterable[str]) -> None:
+    """Raise `InputError` for names that are no columns: the nearest, and what there is."""
+    missing = [name for name in names if name not in columns]
+    for name in missing[:1]:
+        require(name not in getattr(columns, "doubled", ()),
+                f"column {shown(name)} comes more than once, expected one of that name")
+        guess = nearest("", name, columns).removeprefix(f": {name!r:.80}, ")
+        hint = ("; is the first line no header? then name the columns with --columns"
+                if any(map(_is_number, columns)) else "")
+        raise InputError(f"no column {', '.join(map(shown, missing[:5]))}, {guess}{hint}")
+
+
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[+-]?[0-9.]+", text) is not None
 
 
 def converted(name: str, texts: Texts, convert: Callable[[str], object], expected: str,
@@ -197,14 +269,20 @@ class _Numbers(dict[str, int]):
         return number
 
 
-def _text(path: FilePath) -> str:
+def _text(path: FilePath, encoding: str) -> str:
+    try:
+        codecs.lookup(encoding)
+    except (LookupError, TypeError, ValueError):
+        raise InputError(f"encoding: {shown(encoding)}, expected one that Python knows, as "
+                         "'utf-8' or 'latin-1'") from None
     try:
         data = Path(path).read_bytes()
         if data.startswith(GZIP_MAGIC):
             data = _expanded(path, data)
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
-        message = f"{_quoted(path)}: byte {error.start + 1} is not UTF-8, expected a CSV file"
+        message = (f"{_quoted(path)}: byte {error.start + 1} is not {encoding.upper()}, expected a "
+                   "CSV file; another encoding is read with --encoding, as latin-1 or utf-16")
         raise FileError(message) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
@@ -217,7 +295,7 @@ def _text(path: FilePath) -> str:
         raise FileError(f"{_quoted(path)}: the file is empty, expected a CSV file")
     if "\0" in text:
         raise FileError(f"{_quoted(path)}: NUL characters, expected a CSV file, not a binary one")
-    return text
+    return str(text)
 
 
 def _expanded(path: FilePath, data: bytes) -> bytes:
@@ -233,6 +311,8 @@ def _expanded(path: FilePath, data: bytes) -> bytes:
 
 def _equally_long(path: FilePath, rows: Iterable[list[str]], width: int) -> Iterator[list[str]]:
     for number, row in enumerate(rows, 1):
+        if len(row) == width + 1 and not row[-1].strip(" "):
+            row.pop()  # a trailing comma
         if len(row) != width:
             place = f"{_quoted(path)}, row {number}"
             raise InputError(f"{place}: {len(row)} fields, expected {width}")

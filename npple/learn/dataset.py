@@ -40,6 +40,52 @@ def streams(seed: int, count: int) -> list[np.random.Generator]:
     return np.random.default_rng(seed).spawn(count)
 
 
+def split_rows(rows: int, fraction: float, seed: int, time: Values | None = None,
+               groups: Values | None = None) -> tuple[Codes, Codes]:
+    """The numbers of the rows of two parts: by chance, by time, or whole groups by chance.
+
+    Parameters
+    ----------
+    rows : int
+    fraction : float
+        The share of the rows that go to the first part, between 0 and 1.
+    seed : int
+        The same seed gives the same parts.
+    time : (rows,) array, optional
+        Every row of the first part is earlier than every other row.
+    groups : (rows,) array, optional
+        Rows with the same value go to the same part.
+
+    Returns
+    -------
+    first, rest : arrays of int
+
+    Raises
+    ------
+    InputError
+        If the fraction or the seed cannot be used, or a part would be empty.
+    """
+    require(0 < check_number("fraction", fraction, 0, 1) < 1,
+            f"fraction: {fraction}, expected a number between 0 and 1")
+    count = round(fraction * rows)
+    (random,) = streams(seed, 1)
+    if time is not None and rows:
+        early = time < np.sort(time)[min(count, rows - 1)]
+        first, rest = np.flatnonzero(early), np.flatnonzero(~early)
+    elif groups is not None:
+        _, places = np.unique(groups, return_inverse=True)
+        place = random.permutation(places.max(initial=-1) + 1)[places]  # (rows,) group's turn
+        order = np.argsort(place, kind="stable")
+        early = place[order] < place[order][min(count, rows - 1)]
+        first, rest = order[early], order[~early]
+    else:
+        order = random.permutation(rows)
+        first, rest = order[:count], order[count:]
+    require(len(first) and len(rest),
+            f"fraction: {fraction} of {rows} rows leaves one of the parts empty")
+    return first, rest
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Features, targets and masks of n rows.
@@ -133,14 +179,8 @@ class Dataset:
         InputError
             If the fraction or the seed cannot be used, or a part would be empty.
         """
-        require(0 < check_number("fraction", fraction, 0, 1) < 1,
-                f"fraction: {fraction}, expected a number between 0 and 1")
-        count = round(fraction * len(self))
-        enough = 0 < count < len(self)
-        require(enough, f"fraction: {fraction} of {len(self)} rows leaves one of the parts empty")
-        (random,) = streams(seed, 1)
-        order = random.permutation(len(self))
-        return self.take(order[:count]), self.take(order[count:])
+        first, rest = split_rows(len(self), fraction, seed)
+        return self.take(first), self.take(rest)
 
 
 def _indices(rows: object, count: int) -> Codes | Mask:

@@ -4,32 +4,61 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npple.checks import check_kind, check_texts, shown
+from npple.checks import (check_choice, check_count, check_kind, check_number, check_texts,
+                          shown)
 from npple.core.base import Array, Codes, Float64, Values
 from npple.errors import InputError, require
-from npple.learn.columns import Texts, converted
-from npple.learn.dataset import Dataset, check_floating
+from npple.learn.columns import Texts, absent, converted
+from npple.learn.dataset import Dataset, check_floating, streams
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+TRUTH = {"false": 0.0, "true": 1.0}
+MISSING = {"", "na", "n/a", "nan", "null", "none"}  # texts that are no number, in any case
+FILLS: dict[str, Callable[[Float64], Any]] = {
+    "mean": np.mean, "median": np.median, "0": lambda values: 0.0}
 UNKNOWN = 0  # the code of a category that training never had
+WHOLE = re.compile(r"([+-]?)0*([0-9]+)(\.0*)?")  # 3, 003 and 3.0
 
 
 class Scale(NamedTuple):
-    """How a numeric column is standardised: (v - mean) / std, of v or of log(1 + v)."""
+    """How a numeric column is standardised: (v - mean) / std, of v or of log(1 + v).
+
+    `fill` is what stands for a missing v, or for its logarithm; None refuses it. With `gaps` a
+    column `NAME missing` of ones and zeros says where v is missing.
+    """
 
     mean: float
     std: float
     log: bool
+    fill: float | None = None
+    gaps: bool = False
+
+
+class Unknown(NamedTuple):
+    """What a column holds that training did not know."""
+
+    rows: int
+    of: int
+    alike: tuple[str, str] | None  # an unknown text, and a known one that may mean the same
+
+    def __str__(self) -> str:
+        alike = "" if self.alike is None else (" (is {!r} the known {!r}? ids must be written as "
+                                               "in training)".format(*self.alike))
+        return f"{self.rows:,} of {self.of:,} unknown{alike}"
+
+
+AS_IT_IS = Scale(0.0, 1.0, False)
+NEW = ("targets", "form", "drawn")  # fields that a schema of version 0.1.0 may lack
 
 
 @dataclass(frozen=True)
@@ -46,6 +75,13 @@ class Schema:
         "binary", "regression" or "multiclass:K". A task is named as its label column.
     classes : dict task -> tuple of str
         The K sorted class labels of each multiclass task.
+    targets : dict task -> Scale
+        How the targets of regression tasks are standardised; those of other tasks are as they are.
+    form : str
+        How a file of such columns is read: "csv", or "census" as the census is published.
+    drawn : float
+        The share of training rows in which a category counts as unknown, so that its embedding
+        learns what is unknown.
 
     Raises
     ------
@@ -57,14 +93,22 @@ class Schema:
     categorical: dict[str, tuple[str, ...]]
     tasks: dict[str, str]
     classes: dict[str, tuple[str, ...]]
+    targets: dict[str, Scale] = field(default_factory=dict)
+    form: str = "csv"
+    drawn: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_names([*self.numeric, *self.categorical], self.tasks)
-        for column, scale in self.numeric.items():
+        _check_names([*self.numeric, *map(_gaps, self._gappy), *self.categorical], self.tasks)
+        check_choice("schema form", self.form, ("csv", "census"))
+        check_number("schema drawn", self.drawn, 0, 1)
+        for column, scale in (self.numeric | self.targets).items():
             expected = "a finite mean, a positive std and log true or false"
             fits = (_finite(scale.mean) and _finite(scale.std) and scale.std > 0
-                    and isinstance(scale.log, bool))
+                    and isinstance(scale.log, bool) and isinstance(scale.gaps, bool)
+                    and (scale.fill is None or _finite(scale.fill)))
             require(fits, f"column {column!r} has {shown(scale)}, expected {expected}")
+        for task in self.targets:
+            check_choice("schema targets", self.tasks.get(task), ("regression",))
         for name, texts in (self.categorical | self.classes).items():
             ascending = _ascending(texts)
             require(ascending, f"column {name!r} has values {shown(texts)}, expected sorted texts")
@@ -78,9 +122,10 @@ class Schema:
 
     @classmethod
     def learn(cls, columns: Mapping[str, Sequence[str]], numeric: Sequence[str],
-              categorical: Sequence[str], tasks: Mapping[str, str], log: Sequence[str] = ()
-              ) -> Schema:
-        """Learn the scales, vocabularies and classes of the training columns.
+              categorical: Sequence[str], tasks: Mapping[str, str], log: Sequence[str] = (), *,
+              rows: Codes | None = None, min_count: int = 1, missing: str | None = None,
+              standardise: bool = True, form: str = "csv", drawn: float = 0.0) -> Schema:
+        """Learn the scales, vocabularies, fills and classes of the training rows.
 
         Parameters
         ----------
@@ -92,6 +137,17 @@ class Schema:
             The label columns, each a task.
         log : sequence of str, optional
             The numeric columns of which to take log(1 + v) before anything else.
+        rows : array of int, optional
+            The training rows: nothing is learned from the others, except which classes a label
+            has. By default all.
+        min_count : int, optional
+            A category that comes more seldom counts as unknown.
+        missing : "mean", "median" or "0", optional
+            What stands for a missing number; by default one is refused.
+        standardise : bool, optional
+            False leaves the targets of regression as they are.
+        form, drawn : str, float
+            As attributes.
 
         Returns
         -------
@@ -103,26 +159,23 @@ class Schema:
             If a column is unknown, listed twice or both feature and label; if there are no
             rows, features or tasks; if a value cannot be used; or if a task has no label.
         """
-        numeric, categorical, log = (check_texts(name, columns) for name, columns in (
+        numeric, categorical, log = (check_texts(name, names) for name, names in (
             ("numeric", numeric), ("categorical", categorical), ("log", log)))
         check_kind("tasks", tasks, dict, "a dict of column and kind")
+        check_count("min_count", min_count)
+        if missing is not None:
+            check_choice("missing", missing, FILLS)
         _check_names([*numeric, *categorical], tasks)
         for column in log:
-            require(column in numeric, f"log of {column!r}, expected a numeric column")
+            require(column in numeric, f"log of {shown(column)}, expected a numeric column")
         texts = _texts(columns, [*numeric, *categorical, *tasks])
-        kinds, classes = dict(tasks), {}
-        for task, kind in tasks.items():
-            known = isinstance(kind, str) and kind in ("binary", "regression", "multiclass")
-            expected = "'binary', 'regression' or 'multiclass'"
-            require(known, f"task {task!r} is {shown(kind)}, expected {expected}")
-            labels = {*texts[task].distinct[0]} - {""}
-            require(labels, f"task {task!r} has no labelled row, expected at least one")
-            if kind == "multiclass":
-                classes[task] = tuple(sorted(labels))
-                kinds[task] = f"multiclass:{len(labels)}"
-        scales = {name: _scale(name, texts[name], name in log) for name in numeric}
-        words = {name: tuple(sorted(texts[name].distinct[0])) for name in categorical}
-        schema = cls(scales, words, kinds, classes)
+        rows = np.arange(len(texts[next(iter(tasks))])) if rows is None else rows
+        scales = {name: _scale(name, texts[name], name in log, rows, missing) for name in numeric}
+        words = {name: _vocabulary(name, texts[name], rows, min_count) for name in categorical}
+        kinds, classes = _kinds(texts, tasks)
+        targets = {task: _target_scale(task, texts[task], rows)
+                   for task, kind in kinds.items() if kind == "regression" and standardise}
+        schema = cls(scales, words, kinds, classes, targets, form, drawn)
         for task in tasks:
             schema._targets(texts, task, np.dtype(np.float64))  # so that a bad label is refused now
         return schema
@@ -134,7 +187,8 @@ class Schema:
         Parameters
         ----------
         content : dict
-            As from `to_dict`, or read from JSON.
+            As from `to_dict`, or read from JSON; the `schema` of a run too. Version 0.1.0 knew no
+            `targets`, `drawn`, `fill` and `gaps`.
 
         Returns
         -------
@@ -145,15 +199,16 @@ class Schema:
         InputError
             If `content` is not of that form.
         """
-        parts = _entries("schema", content, cls.__dataclass_fields__)
-        for name, part in parts.items():
-            require(isinstance(part, dict), f"schema {name} is {shown(part)}, expected a dict")
-        scales = {
-            name: Scale(**_entries(f"column {shown(name)}", entry, Scale._fields))
-            for name, entry in parts["numeric"].items()
-        }
+        parts = _entries("schema", content, cls.__dataclass_fields__, NEW)
+        for name in [name for name in parts if name not in ("form", "drawn")]:
+            require(isinstance(parts[name], dict),
+                    f"schema {name} is {shown(parts[name])}, expected a dict")
+        scales, targets = ({
+            name: Scale(**_entries(f"column {shown(name)}", entry, Scale._fields, ("fill", "gaps")))
+            for name, entry in parts.get(group, {}).items()} for group in ("numeric", "targets"))
         words, classes = _tuples(parts["categorical"]), _tuples(parts["classes"])
-        return cls(scales, words, dict(parts["tasks"]), classes)
+        return cls(scales, words, dict(parts["tasks"]), classes, targets,
+                   parts.get("form", "csv"), parts.get("drawn", 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts, lists, texts and numbers, ready for JSON.
@@ -161,13 +216,16 @@ class Schema:
         Returns
         -------
         dict
-            `numeric`, `categorical`, `tasks` and `classes`, each by column or task.
+            `numeric`, `categorical`, `tasks`, `classes` and `targets`, each by column or task;
+            `form` and `drawn`.
         """
         return {
             "numeric": {name: scale._asdict() for name, scale in self.numeric.items()},
             "categorical": {name: list(words) for name, words in self.categorical.items()},
             "tasks": dict(self.tasks),
             "classes": {task: list(labels) for task, labels in self.classes.items()},
+            "targets": {task: scale._asdict() for task, scale in self.targets.items()},
+            "form": self.form, "drawn": self.drawn,
         }
 
     def encode(self, columns: Mapping[str, Sequence[str]], dtype: DTypeLike = np.float32,
@@ -187,7 +245,8 @@ class Schema:
         Returns
         -------
         Dataset
-            An empty label sets the row's mask to False and its target to 0.
+            An empty label sets the row's mask to False and its target to 0. Targets of regression
+            are standardised; `own_units` leads back.
 
         Raises
         ------
@@ -200,11 +259,75 @@ class Schema:
         texts = _texts(columns, [*features, *self.tasks] if labels else features)
         x: dict[str, Values] = {
             **{name: self._standardised(texts, name, dtype) for name in self.numeric},
+            **{_gaps(name): converted(name, texts[name], _is_missing, "a text", dtype)
+               for name in self._gappy},
             **{name: self._codes(texts, name) for name in self.categorical}}
         tasks = self.tasks if labels else {}
         targets = {task: self._targets(texts, task, dtype) for task in tasks}
         masks = {task: converted(task, texts[task], bool, "a text", bool) for task in tasks}
         return Dataset(x, targets, {task: m for task, m in masks.items() if not m.all()})
+
+    def own_units(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Predictions as the tasks' columns have them: those of regression no longer standardised.
+
+        Parameters
+        ----------
+        values : dict task -> (n,) or (n, K) array
+
+        Returns
+        -------
+        dict of ndarray
+            In float64 where a target is standardised.
+        """
+        return {task: value if task not in self.targets else
+                value.astype(np.float64) * self.targets[task].std + self.targets[task].mean
+                for task, value in values.items()}
+
+    def unknown(self, columns: Mapping[str, Sequence[str]]) -> dict[str, Unknown]:
+        """How many rows of each categorical column training did not know.
+
+        Parameters
+        ----------
+        columns : dict column -> Texts or list of str
+            As for `encode`.
+
+        Returns
+        -------
+        dict column -> Unknown
+            Of the columns with such rows.
+        """
+        found = {}
+        for name, texts in _texts(columns, list(self.categorical)).items():
+            strange = self._codes({name: texts}, name) == UNKNOWN
+            if strange.any():
+                known = {_whole(word): word for word in self.categorical[name]} | {None: ""}
+                words = {*texts.distinct[0]} - {*self.categorical[name]}
+                alike = next(((word, known[_whole(word)]) for word in sorted(words)
+                              if known.get(_whole(word))), None)
+                found[name] = Unknown(int(strange.sum()), len(strange), alike)
+        return found
+
+    def with_unknown(self, data: Dataset, seed: int) -> Dataset:
+        """Training rows in which a few categories count as unknown: `drawn` of each column.
+
+        Parameters
+        ----------
+        data : Dataset
+            As from `encode`.
+        seed : int
+
+        Returns
+        -------
+        Dataset
+        """
+        check_kind("data", data, Dataset, "a Dataset")
+        if not self.drawn or not isinstance(data.x, dict):
+            return data
+        x, count = dict(data.x), math.ceil(self.drawn * len(data))
+        for name, random in zip(self.categorical, streams(seed, len(self.categorical))):
+            x[name] = x[name].copy()
+            x[name][random.permutation(len(data))[:count]] = UNKNOWN
+        return Dataset(x, data.targets, data.masks)
 
     def inputs(self, embedding_width: int = 4) -> dict[str, str | tuple[int, int]]:
         """What the model builders take as `inputs=`.
@@ -217,7 +340,8 @@ class Schema:
         Returns
         -------
         dict column -> "numeric" or (codes, embedding_width)
-            `codes` counts the code of the unknown; numeric columns come first.
+            `codes` counts the code of the unknown; numeric columns come first, then those that
+            say where one is missing.
 
         Raises
         ------
@@ -227,15 +351,20 @@ class Schema:
         positive = isinstance(embedding_width, int) and embedding_width > 0
         require(positive, f"embedding_width is {embedding_width!r}, expected a positive integer")
         tables = {name: (len(w) + 1, embedding_width) for name, w in self.categorical.items()}
-        return dict.fromkeys(self.numeric, "numeric") | tables
+        numbers = [*self.numeric, *map(_gaps, self._gappy)]
+        return dict.fromkeys(numbers, "numeric") | tables
+
+    @property
+    def _gappy(self) -> list[str]:
+        return [name for name, scale in self.numeric.items() if scale.gaps]
 
     def _standardised(self, columns: Mapping[str, Texts], name: str, dtype: np.dtype[np.floating]
                       ) -> Array:
         scale = self.numeric[name]
-        values = _numbers(name, columns[name], scale.log)
-        with np.errstate(over="ignore"):  # seen by _fitting
-            values = (values - scale.mean) / scale.std
-        return _fitting(name, columns[name], values, dtype)
+        values = _numbers(name, columns[name], scale.log, gaps=scale.fill is not None)
+        if scale.fill is not None:
+            values = np.where(np.isnan(values), scale.fill, values)
+        return _fitting(name, columns[name], scale, values, dtype)
 
     def _codes(self, columns: Mapping[str, Texts], name: str) -> Codes:
         codes = {text: code for code, text in enumerate(self.categorical[name], 1)}
@@ -255,39 +384,141 @@ class Schema:
             return converted(
                 task, columns[task], lambda text: labels.get(text.lower()), expected, dtype
             )
-        values = _numbers(task, columns[task], False, empty=0.0)
-        return _fitting(task, columns[task], values, dtype)
+        values = _numbers(task, columns[task], False, labels=True)
+        scaled = _fitting(task, columns[task], self.targets.get(task, AS_IT_IS),
+                          np.nan_to_num(values), dtype)
+        return np.where(np.isnan(values), np.zeros((), dtype), scaled)
 
 
-def _numbers(name: str, texts: Texts, log: bool, empty: float = math.inf) -> Float64:
-    """Texts -> float64 (n,), or log(1 + v) of them; an empty text counts as `empty`."""
+def known_enough(schema: Schema, columns: Mapping[str, Sequence[str]], accept: bool = False
+                 ) -> list[str]:
+    """A line for each column with unknown values; `InputError` if all of one are, unless accepted.
+
+    Parameters
+    ----------
+    schema : Schema
+    columns : dict column -> Texts or list of str
+    accept : bool, optional
+        Whether a column may be unknown in every row.
+
+    Returns
+    -------
+    list of str
+    """
+    found = schema.unknown(columns)
+    for name, unknown in found.items():
+        require(accept or unknown.rows < unknown.of,
+                f"column {shown(name)}: {unknown}: nothing that training knew; --allow-unknown "
+                "(accept_unknown= in Python) predicts all the same")
+    return [f"column {shown(name)}: {unknown}" for name, unknown in found.items()]
+
+
+def _numbers(name: str, texts: Texts, log: bool, gaps: bool = False, labels: bool = False
+             ) -> Float64:
+    """Texts -> float64 (n,), or log(1 + v) of them; NaN where missing, if there may be `gaps`.
+
+    Of `labels`, the empty text may be missing.
+    """
 
     def number(text: str) -> float | None:
-        value = float(text) if NUMBER.fullmatch(text) else math.inf if text else empty
+        if (gaps and _is_missing(text)) or (labels and not text):
+            return math.nan
+        value = float(text) if NUMBER.fullmatch(text) else TRUTH.get(text.lower(), math.inf)
         if not math.isfinite(value) or (log and value <= -1):
             return None
         return math.log1p(value) if log else value
 
     expected = "a finite number above -1" if log else "a finite number"
-    return converted(name, texts, number, expected, np.float64)
+    try:
+        return converted(name, texts, number, expected, np.float64)
+    except InputError as error:
+        hints = {_is_missing: "; missing numbers are filled with --missing mean, median or 0 "
+                              "(missing= in Python)",
+                 _has_comma: "; a decimal comma? then write points"}
+        bad = next(text for text in texts if number(text) is None)
+        hint = next((hints[of] for of in hints if not labels and of(bad)), "")
+        raise InputError(f"{error}{hint}") from None
 
 
-def _fitting(name: str, texts: Texts, values: Float64, dtype: np.dtype[np.floating]) -> Array:
-    """`values` in `dtype`, refusing those that overflow there."""
+def _is_missing(text: str) -> bool:
+    return text.lower() in MISSING
+
+
+def _has_comma(text: str) -> bool:
+    return "," in text and NUMBER.fullmatch(text.replace(",", ".")) is not None
+
+
+def _gaps(name: str) -> str:
+    """The name of the feature that says where a column has no number."""
+    return f"{name} missing"
+
+
+def _whole(text: str) -> str | None:
+    """What `3`, `3.0` and `003` have in common; None for other texts."""
+    match = WHOLE.fullmatch(text)
+    return match and match[1].strip("+") + match[2]
+
+
+def _fitting(name: str, texts: Texts, scale: Scale, values: Float64,
+             dtype: np.dtype[np.floating]) -> Array:
+    """`values` standardised, in `dtype`, refusing those that overflow there."""
     with np.errstate(over="ignore"):
-        cast = values.astype(dtype)
+        cast = ((values - scale.mean) / scale.std).astype(dtype)
     for row in np.flatnonzero(~np.isfinite(cast))[:1]:
-        place = f"column {name!r}, row {row + 1}: {shown(texts[row])}"
+        place = f"column {name!r}, row {row + 1}: {shown(texts[int(row)])}"
         raise InputError(f"{place} is too large, expected one that fits {np.dtype(dtype)}")
     return cast
 
 
-def _scale(name: str, texts: Texts, log: bool) -> Scale:
-    values = _numbers(name, texts, log)
+def _scale(name: str, texts: Texts, log: bool, rows: Codes, missing: str | None) -> Scale:
+    """The scale of the training rows; all rows are read, so that each is checked."""
+    values = _numbers(name, texts, log, gaps=missing is not None)[rows]
+    there = values[~np.isnan(values)]
+    require(there.size, f"column {name!r}: no number in the training rows, expected some")
+    mean, std = _moments(there)
+    fill = None if missing is None else float(FILLS[missing](there))
+    return Scale(mean, std, log, fill, there.size < values.size)
+
+
+def _target_scale(task: str, texts: Texts, rows: Codes) -> Scale:
+    values = _numbers(task, texts, False, labels=True)[rows]
+    there = values[~np.isnan(values)]
+    if not there.size:
+        return AS_IT_IS
+    return Scale(*_moments(there), False)
+
+
+def _moments(values: Float64) -> tuple[float, float]:
+    """Mean and standard deviation, 1 where all values are equal."""
     if values.min() == values.max():
-        return Scale(float(values[0]), 1.0, log)
+        return float(values[0]), 1.0
     with np.errstate(over="ignore", invalid="ignore"):  # refused by Schema: not finite
-        return Scale(float(values.mean()), float(values.std()), log)
+        return float(values.mean()), float(values.std())
+
+
+def _vocabulary(name: str, texts: Texts, rows: Codes, min_count: int) -> tuple[str, ...]:
+    """The sorted texts that come at least `min_count` times in the training rows."""
+    numbers, counts = np.unique(texts.numbers[rows], return_counts=True)
+    known = sorted(texts.words[number] for number in numbers[counts >= min_count])
+    require(known, f"column {name!r}: no value comes {min_count} times in the training rows, "
+                   "expected some that do: leave the column out, or lower --min-count")
+    return tuple(known)
+
+
+def _kinds(texts: Mapping[str, Texts], tasks: Mapping[str, str]
+           ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """The tasks with their numbers of classes, and these classes."""
+    kinds, classes = dict(tasks), {}
+    for task, kind in tasks.items():
+        known = isinstance(kind, str) and kind in ("binary", "regression", "multiclass")
+        expected = "'binary', 'regression' or 'multiclass'"
+        require(known, f"task {task!r} is {shown(kind)}, expected {expected}")
+        labels = {*texts[task].distinct[0]} - {""}
+        require(labels, f"task {task!r} has no labelled row, expected at least one")
+        if kind == "multiclass":
+            classes[task] = tuple(sorted(labels))
+            kinds[task] = f"multiclass:{len(labels)}"
+    return kinds, classes
 
 
 def _check_names(features: Sequence[str], tasks: Mapping[str, str]) -> None:
@@ -310,12 +541,10 @@ def _check_names(features: Sequence[str], tasks: Mapping[str, str]) -> None:
 def _texts(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Texts]:
     """These columns as `Texts`, unless some are missing, empty or of different lengths."""
     check_kind("columns", columns, dict, "a dict of column and texts")
-    missing = [name for name in names if name not in columns]
-    require(not missing, f"no column {', '.join(map(repr, missing[:5]))}, expected all that are "
-                         "listed")
+    absent(columns, names)
     for name in names:
         check_kind(f"column {name!r}", columns[name], (list, tuple, Texts), "a list of texts")
-    rows = len(columns[names[0]])
+    rows = len(columns[names[0]]) if names else 1
     require(rows, "columns: no rows, expected at least one")
     for name in names:
         count = len(columns[name])
@@ -323,8 +552,9 @@ def _texts(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[s
     return {name: Texts.of(name, columns[name]) for name in names}
 
 
-def _entries(what: str, content: Any, keys: Iterable[str]) -> dict[str, Any]:
-    fits = isinstance(content, dict) and set(content) == set(keys)
+def _entries(what: str, content: Any, keys: Iterable[str], optional: Sequence[str] = ()
+             ) -> dict[str, Any]:
+    fits = isinstance(content, dict) and {*keys} - {*optional} <= {*content} <= {*keys}
     require(fits, f"{what} is {shown(content)}, expected a dict with the keys {', '.join(keys)}")
     return content
 

@@ -76,7 +76,7 @@ def test_a_misspelt_column_is_answered_with_the_nearest_one(here, capsys, write_
     columns = ["--data", str(write_csv(here / "rows.csv")), "--binary", "clicked"]
     for flag in ("--numeric", "--categorical", "--log", "--regression", "--multiclass"):
         assert main(["train", *columns, "--numeric", "age", flag, "cty"]) == 2
-        assert "column: 'cty', did you mean 'city'? expected one of age, city, clicked" \
+        assert "no column 'cty', did you mean 'city'? expected one of age, city, clicked" \
             in capsys.readouterr().err
 
 

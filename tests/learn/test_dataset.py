@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npple.data import Dataset
+from npple.learn.dataset import split_rows
 from npple.errors import InputError
 
 
@@ -94,3 +95,23 @@ def test_arrays_that_do_not_belong_together_are_refused(x, targets, masks, messa
 def test_take_refuses_what_selects_no_rows(rows):
     with pytest.raises(InputError, match="rows: .*, expected a slice, indices of 5 rows"):
         numbered(5).take(rows)
+
+
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=60), st.floats(0.1, 0.9), st.integers(0, 9))
+def test_a_split_by_time_or_by_group_separates_both(values, fraction, seed):
+    values = np.array(values)
+    for key in ("time", "groups"):
+        try:
+            first, rest = split_rows(len(values), fraction, seed, **{key: values})
+        except InputError as error:
+            assert "leaves one of the parts empty" in str(error)
+            continue
+        assert sorted([*first, *rest]) == list(range(len(values)))
+        assert not {*values[first]} & {*values[rest]}
+        if key == "time":
+            assert values[first].max() < values[rest].min()
+
+
+def test_a_split_by_time_holds_out_the_latest():
+    first, rest = split_rows(5, 0.8, 0, time=np.array([5, 1, 4, 2, 3]))
+    assert sorted(first) == [1, 2, 3, 4] and rest.tolist() == [0]

@@ -90,7 +90,8 @@ def test_binary_labels_and_their_masks(labels):
 def test_regression_labels_are_kept_as_they_are(labels):
     labels = [0.25, *labels]  # so that there is one
     columns = constant(len(labels), t=["" if v is None else repr(v) for v in labels])
-    data = learn(columns, "regression").encode(columns, np.float64)
+    schema = Schema.learn(columns, ["n"], ["c"], {"t": "regression"}, standardise=False)
+    data = schema.encode(columns, np.float64)
     assert data.targets["t"].tolist() == [v or 0.0 for v in labels]
     labelled = data.masks.get("t", np.ones(len(labels), bool))
     assert labelled.tolist() == [v is not None for v in labels]
@@ -151,7 +152,10 @@ def test_a_schema_survives_json(numbers, texts, kind):
 def test_a_numeric_field_is_a_finite_number(text):
     with pytest.raises(InputError) as caught:
         learn(small(n=["1", "2", text]))
-    assert str(caught.value) == f"column 'n', row 3: {text!r}, expected a finite number"
+    message, _, hint = str(caught.value).partition("; ")
+    assert message == f"column 'n', row 3: {text!r}, expected a finite number"
+    assert ("--missing mean, median or 0" in hint) == (text in ("", "nan"))
+    assert ("decimal comma" in hint) == (text == "1,5")
 
 
 def test_the_first_of_several_bad_rows_is_named():
@@ -283,4 +287,93 @@ def test_a_schema_from_elsewhere_is_validated(content, message):
 
 
 def test_a_sound_schema_from_elsewhere_is_accepted():
-    assert Schema.from_dict(GOOD).to_dict() == GOOD
+    assert Schema.from_dict(GOOD).to_dict() == scale(fill=None, gaps=False) | {
+        "targets": {}, "form": "csv", "drawn": 0.0}
+
+
+@given(NUMBERS, NUMBERS)
+def test_regression_targets_are_standardised_and_led_back(training, later):
+    schema = learn(constant(len(training), t=[repr(v) for v in training]), "regression")
+    own = schema.encode(constant(len(later), t=[repr(v) for v in later]), np.float64).targets
+    mean, std = statistics.fmean(training), statistics.pstdev(training)
+    assert np.allclose(own["t"], [(v - mean) / (std or 1.0) for v in later], rtol=1e-6, atol=1e-6)
+    assert np.allclose(schema.own_units(own)["t"], later, rtol=1e-12, atol=1e-6)
+
+
+def test_nothing_but_classes_is_learned_from_other_rows():
+    columns = small(n=["1", "3", "1000"], c=["b", "a", "only held out"], t=["1", "3", "1000"])
+    schema = Schema.learn(columns, ["n"], ["c"], {"t": "regression"}, rows=np.array([0, 1]))
+    assert schema.numeric["n"][:2] == schema.targets["t"][:2] == (2.0, 1.0)
+    assert schema.categorical["c"] == ("a", "b")
+    assert schema.encode(columns).x["c"].tolist() == [2, 1, 0]
+    classes = Schema.learn(columns, ["n"], [], {"t": "multiclass"}, rows=np.array([0, 1])).classes
+    assert classes["t"] == ("1", "1000", "3")
+
+
+def test_a_bad_row_that_is_held_out_is_named_by_its_place_in_the_file():
+    for changed in ({"n": ["1", "x", "2"]}, {"t": ["1", "x", "0"]}):
+        with pytest.raises(InputError, match="row 2: 'x'"):
+            Schema.learn(small(**changed), ["n"], ["c"], {"t": "binary"}, rows=np.array([0, 2]))
+
+
+def test_categories_rarer_than_asked_are_unknown():
+    columns = small(c=["a", "b", "a"])
+    schema = Schema.learn(columns, ["n"], ["c"], {"t": "binary"}, min_count=2)
+    assert schema.encode(columns).x["c"].tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match="column 'c': no value comes 3 times"):
+        Schema.learn(columns, ["n"], ["c"], {"t": "binary"}, min_count=3)
+
+
+@pytest.mark.parametrize("missing, fill", [("mean", 3.0), ("median", 2.0), ("0", 0.0)])
+@pytest.mark.parametrize("gap", ["", "NA", "nan", "null"])
+def test_missing_numbers_are_filled_and_marked(missing, fill, gap):
+    columns = constant(4, n=["1", "2", gap, "6"], m=["1", "2", "3", "4"])
+    schema = Schema.learn(columns, ["n", "m"], [], {"t": "binary"}, missing=missing)
+    assert list(schema.inputs()) == ["n", "m", "n missing"]
+    x = schema.encode(columns | {"m": ["1", gap, "3", "4"]}, np.float64).x
+    assert x["n missing"].tolist() == [0, 0, 1, 0]
+    scale = schema.numeric["n"]
+    assert x["n"][2] == (fill - scale.mean) / scale.std and scale.mean == 3.0
+    assert np.isfinite(x["m"]).all()
+    assert Schema.from_dict(schema.to_dict()) == schema
+
+
+def test_a_fill_is_taken_after_the_logarithm():
+    columns = constant(3, n=[repr(math.e - 1), "", repr(math.e ** 3 - 1)])
+    schema = Schema.learn(columns, ["n"], [], {"t": "binary"}, ["n"], missing="mean")
+    assert schema.numeric["n"].fill == pytest.approx(2)
+
+
+def test_the_mark_of_a_gap_may_not_have_the_name_of_a_column():
+    columns = small(n=["1", "", "2"]) | {"n missing": ["a", "b", "c"]}
+    with pytest.raises(InputError, match="'n missing' is listed twice"):
+        Schema.learn(columns, ["n"], ["n missing"], {"t": "binary"}, missing="0")
+
+
+def test_true_and_false_are_numbers():
+    columns = small(n=["True", "false", "2"], t=["TRUE", "False", ""])
+    schema = Schema.learn(columns, ["n"], [], {"t": "regression"}, standardise=False)
+    data = schema.encode(columns, np.float64)
+    assert data.targets["t"].tolist() == [1, 0, 0] and data.masks["t"].tolist() == [1, 1, 0]
+    assert schema.numeric["n"].mean == 1.0
+
+
+@pytest.mark.parametrize("known, later", [("3", "3.0"), ("3", "003"), ("007", "7"), ("-3", "-3.0")])
+def test_an_unknown_id_that_is_written_otherwise_is_pointed_out(known, later):
+    schema = learn(small(c=[known, known, "x"]))
+    unknown = schema.unknown(small(c=[later, "y", known]))["c"]
+    assert unknown == (2, 3, (later, known)) and "2 of 3 unknown" in str(unknown)
+    assert schema.unknown(small(c=[known, "x", "x"])) == {}
+    assert schema.unknown(small(c=["y", "4", "x"]))["c"].alike is None
+
+
+def test_a_few_categories_of_the_training_rows_count_as_unknown():
+    columns = constant(1000, c=["a", "b"] * 500, d=["x", "y"] * 500)
+    schema = Schema.learn(columns, ["n"], ["c", "d"], {"t": "binary"}, drawn=0.01)
+    data = schema.encode(columns)
+    drawn = schema.with_unknown(data, seed=3)
+    changed = {name: np.flatnonzero(drawn.x[name] != data.x[name]).tolist() for name in data.x}
+    assert [len(rows) for rows in changed.values()] == [0, 10, 10]
+    assert changed["c"] != changed["d"] and not drawn.x["c"][changed["c"]].any()
+    again, other = schema.with_unknown(data, seed=3), schema.with_unknown(data, seed=4)
+    assert (again.x["c"] == drawn.x["c"]).all() and (other.x["c"] != drawn.x["c"]).any()

@@ -1,0 +1,100 @@
+"""A table as people have it, as columns of text: a file, a dict, or what a library calls a frame."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from npple.checks import shown
+from npple.errors import FileError, InputError, require
+from npple.learn.census import bundled, read_census
+from npple.learn.columns import Columns, Dress, Texts, read_columns
+
+
+def columns_of(frame: object, form: str = "csv", dress: Dress = Dress()) -> Mapping[str, Texts]:
+    """A table as columns of text, written as a CSV file would have them; nothing is missing as "".
+
+    Parameters
+    ----------
+    frame : path, dict, or anything with `columns` (pandas, polars, pyarrow)
+        A path is a CSV file, or a parquet file where pandas or polars can read one. A dict is
+        column -> list or array.
+    form : str, optional
+        "census" for a path in the census' own format; then "census" is the bundled sample.
+    dress : Dress, optional
+        How a CSV file is written down.
+
+    Returns
+    -------
+    dict column -> Texts
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    InputError
+        If it is no table.
+    """
+    if isinstance(frame, (str, os.PathLike)):
+        path = os.fspath(frame)
+        if form == "census":
+            return bundled() if path == "census" else read_census(path)
+        if not path.endswith(".parquet"):
+            return read_columns(path, *_in_order(dress))
+        frame = _parquet(path)
+    names: list[Any]
+    if isinstance(frame, Mapping):
+        names, parts = list(frame), list(frame.values())
+    else:
+        named = getattr(frame, "column_names", getattr(frame, "columns", None))
+        require(named is not None, f"frame: {shown(frame)}, expected a path, a dict of columns, or "
+                                   "a table of pandas, polars or pyarrow")
+        names = [*named]  # type: ignore[misc]
+        doubled = [name for name in names if names.count(name) > 1]
+        require(not doubled, f"frame: column {shown(doubled[:1])} comes more than once")
+        parts = [frame[name] for name in names]  # type: ignore[index]
+    return Columns({str(name): _texts(str(name), part) for name, part in zip(names, parts)})
+
+
+def _in_order(dress: Dress) -> tuple[Sequence[str] | None, str, str]:
+    return dress.names, dress.delimiter, dress.encoding
+
+
+def _parquet(path: str) -> Any:
+    """A parquet file, by the first library that is there."""
+    for library in ("polars", "pandas"):
+        try:
+            return import_module(library).read_parquet(path)
+        except ImportError:
+            continue
+        except Exception as error:
+            raise FileError(f"{path}: {shown(error)}, expected a parquet file") from None
+    raise FileError(f"{path}: polars, or pandas with pyarrow, is needed to read parquet files")
+
+
+def _texts(name: str, values: Any) -> Texts:
+    """A column as texts: a number as short as it can be read back, nothing for what is missing."""
+    if isinstance(values, Texts):
+        return values
+    try:
+        cells = values.tolist() if hasattr(values, "tolist") else list(values)
+    except TypeError:
+        raise InputError(f"column {shown(name)}: {shown(values)}, expected a list or array") from None
+    if cells and hasattr(cells[0], "as_py"):  # pyarrow
+        cells = [cell.as_py() for cell in cells]
+    return Texts.of(name, list(map(_text, cells)))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip(" ")
+    missing = value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+    if isinstance(value, (float, np.floating)) and not missing:
+        number = float(value)
+        return repr(number) if math.isfinite(number) else str(number)
+    return "" if missing else str(value)
