@@ -84,7 +84,8 @@ def _texts(name: str, values: Any) -> Texts:
     try:
         cells = values.tolist() if hasattr(values, "tolist") else list(values)
     except TypeError:
-        raise InputError(f"column {shown(name)}: {shown(values)}, expected a list or array") from None
+        raise InputError(f"column {shown(name)}: {shown(values)}, expected a list or array"
+                         ) from None
     if cells and hasattr(cells[0], "as_py"):  # pyarrow
         cells = [cell.as_py() for cell in cells]
     return Texts.of(name, list(map(_text, cells)))

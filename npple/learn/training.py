@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from zlib import crc32
 
 import numpy as np
@@ -82,7 +82,8 @@ class Run:
         Updates made; finished epochs; finished batches of the current epoch.
     history : list of dict
         For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
-        (task -> metrics) and `score` (the weighted validation loss).
+        (task -> metrics, in the units of the schema's columns) and `score` (the weighted
+        validation loss, of standardised targets where they are).
     meta_verified : bool
         False for a run loaded from a checkpoint of npple 0.1.0, whose checksum is over the arrays
         alone: settings and progress may be damaged. Saved anew, all is covered.
@@ -246,7 +247,7 @@ class Run:
         with np.errstate(over="ignore", invalid="ignore"):
             params, state = self.optimizer.step(self.params, grads, self.state, only,
                                                 self.factors)
-        if name := first_not_finite(params):
+        if name := first_not_finite(params) or first_not_finite(cast(Arrays, state)):
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
@@ -278,10 +279,18 @@ class Run:
             raise Diverged(f"validation after step {self.step}: the loss is not finite")
         if not self.history or score < min(entry["score"] for entry in self.history):
             self.best = self.params
+        for task, std in self._deviations().items():
+            if (mse := metrics[task].get("mse")) is not None:
+                metrics[task]["mse"] = mse * std ** 2
         self.epoch, self.batch = self.epoch + 1, 0
         self.history.append({"epoch": self.epoch, "loss": self.loss_sum / batches,
                              "validation": metrics, "score": score})
         self.loss_sum = 0.0
+
+    def _deviations(self) -> dict[str, float]:
+        """The deviation of each standardised target."""
+        targets = (self.schema or {}).get("targets", {})
+        return {task: scale["std"] for task, scale in targets.items()}
 
     @property
     def best_epoch(self) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def test_take_refuses_what_selects_no_rows(rows):
         numbered(5).take(rows)
 
 
-@given(st.lists(st.integers(0, 20), min_size=2, max_size=60), st.floats(0.1, 0.9), st.integers(0, 9))
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=60), st.floats(0.1, 0.9),
+       st.integers(0, 9))
 def test_a_split_by_time_or_by_group_separates_both(values, fraction, seed):
     values = np.array(values)
     for key in ("time", "groups"):
