@@ -98,9 +98,9 @@ def load(args: Namespace, schema: Schema | None = None
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
     form = "csv" if named else "census"
     held_out = columns_of(args.validation, form, dress(args)) if args.validation else None
-    made = prepare(columns_of(args.data, form, dress(args)), held_out, named or ROLES, seed=args.seed, time=args.time, split_by=args.split_by,
-                   min_count=args.min_count, missing=args.missing,
-                   standardise=not args.raw_targets, form=form, schema=schema)
+    made = prepare(columns_of(args.data, form, dress(args)), held_out, named or ROLES,
+                   seed=args.seed, time=args.time, split_by=args.split_by, min_count=args.min_count,
+                   missing=args.missing, standardise=not args.raw_targets, form=form, schema=schema)
     return (made.train, made.validation, made.schema.inputs(args.embedding_width),
             made.schema.tasks, made.schema)
 

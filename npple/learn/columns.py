@@ -122,6 +122,9 @@ class Dress(NamedTuple):
     encoding: str = "utf-8"
 
 
+CSV = Dress()
+
+
 def read_columns(path: FilePath, names: Sequence[str] | None = None, delimiter: str = ",",
                  encoding: str = "utf-8") -> Columns:
     """Read a CSV file, plain or gzip-compressed.
@@ -158,7 +161,7 @@ def read_columns(path: FilePath, names: Sequence[str] | None = None, delimiter: 
     return as_columns(path, next(rows) if names is None else names, rows)
 
 
-def read_rows(path: FilePath, dress: Dress = Dress()) -> Iterator[list[str]]:
+def read_rows(path: FilePath, dress: Dress = CSV) -> Iterator[list[str]]:
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
     require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
     delimiter = "\t" if dress.delimiter in ("tab", "\\t") else dress.delimiter
@@ -183,7 +186,8 @@ def read_rows(path: FilePath, dress: Dress = Dress()) -> Iterator[list[str]]:
 def _fields(path: FilePath, line: str, delimiter: str) -> list[str]:
     """The fields of a line without quotes; never more than a table may have."""
     count = line.count(delimiter) + 1
-    require(count <= WIDEST, f"{_quoted(path)}: a line of {count} fields, expected at most {WIDEST}")
+    require(count <= WIDEST,
+            f"{_quoted(path)}: a line of {count} fields, expected at most {WIDEST}")
     return line.split(delimiter) if line else []
 
 

@@ -1,4 +1,4 @@
-"""A table as people have it, as columns of text: a file, a dict, or what a library calls a frame."""
+"""A table as people have it, as columns of text: a file, a dict, or a frame of a library."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from npple.checks import shown
 from npple.errors import FileError, InputError, require
 from npple.learn.census import bundled, read_census
-from npple.learn.columns import Columns, Dress, Texts, read_columns
+from npple.learn.columns import CSV, Columns, Dress, Texts, read_columns
 
 
-def columns_of(frame: object, form: str = "csv", dress: Dress = Dress()) -> Mapping[str, Texts]:
+def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[str, Texts]:
     """A table as columns of text, written as a CSV file would have them; nothing is missing as "".
 
     Parameters

@@ -295,6 +295,11 @@ class Schema:
         -------
         dict column -> Unknown
             Of the columns with such rows.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, or there are no rows.
         """
         found = {}
         for name, texts in _texts(columns, list(self.categorical)).items():
@@ -319,6 +324,11 @@ class Schema:
         Returns
         -------
         Dataset
+
+        Raises
+        ------
+        InputError
+            If `data` is no Dataset, or the seed cannot be used.
         """
         check_kind("data", data, Dataset, "a Dataset")
         if not self.drawn or not isinstance(data.x, dict):
