@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npple.checks import shown
 from npple.core.base import Codes, Values
 from npple.errors import require
 from npple.learn.columns import Texts, absent
@@ -68,6 +69,11 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
         train, rest = split_rows(count, 1 - HELD_OUT, seed,
                                  _times(time, columns[time]) if time else None,
                                  columns[split_by].numbers if split_by else None)
+    if schema:
+        learned = [*schema.numeric], [*schema.categorical], [*schema.tasks]
+        asked = [*roles["numeric"]], [*roles["categorical"]], [*roles["tasks"]]
+        require(learned == asked, "--resume: was started with another choice of columns: "
+                                  f"{shown(learned)}, now {shown(asked)}")
     schema = schema or Schema.learn(columns, **roles, rows=train, min_count=min_count,
                                     missing=missing, standardise=standardise, form=form,
                                     drawn=DRAWN)

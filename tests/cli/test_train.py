@@ -146,3 +146,12 @@ def test_task_and_label_correlation_are_printed_side_by_side(here, capsys):
 
 def test_json_is_alone_on_standard_output(here, run_json):
     run_json("train", *SMALL)  # json.loads would fail on anything else
+
+
+def test_resuming_with_other_columns_is_refused(here, capsys, write_csv):
+    data = ["--data", str(write_csv(here / "rows.csv")), "--binary", "clicked", "--out", "out"]
+    assert main(["train", *data, "--numeric", "age", "--epochs", "1"]) == 0
+    resumed = ["train", *data, "--epochs", "2", "--resume"]
+    assert main([*resumed, "--categorical", "city"]) == 2
+    assert "was started with another choice of columns" in capsys.readouterr().err
+    assert main([*resumed, "--numeric", "age"]) == 0
