@@ -204,8 +204,12 @@ def _epoch_line(entry: Mapping[str, Any]) -> str:
 
 
 def _metrics(metrics: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}"
+    return "  ".join(f"{name} {'undefined' if value is None else _brief(value)}"
                      for name, value in metrics.items()) or "no rows"
+
+
+def _brief(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"
 
 
 def _summary(args: Namespace, run: Run, validation: Dataset, checkpoint: Path) -> dict[str, Any]:

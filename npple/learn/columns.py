@@ -217,7 +217,7 @@ def absent(columns: Mapping[str, object], names: Iterable[str]) -> None:
     for name in missing[:1]:
         require(name not in getattr(columns, "doubled", ()),
                 f"column {shown(name)} comes more than once, expected one of that name")
-        guess = nearest("", name, columns).removeprefix(f": {name!r:.80}, ")
+        guess = nearest("", name, map(str, columns)).removeprefix(f": {name!r:.80}, ")
         hint = ("; is the first line no header? then name the columns with --columns"
                 if any(map(_is_number, columns)) else "")
         raise InputError(f"no column {', '.join(map(shown, missing[:5]))}, {guess}{hint}")

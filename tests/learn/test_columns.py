@@ -229,3 +229,8 @@ def test_a_hundred_thousand_columns_are_read(folder):
 def test_names_are_texts(folder, names):
     with pytest.raises(InputError, match="names: .*, expected a sequence of texts"):
         read_columns(written(folder, "1,2\n"), names)
+
+
+def test_names_that_are_no_texts_do_not_hide_what_is_missing():
+    with pytest.raises(InputError, match="no column 'a', expected one of True, 3"):
+        columns.absent({True: [], 3: []}, ["a"])
