@@ -14,8 +14,11 @@ A short tour::
     vectors = npple.oracle.make_vectors(model)       every tensor of a model on one batch, and
     npple.oracle.check(vectors, candidate)           is the PLE you wrote elsewhere the paper's?
 
+    run = npple.fit("log.csv", numeric=["age"], categorical=["user"], tasks={"click": "binary"})
+    run.predict("new.csv"); run.evaluate("later.csv"); run.save("run.npz"); npple.load("run.npz")
+
 `npple.ARCHITECTURES` lists the builders; `npple.routing` has what a table of one's own is made of;
-`npple.data` and `npple.training` learn from files, as does the command line: `npple --help`.
+`npple.data` and `npple.training` are what learning is made of; the command line: `npple --help`.
 """
 
 from importlib import import_module
@@ -31,6 +34,7 @@ from npple.optimizers import SGD, Adam, AdamW
 if TYPE_CHECKING:
     from npple import (archive, core, data, draw, errors, lab, learn, metrics, network, oracle,
                        ranking, routing, testing, training, verify)
+    from npple.learn.trained import Trained, fit, load
     from npple.verify.gradcheck import (GradcheckReport, gradcheck, gradcheck_function,
                                         hessian_vector)
     from npple.verify.influence import Influence, influence
@@ -39,26 +43,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 MODULES = ("archive", "core", "data", "draw", "errors", "lab", "learn", "metrics", "network",
            "oracle", "ranking", "routing", "testing", "training", "verify")
-PROOFS = {"GradcheckReport": "gradcheck", "gradcheck": "gradcheck",
-          "gradcheck_function": "gradcheck", "hessian_vector": "gradcheck",
-          "Influence": "influence", "influence": "influence",
-          "Isolation": "isolation", "isolation": "isolation"}  # name -> its module
+LAZY = {**dict.fromkeys(("GradcheckReport", "gradcheck", "gradcheck_function", "hessian_vector"),
+                        "verify.gradcheck"),
+        **dict.fromkeys(("Influence", "influence"), "verify.influence"),
+        **dict.fromkeys(("Isolation", "isolation"), "verify.isolation"),
+        **dict.fromkeys(("Trained", "fit", "load"), "learn.trained")}  # name -> its module
 __all__ = ["ARCHITECTURES", "Adam", "AdamW", "CheckFailed", "Diverged", "FileError",
            "GradcheckReport", "Influence", "InputError", "Isolation", "Network", "NppleError",
-           "SGD", "Trace", "archive", "asymmetric_sharing", "cgc", "core", "cross_stitch",
-           "customized_sharing", "data", "draw", "errors", "gradcheck", "gradcheck_function",
-           "hessian_vector", "influence", "isolation", "lab", "learn", "metrics", "ml_mmoe", "mmoe",
-           "network", "oracle", "ple", "ranking", "routing", "shared_bottom", "single_task",
-           "sluice", "snr_aver", "snr_trans", "task_weights", "testing", "training", "verify"]
+           "SGD", "Trace", "Trained", "archive", "asymmetric_sharing", "cgc", "core",
+           "cross_stitch", "customized_sharing", "data", "draw", "errors", "fit", "gradcheck",
+           "gradcheck_function", "hessian_vector", "influence", "isolation", "lab", "learn",
+           "load", "metrics", "ml_mmoe", "mmoe", "network", "oracle", "ple", "ranking", "routing",
+           "shared_bottom", "single_task", "sluice", "snr_aver", "snr_trans", "task_weights",
+           "testing", "training", "verify"]
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a wrong name
     def __getattr__(name: str) -> object:
-        """A part of the package or a proof, loaded when first asked for."""
+        """A part of the package, or what one offers, loaded when first asked for."""
         if name in MODULES:
             return import_module(f"npple.{name}")
-        if name in PROOFS:
-            value = getattr(import_module(f"npple.verify.{PROOFS[name]}"), name)
+        if name in LAZY:
+            value = getattr(import_module(f"npple.{LAZY[name]}"), name)
             return globals().setdefault(name, value)
         raise AttributeError(nearest("no attribute of npple", name, __all__))
 

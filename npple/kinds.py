@@ -42,6 +42,8 @@ class About:
         The metric that gains are about; 1 if higher is better, -1 if lower is.
     words : tuple of str
         The loss and its gradient, t the target, n the number of the task's rows.
+    constant : callable or None
+        (targets) -> the loss of the best prediction that is the same for all rows.
     """
 
     check: Callable[[Kind, str, Target, np.dtype[np.floating]], Target]
@@ -51,6 +53,7 @@ class About:
     loss: str
     gain: tuple[str, int]
     words: tuple[str, str]
+    constant: Callable[[Target], float] | None = None
 
 
 def about(kind: str) -> About:
@@ -88,6 +91,24 @@ def evaluate(kind: str, targets: Target, outputs: Array) -> dict[str, float]:
         require(len(shape) == 2 and shape[1] == known.width,
                 f"outputs of shape {shape}: expected (n, {known.width}) for {kind}")
     return ABOUT[type(known)].metrics(targets, outputs)
+
+
+def constant_loss(kind: str, targets: Target) -> float | None:
+    """The loss of the best constant prediction; None where it has none, or it is 0.
+
+    Parameters
+    ----------
+    kind : str
+        As for `evaluate`.
+    targets : array_like, shape (n,)
+        Zeros and ones, values, or class numbers from 0.
+
+    Returns
+    -------
+    float or None
+    """
+    best = about(kind).constant
+    return best(targets) or None if best is not None and len(targets) else None
 
 
 def check_targets(table: Table, targets: Columns, masks: Masks | None, rows: int,
@@ -162,17 +183,20 @@ ABOUT = {
         _yes_or_no, lambda kind, rng, rows: rng.integers(0, 2, rows),
         lambda kind, y, own: _rarest(2, y, own),
         lambda y, z: {"auc": metrics.auc(y, z), "logloss": metrics.log_loss(y, z)},
-        "logloss", ("auc", 1), ("L = mean(softplus(z) − t z)", "dz = (sigmoid(z) − t) / n")),
+        "logloss", ("auc", 1), ("L = mean(softplus(z) − t z)", "dz = (sigmoid(z) − t) / n"),
+        metrics.entropy),
     Regression: About(
         _value, lambda kind, rng, rows: rng.normal(size=rows),
         lambda kind, y, own: y + np.ones((), y.dtype),
         lambda y, z: {"mse": metrics.mse(y, z)},
-        "mse", ("mse", -1), ("L = mean((z − t)²)", "dz = 2 (z − t) / n")),
+        "mse", ("mse", -1), ("L = mean((z − t)²)", "dz = 2 (z − t) / n"),
+        lambda y: float(np.var(y, dtype=np.float64))),
     Multiclass: About(
         _class, lambda kind, rng, rows: rng.integers(0, kind.width, rows),
         lambda kind, y, own: _rarest(kind.width, y, own),
         lambda y, z: {"logloss": metrics.multiclass_log_loss(y, z),
                       "accuracy": metrics.accuracy(y, z)},
         "logloss", ("logloss", -1),
-        ("L = mean(log Σ_j exp(z_j) − z_t)", "dz = (softmax(z) − onehot(t)) / n")),
+        ("L = mean(log Σ_j exp(z_j) − z_t)", "dz = (softmax(z) − onehot(t)) / n"),
+        metrics.entropy),
 }

@@ -3,9 +3,11 @@
 Outputs are what a tower gives: logits for classification, values for regression.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from npple.checks import check_reals
+from npple.checks import check_array, check_count, check_reals
 from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
@@ -49,6 +51,107 @@ def auc(targets: Values, scores: Values) -> float:
         return float("nan")
     rank_sum = rankdata(scores)[positive].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / pairs)
+
+
+def gauc(targets: Values, scores: Values, groups: Values) -> float:
+    """Mean over the groups of the AUC within a group, weighted by the groups' rows.
+
+    Groups with one class alone have no AUC and are left out. With n_g rows and AUC_g in group g,
+
+        GAUC = sum_g n_g AUC_g / sum_g n_g
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Zeros and ones.
+    scores : array_like, shape (n,)
+        Higher for what is more likely a one: logits or probabilities.
+    groups : array_like, shape (n,)
+        Equal values are one group: the user, most often.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where no group has both classes.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    scores = _finite("scores", scores, ndim=1)
+    positive = _classes(targets, len(scores), count=2)
+    groups = check_array("groups", groups)
+    require(groups.ndim == 1, f"groups of shape {groups.shape}: expected one axis")
+    _require_length(groups, len(scores))
+    _, groups = np.unique(groups, return_inverse=True)
+    order = np.lexsort((scores, groups))
+    positive, groups, scores = positive[order], groups[order], scores[order]
+    differs = (np.diff(groups) != 0) | (np.diff(scores) != 0)
+    starts = np.flatnonzero(np.append(True, differs))  # of rows of one group and score
+    ties = np.diff(np.append(starts, len(scores)))
+    rank = np.repeat(starts + (ties + 1) / 2, ties)  # over all; ties share their mean
+    rows = np.bincount(groups)
+    rank -= np.repeat(np.cumsum(rows) - rows, rows)
+    ones = np.bincount(groups, positive)
+    pairs = ones * (rows - ones)
+    both = pairs > 0
+    if not both.any():
+        return float("nan")
+    wins = np.bincount(groups, rank * positive) - ones * (ones + 1) / 2
+    return float(np.average(wins[both] / pairs[both], weights=rows[both]))
+
+
+class Bin(NamedTuple):
+    """Rows with predictions of about one height.
+
+    Attributes
+    ----------
+    rows : int
+    predicted, observed : float
+        The mean prediction and the mean target of these rows.
+    """
+
+    rows: int
+    predicted: float
+    observed: float
+
+
+def calibration(targets: Values, predictions: Values, bins: int = 10) -> list[Bin]:
+    """What was predicted beside what was observed, in bins of about as many rows.
+
+    The bins end at the quantiles of the predictions, so equal predictions share one, and there may
+    be fewer than asked for.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Zeros and ones, or values.
+    predictions : array_like, shape (n,)
+        Probabilities, or values.
+    bins : int, optional
+        At most so many.
+
+    Returns
+    -------
+    list of Bin
+        By ascending prediction; none without a row.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    predictions = _finite("predictions", predictions, ndim=1)
+    targets = _finite("targets", targets, ndim=1)
+    _require_length(targets, len(predictions))
+    check_count("bins", bins, most=10 ** 6)
+    edges = np.percentile(predictions, 100 * np.linspace(0, 1, bins + 1)[1:-1])
+    place = np.searchsorted(edges, predictions)
+    rows = np.bincount(place)
+    means = zip(np.bincount(place, predictions), np.bincount(place, targets))
+    return [Bin(int(count), float(p / count), float(t / count))
+            for count, (p, t) in zip(rows, means) if count]
 
 
 def log_loss(targets: Values, logits: Values) -> float:
@@ -125,6 +228,30 @@ def accuracy(targets: Values, logits: Values) -> float:
     logits = _finite("logits", logits, ndim=2)
     targets = _classes(targets, *logits.shape)
     return float((logits.argmax(axis=1) == targets).mean())
+
+
+def entropy(targets: Values) -> float:
+    """Mean cross-entropy of the best constant prediction: the classes' shares of the rows.
+
+    Parameters
+    ----------
+    targets : array_like, shape (n,)
+        Class numbers from 0.
+
+    Returns
+    -------
+    float
+        `-sum_c p_c log(p_c)`, in nats; 0 where only one class is present.
+
+    Raises
+    ------
+    InputError
+        If shapes or values are not as above.
+    """
+    targets = _finite("targets", targets, ndim=1)
+    counts = np.unique(_classes(targets, len(targets), count=2 ** 53), return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum()) + 0.0
 
 
 def mse(targets: Values, values: Values) -> float:

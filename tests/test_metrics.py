@@ -223,3 +223,23 @@ def test_a_multiclass_task_needs_one_logit_per_class():
 def test_an_unknown_kind_is_refused(kind):
     with pytest.raises(InputError, match="kind must be 'binary', 'regression' or 'multiclass:K'"):
         kinds.evaluate(kind, [0, 1], np.zeros((2, 3)))
+
+
+def test_gauc_leaves_groups_of_one_class_out_and_weighs_the_others_by_rows():
+    targets, scores = [0, 1, 1, 0, 1, 0, 1], [.1, .2, .9, .3, .4, .8, .1]
+    groups = ["a", "a", "a", "b", "b", "b", "c"]  # a: 1, b: 1 of 2 pairs, c: ones alone
+    assert metrics.gauc(targets, scores, groups) == pytest.approx((3 * 1 + 3 * 0.5) / 6)
+    assert np.isnan(metrics.gauc([1, 1], [0.1, 0.2], [3, 4]))
+
+
+def test_gauc_wants_a_group_for_each_row():
+    with pytest.raises(InputError, match="1 targets for 2 outputs"):
+        metrics.gauc([0, 1], [0.1, 0.2], [3])
+
+
+def test_bins_of_equal_predictions_are_one():
+    assert metrics.calibration([0, 1, 1], [0.5, 0.5, 0.5], 10) == [(3, 0.5, pytest.approx(2 / 3))]
+
+
+def test_the_entropy_of_one_class_is_0():
+    assert str(metrics.entropy([1, 1])) == "0.0"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npple.checks import (check_choice, check_count, check_kind, check_number, check_texts,
                           shown)
-from npple.core.base import Array, Codes, Float64, Values
+from npple.core.base import Array, Codes, Float64, Mask, Values
 from npple.errors import InputError, require
 from npple.learn.columns import Texts, absent, converted
 from npple.learn.dataset import Dataset, check_floating, streams
@@ -262,10 +262,37 @@ class Schema:
             **{_gaps(name): converted(name, texts[name], _is_missing, "a text", dtype)
                for name in self._gappy},
             **{name: self._codes(texts, name) for name in self.categorical}}
-        tasks = self.tasks if labels else {}
-        targets = {task: self._targets(texts, task, dtype) for task in tasks}
-        masks = {task: converted(task, texts[task], bool, "a text", bool) for task in tasks}
-        return Dataset(x, targets, {task: m for task, m in masks.items() if not m.all()})
+        return Dataset(x, *self._labels(texts, dtype) if labels else ({}, {}))
+
+    def labels(self, columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Values],
+                                                                    dict[str, Mask]]:
+        """The targets in the units of their columns, and the masks.
+
+        Parameters
+        ----------
+        columns : dict column -> Texts or list of str
+            As for `encode`; only label columns are read.
+
+        Returns
+        -------
+        targets : dict task -> (n,) array
+            Real ones in float64; 0 where there is no label.
+        masks : dict task -> (n,) bool array
+            Of the tasks that lack a label somewhere.
+
+        Raises
+        ------
+        InputError
+            As `encode`.
+        """
+        return replace(self, targets={})._labels(_texts(columns, [*self.tasks]),
+                                                 np.dtype(np.float64))
+
+    def _labels(self, texts: Mapping[str, Texts], dtype: np.dtype[np.floating]
+                ) -> tuple[dict[str, Values], dict[str, Mask]]:
+        targets = {task: self._targets(texts, task, dtype) for task in self.tasks}
+        masks = {task: converted(task, texts[task], bool, "a text", bool) for task in self.tasks}
+        return targets, {task: mask for task, mask in masks.items() if not mask.all()}
 
     def own_units(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Predictions as the tasks' columns have them: those of regression no longer standardised.

@@ -1,0 +1,319 @@
+"""From a table to a trained model and back to predictions: `npple.fit` and `npple.load`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npple.archive import FilePath
+from npple.architectures import ARCHITECTURES
+from npple.checks import check_choice, check_count, check_kind, shown
+from npple.core.base import Array, Codes
+from npple.core.losses import kind_of
+from npple.errors import InputError, require
+from npple.learn.columns import Dress, Texts, absent
+from npple.learn.dataset import Dataset
+from npple.learn.evaluation import (Evaluation, calibrations, evaluate_outputs, metrics_text,
+                                    output_names)
+from npple.learn.fitting import prepare
+from npple.learn.frames import columns_of
+from npple.learn.schema import Schema, known_enough
+from npple.learn.training import Run, predict
+from npple.optimizers import SGD, Adam
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """A trained model that takes tables, and gives predictions in the units of their columns.
+
+    Parameters
+    ----------
+    run : npple.training.Run
+        Model, parameters, settings and history.
+    schema : npple.data.Schema
+        How columns become features and targets.
+    """
+
+    run: Run
+    schema: Schema
+
+    def predict(self, frame: object, *, accept_unknown: bool = False, delimiter: str = ",",
+                columns: Sequence[str] | None = None, encoding: str = "utf-8"
+                ) -> dict[str, Array]:
+        """Each task's predictions for all rows of a table.
+
+        Parameters
+        ----------
+        frame : path, dict, or anything with columns (pandas, polars, pyarrow)
+            As for `npple.fit`; label columns need not be there.
+        accept_unknown : bool, optional
+            Whether a column may be unknown in every row.
+        delimiter, columns, encoding
+            As for `npple.fit`.
+
+        Returns
+        -------
+        dict of ndarray
+            By task: probabilities or values (n,), or (n, K) of K classes, `schema.classes[task]`.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, has a value that cannot be used, or none that training knew.
+        FileError
+            If a file cannot be read.
+        """
+        table = self._table(frame, Dress(delimiter, columns, encoding))
+        known_enough(self.schema, table, accept_unknown)
+        return self.schema.own_units(predict(self.run.model, self.run.best, self._rows(table)))
+
+    def unknown(self, frame: object, *, delimiter: str = ",",
+                columns: Sequence[str] | None = None, encoding: str = "utf-8") -> list[str]:
+        """A line for each column that has values which training did not know.
+
+        Parameters
+        ----------
+        frame, delimiter, columns, encoding
+            As for `predict`.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        InputError
+            If a column is missing.
+        FileError
+            If a file cannot be read.
+        """
+        return known_enough(self.schema, self._table(frame, Dress(delimiter, columns, encoding)),
+                            accept=True)
+
+    def evaluate(self, frame: object, *, group: str | None = None, bins: int = 10,
+                 accept_unknown: bool = False, delimiter: str = ",",
+                 columns: Sequence[str] | None = None, encoding: str = "utf-8") -> Evaluation:
+        """How good the predictions for labelled rows are.
+
+        Parameters
+        ----------
+        frame : path, dict, or anything with columns (pandas, polars, pyarrow)
+            As for `npple.fit`.
+        group : str, optional
+            The column of users: the AUC within each, averaged by their rows, is the GAUC. Rows
+            without a user are left out of it.
+        bins : int, optional
+            Of the calibration: predicted over observed, in bins of as many rows.
+        accept_unknown : bool, optional
+            Whether a column may be unknown in every row.
+        delimiter, columns, encoding
+            As for `npple.fit`.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        InputError
+            As `predict`, and for labels that cannot be used.
+        FileError
+            If a file cannot be read.
+        """
+        table = self._table(frame, Dress(delimiter, columns, encoding))
+        absent(table, [*self.schema.tasks, *filter(None, [group])])
+        return self.judge(table, group, bins, known_enough(self.schema, table, accept_unknown))
+
+    def judge(self, table: Mapping[str, Texts], group: str | None = None, bins: int = 10,
+              unknown: Sequence[str] = ()) -> Evaluation:
+        """As `evaluate`, of columns of texts, as in `npple.data.read_columns`.
+
+        Parameters
+        ----------
+        table : dict column -> Texts
+        group : str, optional
+        bins : int, optional
+        unknown : sequence of str, optional
+            What to say of values that training did not know.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        InputError
+            As `evaluate`.
+        """
+        check_count("bins", bins, most=10 ** 6)
+        targets, masks = self.schema.labels(table)
+        rows, kinds, classes = self._rows(table), self.schema.tasks, self.schema.classes
+        raw = predict(self.run.model, self.run.best, rows, raw=True)
+        outputs = self.schema.own_units(raw)
+        predictions = self.schema.own_units({task: kind_of(kinds[task]).predict(output)
+                                             for task, output in raw.items()})
+        groups = None if group is None else _groups(table[group])
+        return Evaluation(
+            len(rows), evaluate_outputs(kinds, targets, masks, outputs, groups),
+            calibrations(kinds, classes, targets, masks, predictions, bins), group, [*unknown])
+
+    def output_names(self) -> dict[str, list[str]]:
+        """The names of each task's columns of predictions, all different.
+
+        Returns
+        -------
+        dict task -> list of str
+            The task, or `task=class` for each class.
+        """
+        return output_names(self.schema.tasks, self.schema.classes)
+
+    def save(self, path: FilePath) -> None:
+        """Write a checkpoint, which `npple.load` and the command line read.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        InputError
+            If `path` is no path.
+        FileError
+            If the file cannot be written.
+        """
+        self.run.save(path)
+
+    def __repr__(self) -> str:
+        entry: dict[str, Any] = (self.run.best_epoch if self.run.history else
+                                 {"epoch": 0, "validation": {}})
+        width = max(map(len, self.schema.tasks))
+        return "\n".join([f"best epoch: {entry['epoch']} of {self.run.epoch}", *(
+            f"  {task:{width}}  {metrics_text(found)}"
+            for task, found in entry["validation"].items())])
+
+    def _table(self, frame: object, dress: Dress) -> Mapping[str, Texts]:
+        return columns_of(frame, self.schema.form, dress)
+
+    def _rows(self, table: Mapping[str, Texts]) -> Dataset:
+        return self.schema.encode(table, self.run.dtype, labels=False)
+
+
+def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str] = (),
+        tasks: Mapping[str, str], log: Sequence[str] = (), model: str = "ple",
+        validation: object = None, time: str | None = None, split_by: str | None = None,
+        min_count: int = 2, missing: str | None = None, raw_targets: bool = False,
+        embedding_width: int = 4, optimizer: Adam | SGD | None = None, epochs: int = 10,
+        batch_size: int = 256, seed: int = 0, weights: dict[str, float] | None = None,
+        patience: int | None = None, checkpoint: FilePath | None = None,
+        on_epoch: Callable[[dict[str, Any]], object] | None = None, delimiter: str = ",",
+        columns: Sequence[str] | None = None, encoding: str = "utf-8", **options: Any) -> Trained:
+    """Train a model on a table, as `npple train` does.
+
+    Parameters
+    ----------
+    frame : path, dict, or anything with columns (pandas, polars, pyarrow)
+        A path is a CSV file, or a parquet file where pandas or polars can read one; a dict is
+        column -> list or array.
+    numeric, categorical : sequences of str
+        The feature columns.
+    tasks : dict column -> "binary", "regression" or "multiclass"
+        The label columns, each a task. A row without a label is outside the task's sample space.
+    log : sequence of str, optional
+        The numeric columns of which to take log(1 + v).
+    model : str, optional
+        One of `npple.ARCHITECTURES`.
+    validation : optional
+        A table like `frame`; by default a fifth of the rows is held out.
+    time, split_by : str, optional
+        The column by which the latest rows are held out; whose values stay together.
+    min_count : int, optional
+        Categories that come more seldom count as unknown.
+    missing : "mean", "median" or "0", optional
+        What stands for a missing number; by default one is refused.
+    raw_targets : bool, optional
+        Leave the targets of regression as they are; otherwise they are standardised.
+    embedding_width : int, optional
+        Of each categorical column.
+    optimizer : Adam or SGD, optional
+        By default `npple.Adam(rate=1e-3)`.
+    epochs, batch_size, seed : int, optional
+    weights : dict of float, optional
+        Of each task's loss.
+    patience : int, optional
+        Stop after so many epochs without a better one.
+    checkpoint : path, optional
+        Where to save the run, at its start and after each epoch.
+    on_epoch : callable, optional
+        Called with each epoch's history entry.
+    delimiter, columns, encoding : optional
+        How a CSV file is written down: what stands between two fields (one character, or "tab");
+        the names of the columns of a file without a header; the encoding of its characters.
+    **options
+        Of the model's builder, such as `levels=2, task_experts=2, expert_units=(64,)`.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    InputError
+        If the table or a setting cannot be used.
+    FileError
+        If a file cannot be read or written.
+    Diverged
+        When a loss, a gradient or a parameter is not finite.
+    """
+    check_choice("model", model, ARCHITECTURES)
+    for option in options:
+        known = [*inspect.signature(ARCHITECTURES[model]).parameters][2:]
+        check_choice(f"option of {model}", option, known)
+    check_kind("tasks", tasks, dict, "a dict of column and kind")
+    require(type(raw_targets) is bool, f"raw_targets: True or False, got {shown(raw_targets)}")
+    dress = Dress(delimiter, columns, encoding)
+    roles = {"numeric": numeric, "categorical": categorical, "tasks": tasks, "log": log}
+    held_out = None if validation is None else columns_of(validation, dress=dress)
+    made = prepare(columns_of(frame, dress=dress), held_out, roles, seed=seed, time=time,
+                   split_by=split_by, min_count=min_count, missing=missing,
+                   standardise=not raw_targets)
+    network = ARCHITECTURES[model](made.schema.inputs(embedding_width), made.schema.tasks,
+                                   **options)
+    run = Run(network, Adam(rate=1e-3) if optimizer is None else optimizer, batch_size, seed,
+              weights, schema=made.schema.to_dict())  # type: ignore[arg-type]  # None is 1 for all
+    run.train(made.train, made.validation, epochs, patience=patience, checkpoint=checkpoint,
+              on_epoch=on_epoch)
+    return Trained(run, made.schema)
+
+
+def load(path: FilePath) -> Trained:
+    """A trained model from its checkpoint, whether the command line or Python saved it.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    InputError
+        If `path` is no path, or the model was trained on what no table holds.
+    FileError
+        For a file that is missing, damaged, or no checkpoint.
+    """
+    run = Run.load(path)
+    if run.schema is None:
+        raise InputError(f"{path}: was trained on synthetic data, which no file holds")
+    return Trained(run, Schema.from_dict(run.schema))
+
+
+def _groups(texts: Texts) -> Codes:
+    """Of each row the number of its text, below 0 where that is empty."""
+    words, places = texts.distinct
+    return np.where(np.array([word == "" for word in words])[places], -1, places)

@@ -1,0 +1,107 @@
+"""Evaluation against scikit-learn and plain loops; tables of pandas, polars and pyarrow."""
+
+import numpy as np
+import pytest
+
+import npple
+from npple import metrics
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics")
+from sklearn.calibration import calibration_curve  # noqa: E402
+
+
+def case(rows=3000, levels=None):
+    """Labels, logits (of `levels` different values only, so that they tie) and users."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-2, 2, rows)
+    if levels:
+        logits = np.round(logits * levels) / levels
+    labels = (rng.uniform(size=rows) < 1 / (1 + np.exp(-logits))).astype(int)
+    return labels, logits, rng.integers(0, 200, rows)
+
+
+TIES = pytest.mark.parametrize("levels", [None, 2])
+
+
+@TIES
+def test_auc_and_log_loss_are_scikit_learns(levels):
+    labels, logits, _ = case(levels=levels)
+    auc = sklearn_metrics.roc_auc_score(labels, logits)
+    assert metrics.auc(labels, logits) == pytest.approx(auc, rel=1e-12)
+    loss = sklearn_metrics.log_loss(labels, 1 / (1 + np.exp(-logits)))
+    assert metrics.log_loss(labels, logits) == pytest.approx(loss, rel=1e-12)
+
+
+@TIES
+@pytest.mark.parametrize("bins", [1, 10, 37])
+def test_calibration_bins_are_scikit_learns(levels, bins):
+    labels, logits, _ = case(levels=levels)
+    probabilities = 1 / (1 + np.exp(-logits))
+    observed, predicted = calibration_curve(labels, probabilities, n_bins=bins,
+                                            strategy="quantile")
+    found = metrics.calibration(labels, probabilities, bins)
+    np.testing.assert_allclose([each.observed for each in found], observed, rtol=1e-12)
+    np.testing.assert_allclose([each.predicted for each in found], predicted, rtol=1e-12)
+
+
+@TIES
+def test_gauc_is_its_definition_in_plain_loops(levels):
+    labels, logits, users = case(levels=levels)
+    total = rows = 0
+    for user in sorted({*users.tolist()}):
+        own = [row for row in range(len(users)) if users[row] == user]
+        ones, zeros = ([row for row in own if labels[row] == label] for label in (1, 0))
+        if ones and zeros:
+            wins = sum((logits[one] > logits[zero]) + (logits[one] == logits[zero]) / 2
+                       for one in ones for zero in zeros)
+            total += len(own) * wins / (len(ones) * len(zeros))
+            rows += len(own)
+    assert metrics.gauc(labels, logits, users) == pytest.approx(total / rows, rel=1e-12)
+
+
+def test_the_entropy_is_the_log_loss_of_the_rate():
+    labels, _, _ = case()
+    rate = np.full(len(labels), labels.mean())
+    assert metrics.entropy(labels) == pytest.approx(sklearn_metrics.log_loss(labels, rate),
+                                                    rel=1e-12)
+
+
+def columns():
+    rng = np.random.default_rng(0)
+    age, user = rng.normal(40, 10, 300), rng.integers(0, 12, 300)
+    return {"age": age, "user": user, "fan": user % 2 == 0, "city": ["xyz"[u % 3] for u in user],
+            "click": (age + 5 * (user % 3) > 45).astype(int), "watch": 400 * age}
+
+
+ROLES = {"numeric": ["age", "fan"], "categorical": ["user", "city"],
+         "tasks": {"click": "binary", "watch": "regression"},
+         "epochs": 1, "expert_units": (4,), "tower_units": (4,), "batch_size": 64}
+
+
+@pytest.mark.parametrize("library, make", [
+    ("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "table")])
+def test_a_frame_gives_the_bits_of_the_dict(library, make):
+    frame = getattr(pytest.importorskip(library), make)(columns())
+    run, plain = npple.fit(frame, **ROLES), npple.fit(columns(), **ROLES)
+    assert run.schema == plain.schema
+    for name, array in plain.run.best.items():
+        assert np.array_equal(run.run.best[name], array)
+    assert run.evaluate(frame, group="user") == plain.evaluate(columns(), group="user")
+
+
+def test_gaps_of_pandas_are_those_of_a_dict():
+    pandas = pytest.importorskip("pandas")
+    gaps = columns()
+    gaps["age"], gaps["city"] = [None, *gaps["age"][1:]], [None, *gaps["city"][1:]]
+    roles = ROLES | {"missing": "mean"}
+    run, plain = npple.fit(pandas.DataFrame(gaps), **roles), npple.fit(gaps, **roles)
+    assert run.schema == plain.schema
+    for name, array in plain.run.best.items():
+        assert np.array_equal(run.run.best[name], array)
+
+
+def test_parquet_is_read_where_a_library_can(tmp_path):
+    polars = pytest.importorskip("polars")
+    polars.DataFrame(columns()).write_parquet(tmp_path / "log.parquet")
+    run, plain = npple.fit(tmp_path / "log.parquet", **ROLES), npple.fit(columns(), **ROLES)
+    assert run.schema == plain.schema
