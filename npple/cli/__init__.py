@@ -5,20 +5,28 @@ output, as text or with --json as one JSON object; progress and errors go to sta
 status: 0 passed, 1 a check failed, 2 bad usage or input, 130 or 143 ended by Ctrl-C or SIGTERM.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from npple import NppleError, __version__
-from npple.cli import abtest, compare, draw, gradcheck, isolation, oracle, predict, train
+from npple.cli import (abtest, compare, draw, evaluate, gradcheck, isolation, oracle, predict,
+                       train)
 from npple.cli.options import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a character
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args = _parser().parse_args(arguments)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except (NppleError, MemoryError) as error:
         what = "out of memory: " if isinstance(error, MemoryError) else ""
         print(f"npple {args.command}: error: {what}{' '.join(str(error).split())}",
@@ -28,8 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"npple {args.command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone: `npple ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         return 0
+    except OSError as error:  # a full disk behind what is printed
+        _give_up(sys.stdout)
+        print(f"npple {args.command}: error: {error.filename or 'printing'}: "
+              f"{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _give_up(stream: TextIO) -> None:
+    """What is still to be written to the stream goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> Parser:
@@ -37,6 +55,7 @@ def _parser() -> Parser:
                     description="Progressive Layered Extraction and its relatives, by hand.")
     parser.add_argument("--version", action="version", version=f"npple {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, predict, gradcheck, isolation, oracle, abtest, compare, draw):
+    for command in (train, predict, evaluate, gradcheck, isolation, oracle, abtest, compare,
+                    draw):
         command.add(commands)
     return parser

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npple import ARCHITECTURES
-from npple.cli.options import (Commands, add_arguments, add_options, command, given, make_folder,
-                               number, one_of, show)
+from npple.cli.files import check_file, check_folder, make_folder
+from npple.cli.options import (Commands, add_arguments, add_options, command, given, number, one_of,
+                               show)
 from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
 from npple.learn.interruption import on_signal
@@ -49,6 +50,12 @@ def run(args: Namespace) -> int:
     """Train all of them and print the gains."""
     from npple.lab.compare import Training, compare, progress
     from npple.lab.workers import open_workers
+    check_file("--csv", args.csv, {"--data": args.data, "--validation": args.validation})
+    check_folder("--out", args.out)
+    check_folder("--plots", args.plots)
+    if args.plots:
+        from npple.draw.plots import need_matplotlib
+        need_matplotlib()
     cases, options, signals = _cases(args), given(args), list[int]()
     levels = options.pop("levels", 2)
     try:
@@ -85,6 +92,6 @@ def _write(args: Namespace, comparison: Comparison) -> None:
             file.write(comparison.to_csv().encode())
     if args.plots:
         from npple.draw.plots import comparison_figures, save
-        make_folder("--plots", Path(args.plots))
+        make_folder("--plots", args.plots)
         for name, figure in comparison_figures(comparison).items():
             save(figure, Path(args.plots) / f"{name}.svg")

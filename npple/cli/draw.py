@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
+from npple.cli.files import check_file
 from npple.cli.options import (Commands, add_arguments, add_model, build, command, given,
                                named_tasks, shape, show)
-from npple.errors import require
 
 
 def add(commands: Commands) -> None:
@@ -23,8 +23,9 @@ def run(args: Namespace) -> None:
     """Print the drawing, or write the files asked for."""
     from npple.archive import replacing
     from npple.draw import diagram, page, svg, text
+    check_file("--out", args.out, endings=(".svg",))
+    check_file("--html", args.html)
     tasks = named_tasks(args.tasks)
-    require(not args.out or args.out.endswith(".svg"), f"--out: {args.out}: a drawing ends in .svg")
     drawn = diagram(build(args, args.inputs, tasks))
     shown, files = text(drawn, args.task), {}
     if args.out:

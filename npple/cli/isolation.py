@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 
 from npple import influence, isolation
+from npple.cli.files import check_plot
 from npple.cli.options import Commands, add_arguments, add_proof, models, number
 from npple.cli.rows import DRESS, encode
 from npple.errors import require
@@ -27,6 +28,7 @@ def add(commands: Commands) -> None:
 
 def run(args: Namespace) -> int:
     """Verify the matrix of each model; with a plot or a checkpoint, measure influence too."""
+    check_plot("--plot", args.plot, {"--checkpoint": args.checkpoint, "--data": args.data})
     cases = {args.checkpoint: _trained_case(args)} if args.checkpoint else _random_cases(args)
     require(not args.plot or len(cases) == 1, "--plot: choose one --model to draw")
     results = []

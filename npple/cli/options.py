@@ -4,12 +4,11 @@ import argparse
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from npple import ARCHITECTURES, Network
 from npple.architectures import Inputs
-from npple.errors import FileError, nearest, require
+from npple.errors import nearest, require
 from npple.verify.cases import numbered_tasks
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -80,15 +79,6 @@ def one_of(what: str, choices: Collection[str]) -> Callable[[str], str]:
 def show(args: argparse.Namespace, data: Callable[[], object], text: object) -> None:
     """Print a result: with --json what `data` returns, else `text`."""
     print(json.dumps(data()) if args.json else text)
-
-
-def make_folder(flag: str, path: Path) -> None:
-    """`path` as a folder, made if it is not there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{flag}: {path}: {getattr(error, 'strerror', None) or error}, expected a "
-                        "folder to write to") from None
 
 
 # Models -----------------------------------------------------------------------------------------

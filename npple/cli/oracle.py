@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+from npple.cli.files import check_file, check_folder
 from npple.cli.options import (Commands, Parser, add_arguments, add_model, build, command,
                                named_tasks, number, shape, show)
 from npple.errors import require
@@ -43,6 +44,8 @@ def export(args: Namespace) -> None:
     """Write the vectors of one model, or the suite."""
     from npple import oracle
     require(bool(args.out) != bool(args.all), "--out FILE or --all DIR: one of them is needed")
+    check_file("--out", args.out)
+    check_folder("--all", args.all)
     if args.all:
         manifest = oracle.export_all(args.all)
         return show(args, lambda: manifest,

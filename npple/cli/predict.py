@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from npple.cli.files import check_file
 from npple.cli.options import Commands, add_arguments, command, show
-from npple.cli.rows import DRESS, UNKNOWN, encode
+from npple.cli.rows import DRESS, TRAINED, UNKNOWN, dress
 from npple.core.base import Array
-
-if TYPE_CHECKING:
-    from npple.learn.schema import Schema
 
 
 def add(commands: Commands) -> None:
@@ -19,7 +18,7 @@ def add(commands: Commands) -> None:
     parser = command(commands, "predict", run, "predict with a trained model",
                      "npple predict --checkpoint run/checkpoint.npz --data new.csv --out p.csv")
     add_arguments(parser, {
-        "--checkpoint": {"required": True, "metavar": "F", "help": "from npple train"},
+        **TRAINED,
         "--data": {"required": True, "metavar": "D",
                    "help": "rows in the format of the training data; labels are not needed"},
         **DRESS, **UNKNOWN,
@@ -28,32 +27,48 @@ def add(commands: Commands) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Predict and write the file."""
-    from npple.learn.training import Run, predict
-    trained = Run.load(args.checkpoint)
-    rows, schema = encode(trained, args, trained.dtype, labels=False)
-    predictions = schema.own_units(predict(trained.model, trained.best, rows))
-    _write(args.out, predictions, schema)
-    show(args, lambda: {"rows": len(rows), "tasks": list(predictions), "out": args.out},
-         f"{len(rows):,} rows, {', '.join(predictions)}: {args.out}")
+    """Predict, write the file, and say of what."""
+    from npple.learn.frames import columns_of
+    from npple.learn.schema import known_enough
+    from npple.learn.trained import load
+    check_file("--out", args.out, {"--checkpoint": args.checkpoint, "--data": args.data})
+    trained = load(args.checkpoint)
+    schema = trained.schema
+    table = columns_of(args.data, schema.form, dress(args))
+    for line in known_enough(schema, table, args.allow_unknown):
+        print(line, file=sys.stderr)
+    predictions = trained.predict(table, accept_unknown=True)
+    _write(args.out, predictions, trained.output_names())
+    used = [*schema.numeric, *schema.categorical]
+    said = {"rows": len(table[used[0]]), "tasks": [*predictions], "columns": used,
+            "left_out": [name for name in table if name not in used], "out": args.out}
+    show(args, lambda: said, _text(said))
 
 
-def _write(path: str, predictions: Mapping[str, Array], schema: Schema) -> None:
+def _text(said: Mapping[str, Any]) -> str:
+    lines = [f"{said['rows']:,} rows, {', '.join(said['tasks'])}: {said['out']}",
+             f"from {_list(said['columns'])}"]
+    if said["left_out"]:
+        lines.append(f"not from {_list(said['left_out'])}")
+    return "\n".join(lines)
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
+def _write(path: str, predictions: Mapping[str, Array], names: Mapping[str, Sequence[str]]) -> None:
     """A CSV with a header: a column a task, or a column a class, named task=class."""
     import csv
     import io
 
     from npple.archive import replacing
-    columns = {}
-    for task, values in predictions.items():
-        if values.ndim == 1:
-            columns[task] = values
-        else:
-            names = schema.classes[task]
-            columns |= {f"{task}={name}": values[:, k] for k, name in enumerate(names)}
+    columns = [values.reshape(len(values), -1) for values in predictions.values()]
     with replacing(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(values.tolist() for values in columns.values())))
+        writer.writerow([name for task in predictions for name in names[task]])
+        writer.writerows([cell for row in rows for cell in row]
+                         for rows in zip(*(values.tolist() for values in columns)))
         text.detach()

@@ -24,6 +24,8 @@ DRESS: dict[str, Options] = {  # how a file is written down
                                                              "a header"},
     "--encoding": {"default": "utf-8", "metavar": "NAME", "help": "of the file's characters"},
 }
+TRAINED: dict[str, Options] = {
+    "--checkpoint": {"required": True, "metavar": "F", "help": "from npple train"}}
 UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
@@ -108,6 +110,11 @@ def load(args: Namespace, schema: Schema | None = None
 def dress(args: Namespace) -> Dress:
     """How the files are written down, by the flags."""
     return Dress(args.delimiter, args.columns, args.encoding)
+
+
+def dress_of(args: Namespace) -> Options:
+    """The same, as what `npple.load` gives takes it."""
+    return {"delimiter": args.delimiter, "columns": args.columns, "encoding": args.encoding}
 
 
 def encode(run: Run, args: Namespace, dtype: str, labels: bool = True) -> tuple[Dataset, Schema]:

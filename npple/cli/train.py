@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npple.checks import check_choice
+from npple.cli.files import alone_in, check_folder, make_folder, new_folder
 from npple.cli.options import (Commands, Options, add_arguments, add_model, build, command,
-                               make_folder, number, one_of, show)
+                               number, one_of, show)
 from npple.cli.rows import add_data, load
 from npple.errors import Stopped, require
 from npple.learn.schema import Schema
@@ -74,13 +75,22 @@ def run(args: Namespace) -> int:
         require(value is None or value > 0,
                 f"--{name.replace('_', '-')}: must be above 0, got {value}")
     checkpoint = _checkpoint(args)
-    saved = Run.load(checkpoint) if args.resume else None
+    saved = Run.load(checkpoint) if checkpoint and args.resume else None
     kept = Schema.from_dict(saved.schema) if saved and saved.schema else None
     train, validation, inputs, tasks, schema = load(args, kept)
     training = _new_run(args, build(args, inputs, tasks), schema.to_dict() if schema else None)
     if saved:
-        training = _resumed(args, training, saved, checkpoint)
+        training = _resumed(args, training, saved)
+    if checkpoint is None:
+        checkpoint = new_folder("--out", "run") / "checkpoint.npz"
     make_folder("--out", checkpoint.parent)
+    with alone_in("--out", checkpoint.parent):
+        _checkpoint(args)  # somebody else's may have come
+        return _train(args, training, train, validation, checkpoint)
+
+
+def _train(args: Namespace, training: Run, train: Dataset, validation: Dataset, checkpoint: Path
+           ) -> int:
     log = sys.stderr if args.json else sys.stdout
     print(_start_text(args, training, train, validation), file=log, flush=True)
     started, signals = time.perf_counter(), list[int]()
@@ -138,20 +148,21 @@ def _assignment(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
-def _checkpoint(args: Namespace) -> Path:
-    """Where the checkpoint goes; never over another one."""
+def _checkpoint(args: Namespace) -> Path | None:
+    """Where the checkpoint goes, never over another one; None for a folder still to be made."""
     if args.out is None:
         require(not args.resume, "--resume: say where with --out DIR")
-        folders = (Path("run" if n == 1 else f"run-{n}") for n in range(1, sys.maxsize))
-        return next(path for path in folders if not path.exists()) / "checkpoint.npz"
+        check_folder("--out", ".")
+        return None
     path = Path(args.out) / "checkpoint.npz"
+    check_folder("--out", path.parent)
     require(path.exists() == args.resume,
             f"--out: {path} exists: --resume to go on with it, or choose another folder"
             if path.exists() else f"--resume: there is no {path}")
     return path
 
 
-def _resumed(args: Namespace, run: Run, saved: Run, checkpoint: Path) -> Run:
+def _resumed(args: Namespace, run: Run, saved: Run) -> Run:
     """The saved run, if it was started with the same model and settings."""
     from npple.learn.training import SETTINGS
     if saved.schema is not None:
@@ -160,7 +171,7 @@ def _resumed(args: Namespace, run: Run, saved: Run, checkpoint: Path) -> Run:
     run.decay_per = args.decay_per or saved.decay_per
     for name in ("model", "optimizer", *SETTINGS):
         require(getattr(saved, name) == getattr(run, name),
-                f"--resume: {checkpoint} was started with another {name.replace('_', ' ')}")
+                f"--resume: {args.out} was started with another {name.replace('_', ' ')}")
     return saved
 
 

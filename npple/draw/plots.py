@@ -15,6 +15,7 @@ from npple.errors import InputError, require
 from npple.kinds import about
 from npple.lab.gains import Comparison
 from npple.learn.synthetic import correlations_text
+from npple.metrics import Bin
 from npple.verify.isolation import Isolation
 
 if TYPE_CHECKING:
@@ -122,6 +123,47 @@ def _matplotlib() -> Any:
     except ImportError:
         raise InputError("plots need matplotlib: pip install 'npple[plot]'") from None
     return matplotlib
+
+
+def need_matplotlib() -> None:
+    """Raise unless pictures can be drawn.
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    _matplotlib()
+
+
+def calibration_figure(calibration: Mapping[str, Sequence[Bin]]) -> Figure:
+    """What was predicted and what was observed: a panel a column of predictions, a dot a bin.
+
+    Parameters
+    ----------
+    calibration : dict output -> list of Bin
+        As of `npple.training.Evaluation`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib, or without a row.
+    """
+    panels = {name: np.array(bins, float) for name, bins in calibration.items() if bins}
+    require(panels, "calibration: no labelled rows, expected some")
+    with _matplotlib().rc_context(STYLE):
+        figure, axes = _panels(len(panels), 3.2, 3.0)
+        for panel, (name, bins) in zip(axes, panels.items()):
+            ends = [bins[:, 1:].min(), bins[:, 1:].max()]
+            panel.plot(ends, ends, color="0.7", linewidth=1, label="predicted = observed")
+            panel.plot(bins[:, 1], bins[:, 2], "o-", markersize=3, label="bins of the rows")
+            panel.set(title=name, xlabel="predicted", ylabel="observed")
+        _legend(figure, axes)
+    return figure
 
 
 # A comparison of architectures (`npple.lab.compare`) --------------------------------------

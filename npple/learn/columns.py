@@ -172,8 +172,8 @@ def read_rows(path: FilePath, dress: Dress = CSV) -> Iterator[list[str]]:
         lines = io.StringIO(text, newline=None)
         yield from (_fields(path, line.removesuffix("\n"), delimiter) for line in lines)
         return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True,
-                        strict=True)
+    narrow = (_narrow(path, line, delimiter) for line in io.StringIO(text, newline=""))
+    reader = csv.reader(narrow, delimiter=delimiter, skipinitialspace=True, strict=True)
     limit = csv.field_size_limit(LONGEST)
     try:
         yield from reader
@@ -184,11 +184,16 @@ def read_rows(path: FilePath, dress: Dress = CSV) -> Iterator[list[str]]:
 
 
 def _fields(path: FilePath, line: str, delimiter: str) -> list[str]:
-    """The fields of a line without quotes; never more than a table may have."""
+    """The fields of a line without quotes."""
+    return _narrow(path, line, delimiter).split(delimiter) if line else []
+
+
+def _narrow(path: FilePath, line: str, delimiter: str) -> str:
+    """A line, if it has no more fields than a table may have."""
     count = line.count(delimiter) + 1
     require(count <= WIDEST,
             f"{_quoted(path)}: a line of {count} fields, expected at most {WIDEST}")
-    return line.split(delimiter) if line else []
+    return line
 
 
 def as_columns(path: FilePath, names: Sequence[str], rows: Iterable[list[str]]) -> Columns:

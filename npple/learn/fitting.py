@@ -70,13 +70,17 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
                                  _times(time, columns[time]) if time else None,
                                  columns[split_by].numbers if split_by else None)
     if schema:
-        learned = [*schema.numeric], [*schema.categorical], [*schema.tasks]
+        known = [*schema.numeric], [*schema.categorical], [*schema.tasks]
         asked = [*roles["numeric"]], [*roles["categorical"]], [*roles["tasks"]]
-        require(learned == asked, "--resume: was started with another choice of columns: "
-                                  f"{shown(learned)}, now {shown(asked)}")
-    schema = schema or Schema.learn(columns, **roles, rows=train, min_count=min_count,
-                                    missing=missing, standardise=standardise, form=form,
-                                    drawn=DRAWN)
+        require(known == asked, "--resume: was started with another choice of columns: "
+                                  f"{shown(known)}, now {shown(asked)}")
+    if schema is None or schema.drawn:  # without: of npple 0.1.0, which learned otherwise
+        learned = Schema.learn(columns, **roles, rows=train, min_count=min_count, missing=missing,
+                               standardise=standardise, form=form, drawn=DRAWN)
+        require(schema in (None, learned),
+                "--resume: the rows or how they are read differ from what the run was started "
+                "with, expected the same data, --log, --min-count, --missing and --raw-targets")
+        schema = learned
     rows = schema.encode(columns)
     validation = schema.encode(held_out) if held_out is not None else rows.take(rest)
     return Prepared(schema.with_unknown(rows.take(train), seed), validation, schema)

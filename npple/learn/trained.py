@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -274,6 +276,8 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
         check_choice(f"option of {model}", option, known)
     check_kind("tasks", tasks, dict, "a dict of column and kind")
     require(type(raw_targets) is bool, f"raw_targets: True or False, got {shown(raw_targets)}")
+    require(not isinstance(checkpoint, (str, PathLike)) or not Path(checkpoint).exists(),
+            f"checkpoint: {checkpoint} exists, expected a new file")
     dress = Dress(delimiter, columns, encoding)
     roles = {"numeric": numeric, "categorical": categorical, "tasks": tasks, "log": log}
     held_out = None if validation is None else columns_of(validation, dress=dress)

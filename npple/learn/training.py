@@ -40,7 +40,7 @@ SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "s
 CHOICES = {"decay_per": ("epoch", "step"), "mean_over": ("batch", "data")}
 FIRST = {"decay_per": "step", "mean_over": "batch"}  # what a checkpoint of version 1 means
 LATER: dict[str, Any] = {"rates": {}}  # what one means that has no word on it
-PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data")
+PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data", "validation")
 
 
 @dataclass
@@ -124,6 +124,7 @@ class Run:
         self.loss_sum = 0.0
         self.history: list[dict[str, Any]] = []
         self.data: int | None = None
+        self.validation: int | None = None
         self.meta_verified = True
 
     def _check_settings(self) -> None:
@@ -210,9 +211,11 @@ class Run:
                 f"checkpoint: a path is needed, got {shown(checkpoint)}")
         for name, rows in (("data", data), ("validation", validation)):
             _check_rows(name, self.model, rows, np.dtype(self.dtype))
-        found = fingerprint(data)
-        require(self.data in (None, found), "data: not the rows this run was started with")
-        self.data = found
+        for name, rows in (("data", data), ("validation", validation)):
+            found = fingerprint(rows)
+            require(getattr(self, name) in (None, found),
+                    f"{name}: not the rows this run was started with")
+            setattr(self, name, found)
 
     def _steps(self, data: Dataset, batches: int, checkpoint: FilePath | None, every: int | None,
                on_batch: Callable[[Run, int], object] | None, stop: Callable[[], object] | None
@@ -351,7 +354,7 @@ class Run:
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
             settings = LATER | (FIRST if version == 1 else {}) | meta["settings"]
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
-            for name, value in _checked_progress(meta["progress"]).items():
+            for name, value in _checked_progress({"validation": None} | meta["progress"]).items():
                 setattr(run, name, value)
             run.meta_verified = version > 1
             for group in ("params", "best", "state"):
@@ -564,8 +567,9 @@ def _checked_progress(progress: Any) -> dict[str, Any]:
         check_count(name, progress[name], 0)
     require(type(progress["loss_sum"]) is float and math.isfinite(progress["loss_sum"]),
             f"loss_sum: {shown(progress['loss_sum'])}")
-    require(progress["data"] is None or type(progress["data"]) is int,
-            f"data: {shown(progress['data'])}")
+    for name in ("data", "validation"):
+        require(progress[name] is None or type(progress[name]) is int,
+                f"{name}: {shown(progress[name])}")
     history = progress["history"]
     require(isinstance(history, list) and len(history) == progress["epoch"],
             f"history: an entry for each of {progress['epoch']} epochs is needed")

@@ -52,3 +52,26 @@ def test_a_bad_checkpoint_is_one_line_that_names_it_status_2_and_nothing_written
     out, error = capsys.readouterr()
     assert out == "" and error.count("\n") == 1 and checkpoint in error
     assert [path.name for path in here.iterdir()] == ["rows.csv"]
+
+
+def test_it_says_which_rows_and_columns_it_used(here, capsys, run_json, trained):
+    data, checkpoint = trained
+    command = ["predict", "--checkpoint", checkpoint, "--data", data, "--out", "p.csv"]
+    said = run_json(*command)
+    assert said["columns"] == ["age", "city"] and said["left_out"] == ["clicked", "time", "reason"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == (
+        "400 rows, clicked, time, reason: p.csv\nfrom age, city\nnot from clicked, time, reason\n")
+
+
+def test_a_task_and_a_class_of_the_same_name_get_a_column_each(here):
+    lines = [f"{row},{row % 2},{'uv'[row % 2]},{row % 3}" for row in range(40)]
+    (here / "rows.csv").write_text("\n".join(["age,reason=u,reason,time", *lines]))
+    assert main(["train", "--data", "rows.csv", "--numeric", "age", "--binary", "reason=u",
+                 "--multiclass", "reason", "--epochs", "1", "--out", "run"]) == 0
+    assert main(["predict", "--checkpoint", "run/checkpoint.npz", "--data", "rows.csv",
+                 "--out", "p.csv"]) == 0
+    with open("p.csv", newline="") as file:
+        header, first, *_ = csv.reader(file)
+    assert header == ["reason=u", "reason==u", "reason==v"]
+    assert float(first[1]) + float(first[2]) == pytest.approx(1)

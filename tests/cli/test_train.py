@@ -155,3 +155,28 @@ def test_resuming_with_other_columns_is_refused(here, capsys, write_csv):
     assert main([*resumed, "--categorical", "city"]) == 2
     assert "was started with another choice of columns" in capsys.readouterr().err
     assert main([*resumed, "--numeric", "age"]) == 0
+
+
+@pytest.mark.parametrize("other", [["--min-count", "30"], ["--missing", "mean"], ["--raw-targets"],
+                                   ["--log", "age"]])
+def test_resuming_with_other_readings_of_the_rows_is_refused(here, capsys, write_csv, other):
+    text = write_csv(here / "rows.csv").read_text().replace("-", "")
+    (here / "rows.csv").write_text(text + "1.0,D,1,2,x\n" * 4)
+    command = ["train", "--data", "rows.csv", "--numeric", "age", "--categorical", "city",
+               "--regression", "time", "--epochs", "1", "--out", "run"]
+    assert main(command) == 0
+    assert main([*command, "--resume", *other]) == 2
+    assert "--resume: the rows or how they are read differ" in capsys.readouterr().err
+
+
+def test_resuming_with_another_validation_file_is_refused(here, capsys, write_csv):
+    write_csv(here / "rows.csv")
+    for name, rows in (("later.csv", 50), ("other.csv", 51)):
+        write_csv(here / name, rows)
+    command = ["train", "--data", "rows.csv", "--numeric", "age", "--binary", "clicked",
+               "--out", "run"]
+    assert main([*command, "--validation", "later.csv", "--epochs", "1"]) == 0
+    resumed = [*command, "--epochs", "2", "--resume", "--validation"]
+    assert main([*resumed, "other.csv"]) == 2
+    assert "validation: not the rows this run was started with" in capsys.readouterr().err
+    assert main([*resumed, "later.csv"]) == 0

@@ -232,7 +232,7 @@ def test_draw_writes_a_picture_and_a_page(capsys, tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--task", "ctr"], "task: 'ctr', did you mean 'vtr'? expected one of vtr, vcr"),
-    (["--out", "ple.gif"], "--out: ple.gif: a drawing ends in .svg"),
+    (["--out", "ple.gif"], "--out: 'ple.gif', expected a file that ends in .svg"),
     (["--tasks", "a", "a"], "--tasks: a name stands there twice: ['a', 'a']"),
     (["--tasks", "a=b"], "tasks: 'a' must be 'binary', "),
     (["--model", "mmoe", "--levels", "2"], "--levels: mmoe has no such option"),

@@ -234,3 +234,12 @@ def test_names_are_texts(folder, names):
 def test_names_that_are_no_texts_do_not_hide_what_is_missing():
     with pytest.raises(InputError, match="no column 'a', expected one of True, 3"):
         columns.absent({True: [], 3: []}, ["a"])
+
+
+@pytest.mark.parametrize("first", ["a", '"a"'])  # with a quote, another reader is at work
+def test_a_line_of_too_many_fields_is_refused_before_it_is_taken_apart(tmp_path, monkeypatch,
+                                                                       first):
+    monkeypatch.setattr(columns, "WIDEST", 100)
+    (tmp_path / "wide.csv").write_text(first + "," * 100)
+    with pytest.raises(InputError, match="a line of 101 fields, expected at most 100"):
+        columns.read_columns(tmp_path / "wide.csv")

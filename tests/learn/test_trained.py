@@ -170,3 +170,10 @@ def test_a_model_of_synthetic_data_takes_no_tables(tmp_path, capsys):
                  "--out", str(tmp_path)]) == 0
     with pytest.raises(npple.InputError, match="synthetic"):
         npple.load(tmp_path / "checkpoint.npz")
+
+
+def test_fitting_overwrites_no_checkpoint(tmp_path):
+    (tmp_path / "run.npz").write_bytes(b"kept")
+    with pytest.raises(npple.InputError, match="exists, expected a new file"):
+        npple.fit(table(40), **ROLES, **SMALL, checkpoint=tmp_path / "run.npz")
+    assert (tmp_path / "run.npz").read_bytes() == b"kept"

@@ -1,0 +1,166 @@
+"""What commands write: refused before anything is computed, and never over what is read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from npple.cli import files, main
+from npple.errors import FileError, InputError
+
+SMALL = ["--data", "synthetic", "--rows", "200", "--inputs", "4", "--epochs", "1"]
+LONG = "n" * 300
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_csv):
+    folder = tmp_path_factory.mktemp("trained")
+    data = str(write_csv(folder / "rows.csv"))
+    assert main(["train", "--data", data, "--numeric", "age", "--categorical", "city",
+                 "--binary", "clicked", "--epochs", "1", "--out", str(folder)]) == 0
+    return data, str(folder / "checkpoint.npz")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command, flag", [
+    (["predict"], "--out"), (["evaluate"], "--plot"), (["isolation"], "--plot")])
+def test_neither_the_data_nor_the_checkpoint_is_overwritten(here, capsys, trained, command, flag):
+    """Also by another name, and with an ending that is right."""
+    for number, read in enumerate(trained):
+        os.symlink(read, here / f"other{number}.svg")
+        before = Path(read).read_bytes()
+        for out in (read, f"other{number}.svg") if flag == "--out" else (f"other{number}.svg",):
+            assert main([*command, "--checkpoint", trained[1], "--data", trained[0],
+                         flag, out]) == 2
+            error = capsys.readouterr().err
+            assert f"{flag}: " in error and ("that is read" in error) and error.count("\n") == 1
+        assert Path(read).read_bytes() == before
+
+
+def test_no_checkpoint_is_overwritten_even_if_it_is_not_read(here, capsys, trained):
+    assert main(["train", *SMALL, "--out", "other"]) == 0
+    before = contents(here)
+    capsys.readouterr()
+    assert main(["predict", "--checkpoint", trained[1], "--data", trained[0],
+                 "--out", "other/checkpoint.npz"]) == 2
+    assert "is a checkpoint" in capsys.readouterr().err and contents(here) == before
+
+
+def outputs(trained):
+    """Each option that names a file or folder to write, in a command that would take long."""
+    model = ["--checkpoint", trained[1], "--data", trained[0]]
+    many = ["compare", "--data", "synthetic", "--rows", "100000000"]
+    return {"predict": (["predict", *model, "--out"], ""), "plot": (["evaluate", *model, "--plot"],
+            ".svg"), "isolation": (["isolation", "--model", "ple", "--plot"], ".svg"),
+            "csv": ([*many, "--csv"], ""), "vectors": (["oracle", "export", "--out"], ".npz"),
+            "drawing": (["draw", "--out"], ".svg"), "html": (["draw", "--html"], "")}
+
+
+def folders():
+    many = ["--data", "synthetic", "--rows", "100000000"]
+    return {"run": ["train", *many, "--out"], "compared": ["compare", *many, "--out"],
+            "plots": ["compare", *many, "--plots"], "suite": ["oracle", "export", "--all"]}
+
+
+NAMES = ("predict", "plot", "isolation", "csv", "vectors", "drawing", "html")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [LONG, "file/x", "folder", "missing/x"])
+def test_where_no_file_can_be_is_one_line_before_anything_is_done(here, capsys, trained, name,
+                                                                  bad):
+    command, ending = outputs(trained)[name]
+    (here / "file").touch()
+    (here / f"folder{ending}").mkdir()
+    assert main([*command, bad + ending]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and f"{command[-1]}: " in error
+    assert {path.name for path in here.iterdir()} == {"file", f"folder{ending}"}
+
+
+@pytest.mark.parametrize("name", ["run", "compared", "plots", "suite"])
+@pytest.mark.parametrize("bad", [LONG, "file", "file/x"])
+def test_where_no_folder_can_be_is_one_line_before_anything_is_done(here, capsys, name, bad):
+    (here / "file").touch()
+    command = folders()[name]
+    assert main([*command, bad]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and f"{command[-1]}: " in error
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("check, path", [(files.check_file, "x"), (files.check_folder, "x/y")])
+def test_a_folder_without_permission_is_refused(here, monkeypatch, check, path):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(FileError, match="--out: .*no permission to write to"):
+        check("--out", path)
+
+
+def test_a_device_is_no_file_to_write():
+    with pytest.raises(FileError, match="exists and is no file"):
+        files.check_file("--out", os.devnull)
+
+
+def test_a_name_with_a_nul_is_refused_like_any_other():
+    with pytest.raises(FileError, match="--out: .*null"):
+        files.check_file("--out", "a\0b")
+
+
+# Two at once ------------------------------------------------------------------------------------
+
+def test_a_second_training_in_the_same_folder_is_refused(here, capsys):
+    pytest.importorskip("fcntl")
+    (here / "run").mkdir()
+    with files.alone_in("--out", here / "run"):
+        assert main(["train", *SMALL, "--out", "run"]) == 2
+        assert "another training is at work there" in capsys.readouterr().err
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+
+
+def test_a_checkpoint_that_came_meanwhile_is_kept(here, capsys, monkeypatch):
+    from npple.cli import train
+    made = train.make_folder
+
+    def late(flag, path):
+        made(flag, path)
+        (path / "checkpoint.npz").write_bytes(b"somebody else's")
+    monkeypatch.setattr(train, "make_folder", late)
+    assert main(["train", *SMALL, "--out", "run"]) == 2
+    assert (here / "run/checkpoint.npz").read_bytes() == b"somebody else's"
+
+
+def test_trainings_without_a_folder_get_one_each(here):
+    assert [str(files.new_folder("--out", "run")) for _ in range(3)] == ["run", "run-2", "run-3"]
+
+
+def test_two_resumed_at_once_are_one_and_a_refusal(here, capsys):
+    pytest.importorskip("fcntl")
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+    with files.alone_in("--out", here / "run"), pytest.raises(InputError, match="--out: 'run'"):
+        with files.alone_in("--out", here.relative_to(here) / "run"):
+            pass
+
+
+# What is printed --------------------------------------------------------------------------------
+
+def npple(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "npple", *arguments], text=True, **options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_behind_what_is_printed_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = npple("draw", stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "npple draw: error: printing: No space left on device\n"
+
+
+def test_a_character_that_the_terminal_lacks_is_printed_as_its_number(tmp_path):
+    done = npple("draw", "--tasks", "点击", capture_output=True, cwd=tmp_path,
+                 env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and r"\u70b9\u51fb" in done.stdout and done.stderr == ""
