@@ -249,6 +249,35 @@ class Network(Printed):
         Diverged
             For a loss or a gradient that is not finite; names the first tensor that is not.
         """
+        loss, grads, _ = self.losses_and_grads(params, x, targets, masks, weights, noise,
+                                               penalties)
+        return loss, grads
+
+    def losses_and_grads(self, params: Arrays, x: Array | Columns, targets: Columns,
+                         masks: Masks | None = None, weights: Mapping[str, float] | None = None,
+                         noise: Arrays | None = None, penalties: bool = True
+                         ) -> tuple[float, dict[str, Array], dict[str, float]]:
+        """What `loss_and_grads` gives, and each weighted task's own loss, in one pass.
+
+        Parameters
+        ----------
+        params, x, targets, masks, weights, noise, penalties
+            As in `loss_and_grads`.
+
+        Returns
+        -------
+        loss : float
+        grads : dict of ndarray
+        losses : dict of float
+            Unweighted; of the tasks whose weight is not 0.
+
+        Raises
+        ------
+        InputError
+            As `loss_and_grads`.
+        Diverged
+            As `loss_and_grads`.
+        """
         factors = check_weights(self.table, weights)
         found: dict[str, Array] = {}
 
@@ -270,7 +299,8 @@ class Network(Printed):
         batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
             each_block(run, take, *batch)
-            total = weighted(_means(parts, _dtype(params)), factors)
+            losses_of = _means(parts, _dtype(params))
+            total = weighted(losses_of, factors)
             if penalties:
                 value, caches = penalty_forward(self.table, params)
                 total = total + value
@@ -278,7 +308,9 @@ class Network(Printed):
         grads = {name: found[name] if name in found else np.zeros_like(array)
                  for name, array in params.items()}
         _require_finite({"loss": total, **{f"grad/{name}": g for name, g in grads.items()}})
-        return np.asarray(total).item(), grads
+        return np.asarray(total).item(), grads, {
+            task: value.item()  # type: ignore[misc] # complex for complex parameters
+            for task, value in losses_of.items()}
 
     def _checked(self, params: Arrays, x: Array | Columns, targets: Columns, masks: Masks | None,
                  noise: Arrays | None) -> tuple[Table, Arrays, Features, Targets, Masks, Arrays]:

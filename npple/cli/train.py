@@ -16,6 +16,8 @@ from npple.cli.options import (Commands, Options, add_arguments, add_model, buil
                                number, one_of, show)
 from npple.cli.rows import add_data, load
 from npple.errors import Stopped, require
+from npple.learn.balance import warnings_text
+from npple.learn.evaluation import brief, entry_texts
 from npple.learn.schema import Schema
 from npple.learn.interruption import on_signal
 
@@ -61,6 +63,10 @@ def add(commands: Commands) -> None:
                           "without a row of a task that reaches them"},
         "--patience": {"type": int,
                        "help": "stop after so many epochs without a better validation loss"},
+        "--keep-best": {"type": one_of("choice", ("joint", "per-task")), "default": "joint",
+                        "metavar": "WHICH", "help": "joint: the parameters of one epoch for all "
+                        "tasks, the best by validation losses relative to the best constant's; "
+                        "per-task: those of each task's own best epoch too"},
         "--out": {"metavar": "DIR",
                   "help": "where the checkpoint goes (default: run, run-2, ...)"},
         "--checkpoint-every": {"type": int, "metavar": "N", "help": "save after every N steps too"},
@@ -99,7 +105,7 @@ def _train(args: Namespace, training: Run, train: Dataset, validation: Dataset, 
             training.train(train, validation, args.epochs, patience=args.patience,
                            checkpoint=checkpoint, every=args.checkpoint_every,
                            on_batch=_show_progress(), stop=lambda: signals,
-                           on_epoch=lambda entry: print(_epoch_line(entry), file=log, flush=True))
+                           on_epoch=lambda entry: print(_epoch_text(entry), file=log, flush=True))
     except Stopped as stopped:
         print(f"npple train: {stopped}; to go on, repeat the command with --out "
               f"{shlex.quote(str(checkpoint.parent))} --resume", file=sys.stderr)
@@ -121,7 +127,7 @@ def _new_run(args: Namespace, model: Network, schema: Options | None) -> Run:
                dict.fromkeys(model.tasks, 1.0) | weights,
                _by_task("--task-decay", args.task_decay, model.tasks), args.skip_absent,
                schema=schema, decay_per=args.decay_per or "epoch", mean_over=args.mean_over,
-               rates=dict(args.rates), start=_start(args, model))
+               rates=dict(args.rates), keep_best=args.keep_best, start=_start(args, model))
 
 
 def _start(args: Namespace, model: Network) -> Arrays | None:
@@ -168,7 +174,7 @@ def _resumed(args: Namespace, run: Run, saved: Run) -> Run:
     if saved.schema is not None:
         run.schema = run.schema and Schema.from_dict(saved.schema).to_dict()
         saved.schema = Schema.from_dict(saved.schema).to_dict()
-    run.decay_per = args.decay_per or saved.decay_per
+    run.decay_per, run.best_by = args.decay_per or saved.decay_per, saved.best_by
     for name in ("model", "optimizer", *SETTINGS):
         require(getattr(saved, name) == getattr(run, name),
                 f"--resume: {args.out} was started with another {name.replace('_', ' ')}")
@@ -209,36 +215,37 @@ def _show_progress() -> Callable[[Run, int], None] | None:
     return show
 
 
-def _epoch_line(entry: Mapping[str, Any]) -> str:
-    tasks = (f"{task} {_metrics(metrics)}" for task, metrics in entry["validation"].items())
-    return "  |  ".join([f"epoch {entry['epoch']:>3}  loss {entry['loss']:.4f}", *tasks])
-
-
-def _metrics(metrics: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {'undefined' if value is None else _brief(value)}"
-                     for name, value in metrics.items()) or "no rows"
-
-
-def _brief(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"
+def _epoch_text(entry: Mapping[str, Any]) -> str:
+    """An epoch in a line, and a line for what there is to be warned of."""
+    parts = ", ".join(f"{task} {brief(part)}" for task, part in entry["parts"].items())
+    tasks = (f"{task} {text}" for task, text in entry_texts(entry).items())
+    line = "  |  ".join([f"epoch {entry['epoch']:>3}  loss {brief(entry['loss'])} ({parts})",
+                         *tasks])
+    return "\n".join([line, *warnings_text(entry)])
 
 
 def _summary(args: Namespace, run: Run, validation: Dataset, checkpoint: Path) -> dict[str, Any]:
     from npple.learn.training import gate_weights
     gates = {name: {group: float(weights.sum()) for group, weights in groups.items()}
              for name, groups in gate_weights(run.model, run.best, validation).items()}
+    best = {task: run.best_epoch_of(task) for task in run.model.tasks}
     return {"model": args.model, "tasks": run.model.tasks, "parameters": _size(run),
             "seed": run.seed, "epochs": run.epoch, "best_epoch": run.best_epoch["epoch"],
-            "validation": run.best_epoch["validation"], "gates": gates,
-            "checkpoint": str(checkpoint)}
+            "best_epochs": {task: entry["epoch"] for task, entry in best.items()},
+            "validation": {task: entry["validation"][task] for task, entry in best.items()},
+            "constants": {task: entry.get("constants", {}).get(task)
+                          for task, entry in best.items()},
+            "gates": gates, "checkpoint": str(checkpoint)}
 
 
 def _summary_text(summary: Mapping[str, Any]) -> str:
     lines = [f"\nbest epoch: {summary['best_epoch']} of {summary['epochs']}, "
              f"{summary['seconds']:.1f} s in all"]
+    if {*summary["best_epochs"].values()} != {summary["best_epoch"]}:
+        each = (f"{task} {epoch}" for task, epoch in summary["best_epochs"].items())
+        lines.append(f"each task's own: {', '.join(each)}")
     width = max(map(len, summary["tasks"]))
-    for task, metrics in summary["validation"].items():
-        lines.append(f"  {task:{width}}  {_metrics(metrics)}")
+    lines += [f"  {task:{width}}  {text}" for task, text in entry_texts(summary).items()]
     if summary["gates"]:
         lines.append("mean weight that each gate gives the experts of")
     for name, groups in summary["gates"].items():

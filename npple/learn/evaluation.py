@@ -85,6 +85,13 @@ def metrics_text(found: Mapping[str, float | None]) -> str:
     return "  ".join(parts)
 
 
+def entry_texts(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Each task's validation metrics in an entry of a run's history, beside the constant's loss."""
+    constants = entry.get("constants", {})
+    return {task: metrics_text(found | {"constant": constants.get(task)} if found else {})
+            for task, found in entry["validation"].items()}
+
+
 def evaluate_outputs(kinds: Mapping[str, str], targets: Mapping[str, Values],
                      masks: Mapping[str, Mask], outputs: Mapping[str, Array],
                      groups: Codes | None = None) -> dict[str, Metrics]:

@@ -26,6 +26,7 @@ TRUTH = {"false": 0.0, "true": 1.0}
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # texts that are no number, in any case
 FILLS: dict[str, Callable[[Float64], Any]] = {
     "mean": np.mean, "median": np.median, "0": lambda values: 0.0}
+LARGEST = 1e150  # of a target
 UNKNOWN = 0  # the code of a category that training never had
 WHOLE = re.compile(r"([+-]?)0*([0-9]+)(\.0*)?")  # 3, 003 and 3.0
 
@@ -522,7 +523,11 @@ def _target_scale(task: str, texts: Texts, rows: Codes) -> Scale:
     there = values[~np.isnan(values)]
     if not there.size:
         return AS_IT_IS
-    return Scale(*_moments(there), False)
+    mean, std = _moments(there)
+    require(math.hypot(mean, std) < LARGEST,
+            f"column {task!r}: numbers about {mean:.3g} ± {std:.3g}, expected ones below "
+            f"{LARGEST:g}, whose squares are still numbers")
+    return Scale(mean, std, False)
 
 
 def _moments(values: Float64) -> tuple[float, float]:

@@ -17,14 +17,15 @@ from npple.checks import check_choice, check_count, check_kind, shown
 from npple.core.base import Array, Codes
 from npple.core.losses import kind_of
 from npple.errors import InputError, require
+from npple.learn.balance import warnings_text
 from npple.learn.columns import Dress, Texts, absent
 from npple.learn.dataset import Dataset
-from npple.learn.evaluation import (Evaluation, calibrations, evaluate_outputs, metrics_text,
+from npple.learn.evaluation import (Evaluation, calibrations, entry_texts, evaluate_outputs,
                                     output_names)
 from npple.learn.fitting import prepare
 from npple.learn.frames import columns_of
 from npple.learn.schema import Schema, known_enough
-from npple.learn.training import Run, predict
+from npple.learn.training import Run
 from npple.optimizers import SGD, Adam
 
 
@@ -71,7 +72,7 @@ class Trained:
         """
         table = self._table(frame, Dress(delimiter, columns, encoding))
         known_enough(self.schema, table, accept_unknown)
-        return self.schema.own_units(predict(self.run.model, self.run.best, self._rows(table)))
+        return self.schema.own_units(self.run.predict(self._rows(table)))
 
     def unknown(self, frame: object, *, delimiter: str = ",",
                 columns: Sequence[str] | None = None, encoding: str = "utf-8") -> list[str]:
@@ -154,7 +155,7 @@ class Trained:
         check_count("bins", bins, most=10 ** 6)
         targets, masks = self.schema.labels(table)
         rows, kinds, classes = self._rows(table), self.schema.tasks, self.schema.classes
-        raw = predict(self.run.model, self.run.best, rows, raw=True)
+        raw = self.run.predict(rows, raw=True)
         outputs = self.schema.own_units(raw)
         predictions = self.schema.own_units({task: kind_of(kinds[task]).predict(output)
                                              for task, output in raw.items()})
@@ -190,12 +191,13 @@ class Trained:
         self.run.save(path)
 
     def __repr__(self) -> str:
-        entry: dict[str, Any] = (self.run.best_epoch if self.run.history else
-                                 {"epoch": 0, "validation": {}})
+        lines = [f"Trained for {self.run.epoch} epochs", *(
+            line for entry in self.run.history for line in warnings_text(entry))]
         width = max(map(len, self.schema.tasks))
-        return "\n".join([f"best epoch: {entry['epoch']} of {self.run.epoch}", *(
-            f"  {task:{width}}  {metrics_text(found)}"
-            for task, found in entry["validation"].items())])
+        for task in self.schema.tasks if self.run.history else ():
+            best = self.run.best_epoch_of(task)
+            lines.append(f"  {task:{width}}  epoch {best['epoch']}  {entry_texts(best)[task]}")
+        return "\n".join(lines)
 
     def _table(self, frame: object, dress: Dress) -> Mapping[str, Texts]:
         return columns_of(frame, self.schema.form, dress)
@@ -210,7 +212,7 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
         min_count: int = 2, missing: str | None = None, raw_targets: bool = False,
         embedding_width: int = 4, optimizer: Adam | SGD | None = None, epochs: int = 10,
         batch_size: int = 256, seed: int = 0, weights: dict[str, float] | None = None,
-        patience: int | None = None, checkpoint: FilePath | None = None,
+        keep_best: str = "joint", patience: int | None = None, checkpoint: FilePath | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None, delimiter: str = ",",
         columns: Sequence[str] | None = None, encoding: str = "utf-8", **options: Any) -> Trained:
     """Train a model on a table, as `npple train` does.
@@ -245,6 +247,9 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     epochs, batch_size, seed : int, optional
     weights : dict of float, optional
         Of each task's loss.
+    keep_best : "joint" or "per-task", optional
+        Whether each task is predicted with the parameters of its own best epoch, rather than with
+        those of the best for all.
     patience : int, optional
         Stop after so many epochs without a better one.
     checkpoint : path, optional
@@ -287,7 +292,7 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     network = ARCHITECTURES[model](made.schema.inputs(embedding_width), made.schema.tasks,
                                    **options)
     run = Run(network, Adam(rate=1e-3) if optimizer is None else optimizer, batch_size, seed,
-              weights, schema=made.schema.to_dict())  # type: ignore[arg-type]  # None is 1 for all
+              weights, schema=made.schema.to_dict(), keep_best=keep_best)  # type: ignore[arg-type]  # None is 1 for all
     run.train(made.train, made.validation, epochs, patience=patience, checkpoint=checkpoint,
               on_epoch=on_epoch)
     return Trained(run, made.schema)

@@ -23,11 +23,12 @@ from npple import archive
 from npple.archive import FilePath
 from npple.checks import (check_choice, check_count, check_kind, check_number, check_params,
                           check_weights, check_x, first_not_finite, shown)
-from npple.core.base import Array, Arrays, Float64
+from npple.core.base import Array, Arrays, Float64, Mask
 from npple.core.blocks import BLOCK
 from npple.core.passes import Trace
 from npple.errors import Diverged, FileError, InputError, Stopped, require
-from npple.kinds import about, check_targets, evaluate
+from npple.kinds import about, check_targets, constant_loss, evaluate
+from npple.learn.balance import gradient_shares, outweighing
 from npple.learn.dataset import Dataset, check_floating
 from npple.network import Network, task_weights
 from npple.optimizers import SGD, Adam, AdamW
@@ -36,11 +37,14 @@ from npple.routing import Gate
 FORMAT, VERSION = "npple checkpoint", 2
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema",
-            "decay_per", "mean_over", "rates")
-CHOICES = {"decay_per": ("epoch", "step"), "mean_over": ("batch", "data")}
+            "decay_per", "mean_over", "rates", "best_by", "keep_best")
+CHOICES = {"decay_per": ("epoch", "step"), "mean_over": ("batch", "data"),
+           "best_by": ("constant", "sum"), "keep_best": ("joint", "per-task")}
 FIRST = {"decay_per": "step", "mean_over": "batch"}  # what a checkpoint of version 1 means
-LATER: dict[str, Any] = {"rates": {}}  # what one means that has no word on it
-PROGRESS = ("step", "epoch", "batch", "loss_sum", "history", "data", "validation")
+# What a checkpoint means that has no word on it.
+LATER: dict[str, Any] = {"rates": {}, "best_by": "sum", "keep_best": "joint"}
+PROGRESS = ("step", "epoch", "batch", "loss_sum", "parts", "history", "data", "validation")
+NOTHING: dict[str, Any] = {"validation": None, "parts": {}}  # the same, of progress
 
 
 @dataclass
@@ -72,18 +76,30 @@ class Run:
     rates : dict of float
         Pattern of parameters' names, such as "*/stitch/*" -> factor on the optimizer's rate; the
         last pattern that fits counts.
+    best_by : str
+        What makes an epoch the best. "constant": the weighted sum of each task's validation loss
+        over that of the best constant prediction, so that no scale decides; a task whose constant
+        has no loss has no say, unless none has one. "sum": the weighted sum of the losses.
+    keep_best : str
+        "joint": the parameters of one epoch for all tasks; "per-task": for each task those of the
+        epoch with its lowest validation loss, too.
     start : dict of ndarray or None
         Initial parameters, such as those of `stitched_start`; otherwise `model.init(seed)`.
     params, state : dict of ndarray
         The latest parameters and the optimizer's state.
     best : dict of ndarray
-        The parameters of the epoch with the lowest weighted validation loss.
+        The parameters of the epoch with the lowest score.
+    bests : dict of dict of ndarray
+        With `keep_best="per-task"`, by task.
     step, epoch, batch : int
         Updates made; finished epochs; finished batches of the current epoch.
     history : list of dict
-        For each finished epoch: `epoch`, `loss` (mean joint loss of its batches), `validation`
-        (task -> metrics, in the units of the schema's columns) and `score` (the weighted
-        validation loss, of standardised targets where they are).
+        For each finished epoch: `epoch`; `loss`, the mean joint loss of its batches, and `parts`,
+        what each task adds to it; `gradient`, each task's share of the shared experts' gradient on
+        one batch; `outweighs`, the tasks that hold more than nine tenths of either in all epochs
+        so far and were not named before, with what to do; `validation` (task -> metrics) and
+        `constants`, the loss of the best constant, both in the units of the schema's columns;
+        `score`, as `best_by` has it.
     meta_verified : bool
         False for a run loaded from a checkpoint of npple 0.1.0, whose checksum is over the arrays
         alone: settings and progress may be damaged. Saved anew, all is covered.
@@ -106,6 +122,8 @@ class Run:
     decay_per: str = "epoch"
     mean_over: str = "batch"
     rates: dict[str, float] = field(default_factory=dict)
+    best_by: str = "constant"
+    keep_best: str = "joint"
     start: Arrays | None = None
 
     def __post_init__(self) -> None:
@@ -121,7 +139,9 @@ class Run:
                         for name in fnmatch.filter(self.params, pattern)}
         self.state = self.optimizer.init(self.params)
         self.step = self.epoch = self.batch = 0
-        self.loss_sum = 0.0
+        self.loss_sum, self.parts = 0.0, dict[str, float]()
+        self.bests = dict.fromkeys(self.model.tasks if self.keep_best == "per-task" else (),
+                                   self.best)
         self.history: list[dict[str, Any]] = []
         self.data: int | None = None
         self.validation: int | None = None
@@ -191,7 +211,7 @@ class Run:
         try:
             while self.epoch < epochs and not self._exhausted(patience):
                 self._steps(data, batches, checkpoint, every, on_batch, stop)
-                self._finish_epoch(validation, batches)
+                self._finish_epoch(data, validation, batches)
                 if checkpoint:
                     self.save(checkpoint)
                 if on_epoch:
@@ -237,8 +257,9 @@ class Run:
         rows = shuffled.take(slice(start, start + self.batch_size))
         noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
         try:
-            loss, grads = self.model.loss_and_grads(self.params, rows.x, rows.targets, rows.masks,
-                                                    self._weights(rows, shuffled), noise)
+            weights = self._weights(rows, shuffled)
+            loss, grads, losses = self.model.losses_and_grads(
+                self.params, rows.x, rows.targets, rows.masks, weights, noise)
         except Diverged as error:
             self._diverged(error)
         if not math.isfinite(self.loss_sum + loss):
@@ -254,6 +275,8 @@ class Run:
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
+        self.parts = {task: self.parts.get(task, 0.0) + weights[task] * loss
+                      for task, loss in losses.items()}
 
     def _weights(self, rows: Dataset, data: Dataset) -> dict[str, float]:
         """The weight of each task's mean over a batch, `rows` of `data`."""
@@ -269,26 +292,58 @@ class Run:
     def _diverged(self, what: object) -> NoReturn:
         raise Diverged(f"step {self.step + 1}: {what}; a smaller --rate or --clip 1 may help")
 
-    def _finish_epoch(self, validation: Dataset, batches: int) -> None:
+    def _finish_epoch(self, data: Dataset, validation: Dataset, batches: int) -> None:
+        entry: dict[str, Any] = {
+            "epoch": self.epoch + 1, "loss": self.loss_sum / batches,
+            "parts": {task: part / batches for task, part in self.parts.items()},
+            "gradient": self._gradient_shares(data), **self._validated(validation)}
+        if not self.history or entry["score"] < self.best_epoch["score"]:
+            self.best = self.params
+        self.history.append(entry)
+        entry["outweighs"] = outweighing(self.history, [
+            task for task, kind in self.model.tasks.items()
+            if kind == "regression" and task not in self._deviations()])
+        for task in self.bests:
+            if self.best_epoch_of(task) is self.history[-1]:
+                self.bests[task] = self.params
+        self.epoch, self.batch, self.loss_sum, self.parts = self.epoch + 1, 0, 0.0, {}
+
+    def _validated(self, validation: Dataset) -> dict[str, Any]:
+        """The metrics, constants and score of an epoch."""
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 metrics = evaluate_model(self.model, self.params, validation)
         except Diverged as error:
             raise Diverged(f"validation after step {self.step}: {error}") from None
-        losses = {task: metrics[task].get(about(kind).loss)
-                  for task, kind in self.model.tasks.items()}
-        score = sum(self.weights[task] * loss for task, loss in losses.items() if loss is not None)
+        constants = {task: constant_loss(kind, validation.targets[task][_own(validation, task)])
+                     for task, kind in self.model.tasks.items()}
+        score = self._score(metrics, constants)
         if not math.isfinite(score):
             raise Diverged(f"validation after step {self.step}: the loss is not finite")
-        if not self.history or score < min(entry["score"] for entry in self.history):
-            self.best = self.params
         for task, std in self._deviations().items():
-            if (mse := metrics[task].get("mse")) is not None:
-                metrics[task]["mse"] = mse * std ** 2
-        self.epoch, self.batch = self.epoch + 1, 0
-        self.history.append({"epoch": self.epoch, "loss": self.loss_sum / batches,
-                             "validation": metrics, "score": score})
-        self.loss_sum = 0.0
+            for group, name in ((metrics[task], "mse"), (constants, task)):
+                if (value := group.get(name)) is not None:
+                    group[name] = value * std ** 2
+        return {"validation": metrics, "constants": constants, "score": score}
+
+    def _score(self, metrics: Mapping[str, Mapping[str, float | None]],
+               constants: Mapping[str, float | None]) -> float:
+        """What the best epoch has least of."""
+        losses = {task: loss for task, kind in self.model.tasks.items()
+                  if (loss := metrics[task].get(about(kind).loss)) is not None}
+        known = {task: loss / constant for task, loss in losses.items()
+                 if (constant := constants[task])}
+        return sum(self.weights[task] * loss for task, loss in (
+            known if known and self.best_by == "constant" else losses).items())
+
+    def _gradient_shares(self, data: Dataset) -> dict[str, float]:
+        """Each task's share of the shared experts' gradient on a batch drawn at random."""
+        random = np.random.default_rng([self.seed, self.epoch, 2])
+        rows = data.take(random.permutation(len(data))[:self.batch_size])
+        try:
+            return gradient_shares(self.model, self.params, rows, self._weights(rows, data))
+        except Diverged as error:
+            raise Diverged(f"after step {self.step}: {error}") from None
 
     def _deviations(self) -> dict[str, float]:
         """The deviation of each standardised target."""
@@ -300,9 +355,54 @@ class Run:
         """The history entry of the best epoch."""
         return min(self.history, key=lambda entry: entry["score"])
 
+    def best_epoch_of(self, task: str) -> dict[str, Any]:
+        """The history entry of the epoch whose parameters predict a task.
+
+        Parameters
+        ----------
+        task : str
+
+        Returns
+        -------
+        dict
+            With `keep_best="per-task"` that with the task's lowest validation loss, otherwise
+            `best_epoch`; also for a task without a validation loss.
+        """
+        loss = about(self.model.tasks[task]).loss
+        found = [entry for entry in self.history if entry["validation"][task].get(loss) is not None]
+        if self.keep_best == "joint" or not found:
+            return self.best_epoch
+        return min(found, key=lambda entry: entry["validation"][task][loss])
+
+    def predict(self, data: Dataset, raw: bool = False) -> dict[str, Array]:
+        """Each task's predictions, of the best parameters there are for it.
+
+        Parameters
+        ----------
+        data : npple.data.Dataset
+            Targets are not looked at.
+        raw : bool
+            The towers' outputs (logits) instead.
+
+        Returns
+        -------
+        dict of ndarray
+            As from `npple.training.predict`.
+
+        Raises
+        ------
+        InputError
+            For data that the model does not take.
+        """
+        if not self.bests:
+            return predict(self.model, self.best, data, raw=raw)
+        return {task: predict(self.model, params, data, raw=raw)[task]
+                for task, params in self.bests.items()}
+
     def _exhausted(self, patience: int | None) -> bool:
         return (patience is not None and bool(self.history)
-                and self.epoch - self.best_epoch["epoch"] >= patience)
+                and self.epoch - max(self.best_epoch_of(task)["epoch"]
+                                     for task in self.model.tasks) >= patience)
 
     def save(self, path: FilePath) -> None:
         """Write the run to one file, atomically.
@@ -318,8 +418,11 @@ class Run:
         FileError
             If the file cannot be written.
         """
-        arrays = {f"{group}/{name}": array for group in ("params", "best", "state")
-                  for name, array in getattr(self, group).items()}
+        groups: dict[str, Mapping[str, Any]] = {"params": self.params, "best": self.best,
+                                                "state": self.state}
+        groups |= {_best_of(task): params for task, params in self.bests.items()}
+        arrays = {f"{group}/{name}": array for group, named in groups.items()
+                  for name, array in named.items()}
         settings = {name: getattr(self, name) for name in SETTINGS}
         kind = next(name for name, cls in OPTIMIZERS.items() if type(self.optimizer) is cls)
         meta = {"table": self.model.to_dict(), "settings": settings,
@@ -354,11 +457,13 @@ class Run:
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
             settings = LATER | (FIRST if version == 1 else {}) | meta["settings"]
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
-            for name, value in _checked_progress({"validation": None} | meta["progress"]).items():
+            for name, value in _checked_progress(NOTHING | meta["progress"]).items():
                 setattr(run, name, value)
             run.meta_verified = version > 1
             for group in ("params", "best", "state"):
                 setattr(run, group, _same_arrays(group, getattr(run, group), arrays))
+            run.bests = {task: _same_arrays(_best_of(task), params, arrays)
+                         for task, params in run.bests.items()}
         except (InputError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
                 RecursionError, MemoryError) as error:
             raise FileError(f"{path}: not a usable checkpoint: {shown(error)}") from None
@@ -395,7 +500,7 @@ def evaluate_model(model: Network, params: Arrays, data: Dataset, rows: int = BL
     _check_rows("data", model, data, check_params(model.table, params))
     metrics = {}
     for task, kind in model.tasks.items():
-        own = data.masks.get(task, slice(None))
+        own = _own(data, task)
         targets = data.targets[task][own]
         found = evaluate(kind, targets, outputs[task][own]) if len(targets) else {}
         metrics[task] = {name: None if np.isnan(value) else value for name, value in found.items()}
@@ -546,6 +651,16 @@ def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.ine
         raise InputError(f"{what}: {error}") from None
 
 
+def _best_of(task: str) -> str:
+    """The group of arrays that holds a task's best parameters."""
+    return f"best of {task}"
+
+
+def _own(data: Dataset, task: str) -> Mask | slice:
+    """What selects the rows of a task's sample space."""
+    return data.masks.get(task, slice(None))
+
+
 def _count(data: Dataset, task: str) -> int:
     """How many rows are in a task's sample space."""
     return int(np.count_nonzero(data.masks[task])) if task in data.masks else len(data)
@@ -570,6 +685,8 @@ def _checked_progress(progress: Any) -> dict[str, Any]:
     for name in ("data", "validation"):
         require(progress[name] is None or type(progress[name]) is int,
                 f"{name}: {shown(progress[name])}")
+    for task, part in progress["parts"].items():
+        check_number(f"parts: {shown(task)}", part)
     history = progress["history"]
     require(isinstance(history, list) and len(history) == progress["epoch"],
             f"history: an entry for each of {progress['epoch']} epochs is needed")

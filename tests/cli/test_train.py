@@ -5,6 +5,7 @@ import re
 import pytest
 
 from npple.cli import main
+from npple.learn.training import Run
 
 SMALL = ["--data", "synthetic", "--rows", "200", "--inputs", "4", "--epochs", "1"]
 
@@ -180,3 +181,63 @@ def test_resuming_with_another_validation_file_is_refused(here, capsys, write_cs
     assert main([*resumed, "other.csv"]) == 2
     assert "validation: not the rows this run was started with" in capsys.readouterr().err
     assert main([*resumed, "later.csv"]) == 0
+
+
+def test_each_epoch_prints_each_tasks_part_of_the_loss_and_the_constants_beside_its_own(
+        here, capsys):
+    assert main(["train", *SMALL]) == 0
+    assert re.search(r"^epoch   1  loss [\d.]+ \(task1 [\d.]+, task2 [\d.]+\)  \|  "
+                     r"task1 mse [\d.]+ \(constant [\d.]+\)  \|  task2 mse [\d.]+ \(constant ",
+                     capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_target_that_swamps_the_others_is_named_once(here, capsys):
+    rows = [f"{row % 7},{int(row % 7 > 3)},{1000 * (row % 5)}" for row in range(100)]
+    (here / "rows.csv").write_text("\n".join(["age,clicked,watch", *rows]))
+    command = ["train", "--data", "rows.csv", "--numeric", "age", "--binary", "clicked",
+               "--regression", "watch", "--epochs", "2"]
+    assert main([*command, "--raw-targets"]) == 0
+    assert capsys.readouterr().out.count("task 'watch' holds 100.0% of the joint loss") == 1
+    assert main(command) == 0
+    assert "holds" not in capsys.readouterr().out
+
+
+def test_a_task_may_keep_its_own_best_epoch(here, capsys, write_csv, run_json):
+    write_csv(here / "rows.csv")
+    command = ["train", "--data", "rows.csv", "--numeric", "age", "--categorical", "city",
+               "--binary", "clicked", "--multiclass", "reason", "--rate", "0.1", "--epochs", "6",
+               "--batch-size", "16"]
+    best = run_json(*command, "--keep-best", "per-task", "--out", "run")
+    history = Run.load("run/checkpoint.npz").history
+    for task, epoch in best["best_epochs"].items():
+        losses = [entry["validation"][task]["logloss"] for entry in history]
+        assert losses.index(min(losses)) + 1 == epoch
+        assert best["validation"][task]["logloss"] == min(losses)
+    assert len({*best["best_epochs"].values()}) == 2
+    assert run_json(*command)["best_epochs"].keys() == {"clicked", "reason"}
+    assert main([*command, "--resume", "--out", "run"]) == 2
+    assert "was started with another keep best" in capsys.readouterr().err
+
+
+def test_a_target_whose_square_is_no_number_is_refused_by_name(here, capsys):
+    rows = [f"{row},{row}e200" for row in range(1, 40)]
+    (here / "rows.csv").write_text("\n".join(["age,watch", *rows]))
+    assert main(["train", "--data", "rows.csv", "--numeric", "age", "--regression", "watch"]) == 2
+    assert "column 'watch': numbers about " in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--raw-targets"]])
+def test_a_target_of_nanoseconds_is_learned_or_diverges_and_the_checkpoint_loads(
+        here, capsys, run_json, flags):
+    rows = [f"{row % 7},{1_700_000_000_000_000_000 + row * 10 ** 12}" for row in range(60)]
+    (here / "rows.csv").write_text("\n".join(["age,when", *rows]))
+    status = main(["train", "--data", "rows.csv", "--numeric", "age", "--regression", "when",
+                   "--epochs", "2", "--out", "run", *flags])
+    capsys.readouterr()
+    assert status in ((0,) if not flags else (0, 2))
+    command = ["--checkpoint", "run/checkpoint.npz", "--data", "rows.csv"]
+    assert run_json("predict", *command, "--out", "p.csv")["rows"] == 60
+    if not flags:
+        times = [float(line) for line in (here / "p.csv").read_text().split()[1:]]
+        assert all(1.69e18 < time < 1.71e18 for time in times)

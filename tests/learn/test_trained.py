@@ -161,8 +161,8 @@ def test_what_cannot_be_evaluated_is_refused_by_name(trained, change, said):
 
 
 def test_a_trained_model_shows_its_best_epoch(trained):
-    assert repr(trained).splitlines()[0] == f"best epoch: {trained.run.best_epoch['epoch']} of 2"
-    assert "auc" in repr(trained)
+    assert repr(trained).splitlines()[0] == "Trained for 2 epochs"
+    assert f"click  epoch {trained.run.best_epoch['epoch']}  auc" in repr(trained)
 
 
 def test_a_model_of_synthetic_data_takes_no_tables(tmp_path, capsys):
