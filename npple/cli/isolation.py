@@ -20,7 +20,9 @@ def add(commands: Commands) -> None:
     add_arguments(parser, {
         "--checkpoint": {"metavar": "F",
                          "help": "a trained model instead of a random one, from npple train"},
-        "--data": {"metavar": "D", "help": "rows for the checkpoint, as for npple train"},
+        "--data": {"metavar": "D", "help": "rows to verify the checkpoint on and measure its "
+                                          "influence, as for npple train (otherwise random ones "
+                                          "verify it)"},
         **DRESS,
         "--rows": number(256, "how many of these rows to use"),
         "--plot": {"metavar": "FILE", "help": "draw the matrix: .svg, .png or .pdf"}})
@@ -28,6 +30,7 @@ def add(commands: Commands) -> None:
 
 def run(args: Namespace) -> int:
     """Verify the matrix of each model; with a plot or a checkpoint, measure influence too."""
+    require(args.checkpoint or not args.data, "--data: rows are for a --checkpoint, expected one")
     check_plot("--plot", args.plot, {"--checkpoint": args.checkpoint, "--data": args.data})
     cases = {args.checkpoint: _trained_case(args)} if args.checkpoint else _random_cases(args)
     require(not args.plot or len(cases) == 1, "--plot: choose one --model to draw")
@@ -38,7 +41,7 @@ def run(args: Namespace) -> int:
         if not args.json:
             print(f"{name}\n{found}")
             print(f"{'verified four ways' if found.passed else 'NOT VERIFIED'}\n")
-        if args.plot or args.checkpoint:
+        if args.plot or args.data:
             _influence(args, case)
     if args.json:
         print(json.dumps(results[0] if args.checkpoint or args.model != "all" else results))
@@ -47,9 +50,9 @@ def run(args: Namespace) -> int:
 
 def _influence(args: Namespace, case: Case) -> None:
     """Print how strongly each loss reaches each group of a checkpoint, and draw the plot."""
-    params = case.params if args.checkpoint else case.model.init(args.seed)
+    params = case.params if args.data else case.model.init(args.seed)
     strength = influence(case.model, params, *case.batch[:3])
-    if args.checkpoint and not args.json:
+    if args.data and not args.json:
         print(strength)
     if args.plot:
         from npple.draw import plots
@@ -63,10 +66,14 @@ def _random_cases(args: Namespace) -> dict[str, Case]:
 
 
 def _trained_case(args: Namespace) -> Case:
-    """A checkpoint's model and best parameters, and the first rows of the data, in float64."""
+    """A checkpoint's model and best parameters, and the first rows of the data, in float64.
+
+    Without data, random parameters and rows.
+    """
     from npple.learn.training import Run
-    require(args.data, "--checkpoint: the model needs rows to be measured on: give --data too")
     trained = Run.load(args.checkpoint)
+    if not args.data:
+        return generic_case(trained.model, args.seed)
     rows = encode(trained, args, "float64")[0].take(slice(0, args.rows))
     params = {name: array.astype("float64") for name, array in trained.best.items()}
     return Case(trained.model, params, rows.x, rows.targets, {**rows.masks}, weights={}, noise={})

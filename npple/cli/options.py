@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -17,10 +18,14 @@ Options: TypeAlias = dict[str, Any]  # keyword arguments by name
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]  # a status; None is 0
 MODEL: dict[str, Options] = {  # options that are arguments of builders, by their names
     "levels": {"type": int, "help": "extraction levels"},
-    "experts": {"type": int, "help": "experts of MMoE"},
-    "task_experts": {"type": int, "help": "experts a task"},
-    "shared_experts": {"type": int, "help": "shared experts"},
-    "expert_units": {"type": int, "nargs": "+", "help": "widths of an expert's layers"},
+    "experts": {"type": int, "nargs": "+", "metavar": "N", "help": "experts of MMoE; for ML-MMoE "
+                "also a number a level"},
+    "task_experts": {"nargs": "+", "metavar": "N", "help": "experts a task: a number, or numbers "
+                     "by task (click=2 watch=3), or such an entry a level (2 click=2,watch=3)"},
+    "shared_experts": {"type": int, "nargs": "+", "metavar": "N",
+                       "help": "shared experts: a number, or one a level"},
+    "expert_units": {"nargs": "+", "metavar": "N", "help": "widths of an expert's layers; levels "
+                     "of different widths apart with / (64 32 / 16)"},
     "tower_units": {"type": int, "nargs": "*", "help": "widths of a tower's hidden layers"},
     "gate_units": {"type": int, "nargs": "+", "help": "widths of a gate's hidden layers"},
     "gate_bias": {"action": "store_true", "help": "give the gates a bias"},
@@ -107,7 +112,53 @@ def shape(inputs: int, tasks: list[str]) -> dict[str, Options]:
 
 def given(args: argparse.Namespace) -> Options:
     """The model options that the arguments set."""
-    return {name: value for name, value in vars(args).items() if name in MODEL}
+    read: dict[str, Callable[[Any], object]] = {
+        "experts": _one_or_all, "shared_experts": _one_or_all, "task_experts": _task_counts,
+        "expert_units": _level_units}
+    return {name: read.get(name, _as_it_is)(value) for name, value in vars(args).items()
+            if name in MODEL}
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _one_or_all(entries: list[Any]) -> object:
+    """A lone entry is that of all levels."""
+    return entries[0] if len(entries) == 1 else entries
+
+
+def _task_counts(texts: list[str]) -> object:
+    """An entry a level, a number or numbers by task; single tasks side by side are one entry."""
+    if all("=" in text and "," not in text for text in texts):
+        texts = [",".join(texts)]
+    return _one_or_all([_task_count(text) for text in texts])
+
+
+def _task_count(text: str) -> int | dict[str, int]:
+    if "=" not in text:
+        return _integer("--task-experts", text)
+    pairs = [part.rpartition("=")[::2] for part in text.split(",")]
+    counts = {task: _integer("--task-experts", count) for task, count in pairs}
+    require(len(counts) == len(pairs), f"--task-experts: {text!r} names a task twice, expected an "
+            "entry a level, such as click=2,watch=3")
+    return counts
+
+
+def _level_units(texts: list[str]) -> object:
+    """Widths, or lists of them where a / stands between two levels."""
+    levels: list[list[int]] = [[]]
+    for text in texts:
+        if text == "/":
+            levels.append([])
+        else:
+            levels[-1].append(_integer("--expert-units", text))
+    return _one_or_all(levels)
+
+
+def _integer(flag: str, text: str) -> int:
+    require(re.fullmatch(r"[+-]?[0-9]{1,9}", text), f"{flag}: {text!r}, expected an integer")
+    return int(text)
 
 
 def build(args: argparse.Namespace, inputs: Inputs, tasks: Mapping[str, str]) -> Network:

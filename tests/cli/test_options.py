@@ -1,0 +1,77 @@
+"""Options of models: counts per task and level, and what is no count."""
+
+import json
+
+import pytest
+
+import npple
+from npple.cli import main
+from npple.learn.training import Run
+
+SMALL = ["train", "--data", "synthetic", "--rows", "100", "--inputs", "4", "--epochs", "1",
+         "--out", "run"]
+TASKS = {"task1": "regression", "task2": "regression"}
+GIVEN = {
+    "a number": (["--task-experts", "3"], {"task_experts": 3}),
+    "by level": (["--task-experts", "3", "1"], {"task_experts": [3, 1]}),
+    "by task": (["--task-experts", "task1=3", "task2=1"],
+                {"task_experts": {"task1": 3, "task2": 1}}),
+    "by task and level": (["--task-experts", "task1=3,task2=1", "2"],
+                          {"task_experts": [{"task1": 3, "task2": 1}, 2]}),
+    "shared by level": (["--shared-experts", "3", "1"], {"shared_experts": [3, 1]}),
+    "widths": (["--expert-units", "6", "5"], {"expert_units": (6, 5)}),
+    "widths by level": (["--expert-units", "6", "5", "/", "4"],
+                        {"expert_units": ((6, 5), (4,))}),
+}
+
+
+@pytest.mark.parametrize("flags, options", GIVEN.values(), ids=GIVEN)
+def test_counts_are_those_of_the_builder(here, capsys, flags, options):
+    assert main([*SMALL, *flags]) == 0
+    expected = npple.ple(4, TASKS, **options)
+    assert Run.load("run/checkpoint.npz").model == expected != npple.ple(4, TASKS)
+
+
+def test_ml_mmoe_takes_experts_by_level(here, capsys):
+    assert main([*SMALL, "--model", "ml_mmoe", "--experts", "4", "2"]) == 0
+    assert Run.load("run/checkpoint.npz").model == npple.ml_mmoe(4, TASKS, experts=[4, 2])
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--task-experts", "many"], "--task-experts: 'many', expected an integer"),
+    (["--task-experts", "task1=x", "task2=1"], "--task-experts: 'x', expected an integer"),
+    (["--task-experts", "task1=1", "task1=2"], "names a task twice"),
+    (["--task-experts", "taks1=1", "task2=2"], "taks1"),
+    (["--task-experts", "1", "2", "3"], "level"),
+    (["--expert-units", "8", "/"], "expert"), (["--expert-units", "x"], "expected an integer")])
+def test_what_is_no_count_is_one_line_and_status_2(here, capsys, flags, said):
+    assert main([*SMALL, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and not [*here.iterdir()]
+
+
+def test_a_drawing_of_a_checkpoint_is_of_its_model(here, capsys, run_json):
+    run_json(*SMALL, "--task-experts", "task1=3", "task2=1")
+    found = run_json("draw", "--checkpoint", "run/checkpoint.npz")
+    drawn = npple.draw.diagram(npple.ple(4, TASKS, task_experts={"task1": 3, "task2": 1}))
+    assert found == json.loads(json.dumps({"model": "run/checkpoint.npz", **drawn.to_dict()}))
+    assert main(["draw", "--checkpoint", "run/checkpoint.npz", "--out", "p.svg"]) == 0
+    assert (here / "p.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("flags, said", [(["--levels", "3"], "no options of models"),
+                                         (["--html", "p.html"], "--html: "),
+                                         (["--out", "run/checkpoint.npz"], "--out: ")])
+def test_a_drawing_of_a_checkpoint_takes_no_other_model(here, capsys, flags, said):
+    assert main(SMALL) == 0
+    assert main(["draw", "--checkpoint", "run/checkpoint.npz", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_isolation_of_a_checkpoint_needs_no_rows(here, capsys, run_json):
+    run_json(*SMALL)
+    found = run_json("isolation", "--checkpoint", "run/checkpoint.npz")
+    assert found["matrix"]["task1"]["level2/task2/experts"] == "isolated"
+    assert all(found["verified"].values())
+    assert main(["isolation", "--data", "rows.csv"]) == 2
+    assert "--data: rows are for a --checkpoint" in capsys.readouterr().err
