@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from npple import NppleError, __version__
-from npple.cli import (abtest, compare, draw, evaluate, gradcheck, isolation, oracle, predict,
-                       train)
+from npple.cli import (abtest, clicklog, compare, draw, evaluate, gradcheck, isolation, oracle,
+                       predict, train)
 from npple.cli.options import Parser
 
 
@@ -56,6 +56,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"npple {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, predict, evaluate, gradcheck, isolation, oracle, abtest, compare,
-                    draw):
+                    draw, clicklog):
         command.add(commands)
     return parser

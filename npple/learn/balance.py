@@ -76,7 +76,7 @@ def outweighing(history: Sequence[Mapping[str, Any]], raw: Collection[str] = ()
         for task, share in held.items():
             if share > MOST and len(held) > 1 and task not in {*named, *found}:
                 found[task] = (f"task {task!r} holds {share:.1%} of the {what}, so the others "
-                               f"hardly count: {_advice(share, task in raw)}")
+                               f"may hardly count: {_advice(share, task in raw)}")
     return found
 
 

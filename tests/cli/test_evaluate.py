@@ -94,3 +94,17 @@ def test_labels_are_needed(here, capsys, trained, write_csv):
     bare = write_csv(here / "bare.csv", 30, label=False)
     assert main(["evaluate", "--checkpoint", trained[1], "--data", str(bare)]) == 2
     assert "no column 'clicked', 'time', 'reason'" in capsys.readouterr().err
+
+
+def test_a_click_log_is_made_up_in_one_file_or_two(here, run_json):
+    whole = run_json("clicklog", "--rows", "50", "--out", "whole.csv")
+    parts = run_json("clicklog", "--rows", "50", "--out", "log.csv", "--later", "later.csv")
+    assert whole["rows"] == {"whole.csv": 50} and parts["rows"] == {"log.csv": 40, "later.csv": 10}
+    first, last = ((here / name).read_text().splitlines() for name in ("log.csv", "later.csv"))
+    assert first[0] == last[0] == ",".join(whole["columns"])
+    assert [*first, *last[1:]] == (here / "whole.csv").read_text().splitlines()
+
+
+def test_the_two_files_of_a_click_log_are_two(here, capsys):
+    assert main(["clicklog", "--rows", "50", "--out", "log.csv", "--later", "log.csv"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not [*here.iterdir()]
