@@ -48,7 +48,7 @@ class Evaluation:
         -------
         dict
         """
-        bins = {name: [each._asdict() for each in found]
+        bins = {name: [each._asdict() | {"ratio": _over(each)} for each in found]
                 for name, found in self.calibration.items()}
         return {"rows": self.rows, "tasks": self.tasks, "calibration": bins, "group": self.group,
                 "unknown": self.unknown}
@@ -200,13 +200,13 @@ def calibrations(kinds: Mapping[str, str], classes: Mapping[str, Sequence[str]],
 def _ratio(bins: Sequence[Bin]) -> str:
     total = _mean(bins)
     return (f"predicted {brief(total.predicted)}, observed {brief(total.observed)}, ratio "
-            f"{_over(total)}" if bins else "no rows")
+            f"{_over_text(total)}" if bins else "no rows")
 
 
 def _table(bins: Sequence[Bin]) -> list[str]:
     return ["      rows   predicted    observed    ratio", *(
-        f"{each.rows:>10,} {brief(each.predicted):>11} {brief(each.observed):>11} {_over(each):>8}"
-        for each in bins)]
+        f"{each.rows:>10,} {brief(each.predicted):>11} {brief(each.observed):>11} "
+        f"{_over_text(each):>8}" for each in bins)]
 
 
 def _mean(bins: Sequence[Bin]) -> Bin:
@@ -215,6 +215,11 @@ def _mean(bins: Sequence[Bin]) -> Bin:
                sum(each.rows * each.observed for each in bins) / rows)
 
 
-def _over(each: Bin) -> str:
+def _over(each: Bin) -> float | None:
     """Predicted over observed; nothing where nothing was observed."""
-    return f"{each.predicted / each.observed:.3f}" if each.observed else "-"
+    return each.predicted / each.observed if each.observed else None
+
+
+def _over_text(each: Bin) -> str:
+    ratio = _over(each)
+    return "-" if ratio is None else f"{ratio:.3f}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npple.checks import shown
+from npple.checks import check_kind, check_texts, shown
 from npple.core.base import Codes, Values
 from npple.errors import require
 from npple.learn.columns import Texts, absent
@@ -60,7 +60,13 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
     require(not (time and split_by), "--time and --split-by: choose one of them")
     require(held_out is None or not (time or split_by),
             "--time and --split-by hold rows out, expected no --validation with them")
-    named = [*roles["numeric"], *roles["categorical"], *roles["tasks"], *roles.get("log", ())]
+    check_kind("tasks", roles["tasks"], dict, "a dict of column and kind")
+    roles = {"log": (), **roles}
+    named = [*roles["tasks"], *(name for role in ("numeric", "categorical", "log")
+                                for name in check_texts(role, roles[role]))]
+    for option, column in (("time", time), ("split_by", split_by)):
+        require(column is None or isinstance(column, str),
+                f"{option}: {shown(column)}, expected a column")
     absent(columns, [*named, *filter(None, (time, split_by))])
     count = len(next(iter(columns.values())))
     train: Codes = np.arange(count)

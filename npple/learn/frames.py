@@ -58,7 +58,11 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
         doubled = [name for name in names if names.count(name) > 1]
         require(not doubled, f"frame: column {shown(doubled[:1])} comes more than once")
         parts = [frame[name] for name in names]  # type: ignore[index]
-    return Columns({str(name): _texts(str(name), part) for name, part in zip(names, parts)})
+    columns = Columns({str(name): _texts(str(name), part) for name, part in zip(names, parts)})
+    lengths = {len(column): name for name, column in columns.items()}
+    require(len(lengths) < 2, "frame: columns of different lengths, " + " and ".join(
+        f"{length} ({shown(name)})" for length, name in sorted(lengths.items())[:2]))
+    return columns
 
 
 def _in_order(dress: Dress) -> tuple[Sequence[str] | None, str, str]:
@@ -84,11 +88,16 @@ def _texts(name: str, values: Any) -> Texts:
     try:
         cells = values.tolist() if hasattr(values, "tolist") else list(values)
     except TypeError:
-        raise InputError(f"column {shown(name)}: {shown(values)}, expected a list or array"
-                         ) from None
+        cells = None
+    if not isinstance(cells, list):
+        raise InputError(f"column {shown(name)}: {shown(values)}, expected a list or array")
     if cells and hasattr(cells[0], "as_py"):  # pyarrow
         cells = [cell.as_py() for cell in cells]
-    return Texts.of(name, list(map(_text, cells)))
+    try:
+        return Texts.of(name, list(map(_text, cells)))
+    except Exception:  # of an object of another's
+        raise InputError(f"column {shown(name)}: {shown(values)}, expected texts and numbers"
+                         ) from None
 
 
 def _text(value: Any) -> str:

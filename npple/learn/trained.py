@@ -13,13 +13,12 @@ import numpy as np
 
 from npple.archive import FilePath
 from npple.architectures import ARCHITECTURES
-from npple.checks import check_choice, check_count, check_kind, shown
+from npple.checks import check_choice, check_count, shown
 from npple.core.base import Array, Codes
 from npple.core.losses import kind_of
 from npple.errors import InputError, require
 from npple.learn.balance import warnings_text
 from npple.learn.columns import Dress, Texts, absent
-from npple.learn.dataset import Dataset
 from npple.learn.evaluation import (Evaluation, calibrations, entry_texts, evaluate_outputs,
                                     output_names)
 from npple.learn.fitting import prepare
@@ -72,7 +71,7 @@ class Trained:
         """
         table = self._table(frame, Dress(delimiter, columns, encoding))
         known_enough(self.schema, table, accept_unknown)
-        return self.schema.own_units(self.run.predict(self._rows(table)))
+        return self._predictions(self._outputs(table))
 
     def unknown(self, frame: object, *, delimiter: str = ",",
                 columns: Sequence[str] | None = None, encoding: str = "utf-8") -> list[str]:
@@ -127,42 +126,19 @@ class Trained:
         FileError
             If a file cannot be read.
         """
-        table = self._table(frame, Dress(delimiter, columns, encoding))
-        absent(table, [*self.schema.tasks, *filter(None, [group])])
-        return self.judge(table, group, bins, known_enough(self.schema, table, accept_unknown))
-
-    def judge(self, table: Mapping[str, Texts], group: str | None = None, bins: int = 10,
-              unknown: Sequence[str] = ()) -> Evaluation:
-        """As `evaluate`, of columns of texts, as in `npple.data.read_columns`.
-
-        Parameters
-        ----------
-        table : dict column -> Texts
-        group : str, optional
-        bins : int, optional
-        unknown : sequence of str, optional
-            What to say of values that training did not know.
-
-        Returns
-        -------
-        Evaluation
-
-        Raises
-        ------
-        InputError
-            As `evaluate`.
-        """
         check_count("bins", bins, most=10 ** 6)
+        require(group is None or isinstance(group, str), f"group: {shown(group)}, expected a "
+                                                         "column")
+        table = self._table(frame, Dress(delimiter, columns, encoding))
+        absent(table, [*self.schema.tasks, *([] if group is None else [group])])
+        unknown = known_enough(self.schema, table, accept_unknown)
         targets, masks = self.schema.labels(table)
-        rows, kinds, classes = self._rows(table), self.schema.tasks, self.schema.classes
-        raw = self.run.predict(rows, raw=True)
-        outputs = self.schema.own_units(raw)
-        predictions = self.schema.own_units({task: kind_of(kinds[task]).predict(output)
-                                             for task, output in raw.items()})
-        groups = None if group is None else _groups(table[group])
-        return Evaluation(
-            len(rows), evaluate_outputs(kinds, targets, masks, outputs, groups),
-            calibrations(kinds, classes, targets, masks, predictions, bins), group, [*unknown])
+        kinds, outputs = self.schema.tasks, self._outputs(table)
+        found = evaluate_outputs(kinds, targets, masks, self.schema.own_units(outputs),
+                                 None if group is None else _groups(table[group]))
+        bins_of = calibrations(kinds, self.schema.classes, targets, masks,
+                               self._predictions(outputs), bins)
+        return Evaluation(len(next(iter(targets.values()))), found, bins_of, group, unknown)
 
     def output_names(self) -> dict[str, list[str]]:
         """The names of each task's columns of predictions, all different.
@@ -202,8 +178,16 @@ class Trained:
     def _table(self, frame: object, dress: Dress) -> Mapping[str, Texts]:
         return columns_of(frame, self.schema.form, dress)
 
-    def _rows(self, table: Mapping[str, Texts]) -> Dataset:
-        return self.schema.encode(table, self.run.dtype, labels=False)
+    def _outputs(self, table: Mapping[str, Texts]) -> dict[str, Array]:
+        """What the towers give, in float64, where unequal logits are unequal probabilities."""
+        rows = self.schema.encode(table, self.run.dtype, labels=False)
+        return {task: values.astype(np.result_type(values, np.float64))
+                for task, values in self.run.predict(rows, raw=True).items()}
+
+    def _predictions(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Probabilities, and values in the units of their columns."""
+        return self.schema.own_units({task: kind_of(self.schema.tasks[task]).predict(values)
+                                      for task, values in outputs.items()})
 
 
 def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str] = (),
@@ -279,7 +263,6 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     for option in options:
         known = [*inspect.signature(ARCHITECTURES[model]).parameters][2:]
         check_choice(f"option of {model}", option, known)
-    check_kind("tasks", tasks, dict, "a dict of column and kind")
     require(type(raw_targets) is bool, f"raw_targets: True or False, got {shown(raw_targets)}")
     require(not isinstance(checkpoint, (str, PathLike)) or not Path(checkpoint).exists(),
             f"checkpoint: {checkpoint} exists, expected a new file")

@@ -36,7 +36,8 @@ def test_it_judges_what_predict_writes(here, run_json, trained):
     assert found["tasks"]["clicked"]["gauc"] == pytest.approx(
         metrics.gauc(clicked, scores, [row["true city"] for row in rows]), rel=1e-12)
     assert found["calibration"]["clicked"] == [
-        each._asdict() for each in metrics.calibration(clicked, scores, 4)]
+        each._asdict() | {"ratio": each.predicted / each.observed if each.observed else None}
+        for each in metrics.calibration(clicked, scores, 4)]
     times = np.array([[float(row["time"]), float(row["true time"])] for row in rows])
     assert found["tasks"]["time"]["mse"] == pytest.approx(np.square(times @ [1, -1]).mean())
 

@@ -377,13 +377,21 @@ def misused(r):
 # Metrics and ranking ----------------------------------------------------------------------------
 
 def metric(r):
-    name = r.choice(["auc", "log_loss", "mse", "multiclass_log_loss", "accuracy"])
+    name = r.choice(["auc", "log_loss", "mse", "multiclass_log_loss", "accuracy", "calibration"])
     y, z = np.array([0, 1, 1, 0, 1]), np.array([0.2, -1.0, 3.0, 1e4, -1e4])
     second = list(inspect.signature(getattr(metrics, name)).parameters)[1]
     if name in ("multiclass_log_loss", "accuracy"):
         z = np.stack([z, -z, z * 2], axis=1)
-    names = {"targets": ("targets",), second: (second, "scores", "logits", "values", "outputs")}
+    names = {"targets": ("targets",),
+             second: (second, "scores", "logits", "values", "outputs", "predictions")}
     return Call(getattr(metrics, name), {"targets": y, second: z}, _or_undefined, names)
+
+
+def grouped(r):
+    return Call(metrics.gauc, {"targets": np.array([0, 1, 1, 0, 1]), "groups": np.arange(5) % 2,
+                               "scores": np.array([0.2, -1.0, 3.0, 1e4, -1e4])}, _or_undefined,
+                {"targets": ("targets",), "scores": ("scores", "outputs"),
+                 "groups": ("groups", "outputs")})
 
 
 def _or_undefined(value):
@@ -429,6 +437,32 @@ COLUMN_NAMES = {"columns": ("column", "task", "row"), "numeric": ("column", "fea
 def learn(r):
     return Call(Schema.learn, {"columns": COLUMNS, **ROLES, "log": []}, lambda s: s.to_dict(),
                 COLUMN_NAMES)
+
+
+FRAME_NAMES = COLUMN_NAMES | {"min_count": ("min_count", "min-count"),
+                              "embedding_width": ("embedding_width", "embedding width")} | (
+    dict.fromkeys(("frame", "validation"), ("column", "task", "row", "frame", "readable")))
+
+
+def fit(r):
+    frame = {name: list(column) for name, column in COLUMNS.items()}
+    return Call(npple.fit, {"frame": frame, **ROLES, "log": [], "model": "cgc", "min_count": 1,
+                            "epochs": 1, "batch_size": 4, "seed": 0, "embedding_width": 2,
+                            "keep_best": "joint", "validation": frame},
+                lambda run: run.run.best, FRAME_NAMES, loose=True)
+
+
+def judged(r):
+    frame = {name: list(column) for name, column in COLUMNS.items()} | {"who": ["a", "b"] * 2}
+    return Call(fitted().evaluate, {"frame": frame, "group": "who", "bins": 3,
+                                    "accept_unknown": False},
+                lambda found: 0, FRAME_NAMES | {"group": ("group", "column"),
+                                                "accept_unknown": ("column", "accept")}, loose=True)
+
+
+@cache
+def fitted():
+    return npple.fit(COLUMNS, **ROLES, min_count=1, epochs=1, expert_units=(2,), tower_units=())
 
 
 def schema_from(r):
@@ -622,6 +656,10 @@ COMMANDS = (
     ["train", *DATA, *TINY, "--epochs", "2", "--out", "kept", "--resume", "--seed", "1",
      "--batch-size", "4", "--rate", "0.1"],
     ["predict", "--checkpoint", "kept/checkpoint.npz", "--data", "good.csv", "--out", "p.csv"],
+    ["evaluate", "--checkpoint", "kept/checkpoint.npz", "--data", "good.csv", "--group", "city",
+     "--bins", "3"],
+    ["clicklog", "--rows", "30", "--seed", "1", "--out", "run.csv", "--later", "run2.csv"],
+    ["draw", "--checkpoint", "kept/checkpoint.npz", "--task", "clicked"],
     ["isolation", "--checkpoint", "kept/checkpoint.npz", "--data", "good.csv", "--rows", "4"],
     ["isolation", "--model", "cgc", "--tasks", "1", "--levels", "1", "--seed", "1"],
     ["gradcheck", "--model", "cgc", "--tasks", "1", "--method", "directional", "--seed", "1"],
@@ -716,6 +754,7 @@ TARGETS = {  # name -> how often, relative to the others, and the maker of the c
     "oracle.make_vectors": (0.05, make), "oracle.check": (2, held_against),
     "oracle.load": (3, load_vectors), "metrics": (4, metric), "metrics.evaluate": (3, evaluate),
     "ranking": (3, ranked), "ranking.top_k": (1, top), "Schema.learn": (3, learn),
+    "metrics.gauc": (1, grouped), "fit": (2, fit), "Trained.evaluate": (2, judged),
     "Schema.from_dict": (3, schema_from), "Schema.encode": (3, encode), "Dataset": (3, dataset),
     "Dataset.take, split": (2, taken), "synthetic": (1, synthetic), "read_columns": (4, read_csv),
     "read_census": (3, read_census), "Run": (2, start), "Run.train": (2, train),

@@ -1,6 +1,7 @@
 """npple.fit and npple.load: a table in, predictions in its own units out."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_rare_ids_are_told_and_a_column_of_them_is_refused(trained):
     ({"model": "plee"}, "model: 'plee', did you mean 'ple'"),
     ({"expert_unit": (8,)}, "option of ple: 'expert_unit', did you mean 'expert_units'"),
     ({"tasks": ["click"]}, "tasks: a dict of column and kind"),
+    ({"numeric": 3}, "numeric: 3, expected a sequence of texts"),
+    ({"time": 3}, "time: 3, expected a column"),
     ({"numeric": ["aeg"]}, "no column 'aeg', did you mean 'age'"),
     ({"raw_targets": "yes"}, "raw_targets: True or False"),
     ({"checkpoint": 3}, "checkpoint: a path is needed")])
@@ -154,7 +157,8 @@ def test_what_cannot_be_fitted_is_refused_by_name(change, said):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"group": "usr"}, "no column 'usr', did you mean 'user'"), ({"bins": 0}, "bins: an integer")])
+    ({"group": "usr"}, "no column 'usr', did you mean 'user'"), ({"bins": 0}, "bins: an integer"),
+    ({"group": 0}, "group: 0, expected a column"), ({"group": ""}, "no column ''")])
 def test_what_cannot_be_evaluated_is_refused_by_name(trained, change, said):
     with pytest.raises(npple.InputError, match=said):
         trained.evaluate(table(40), **change)
@@ -163,6 +167,15 @@ def test_what_cannot_be_evaluated_is_refused_by_name(trained, change, said):
 def test_a_trained_model_shows_its_best_epoch(trained):
     assert repr(trained).splitlines()[0] == "Trained for 2 epochs"
     assert f"click  epoch {trained.run.best_epoch['epoch']}  auc" in repr(trained)
+
+
+@pytest.mark.parametrize("frame, said", [
+    ({"age": [1, 2], "user": ["a"]}, "columns of different lengths, 1 ('user') and 2 ('age')"),
+    ({"age": np.float64(1)}, "column 'age'"), ({"age": [np.ones(2)]}, "column 'age'"),
+    ({"age": 3}, "column 'age': 3, expected a list or array"), (3, "frame: 3, expected a path")])
+def test_what_is_no_table_is_refused_by_name(trained, frame, said):
+    with pytest.raises(npple.InputError, match=re.escape(said)):
+        trained.predict(frame)
 
 
 def test_a_model_of_synthetic_data_takes_no_tables(tmp_path, capsys):

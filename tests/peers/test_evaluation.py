@@ -47,6 +47,12 @@ def test_calibration_bins_are_scikit_learns(levels, bins):
 @TIES
 def test_gauc_is_its_definition_in_plain_loops(levels):
     labels, logits, users = case(levels=levels)
+    assert metrics.gauc(labels, logits, users) == pytest.approx(in_loops(labels, logits, users),
+                                                                rel=1e-12)
+
+
+def in_loops(labels, logits, users):
+    """The AUC of each user with ones and zeros, pair by pair; their mean, weighted by rows."""
     total = rows = 0
     for user in sorted({*users.tolist()}):
         own = [row for row in range(len(users)) if users[row] == user]
@@ -56,7 +62,7 @@ def test_gauc_is_its_definition_in_plain_loops(levels):
                        for one in ones for zero in zeros)
             total += len(own) * wins / (len(ones) * len(zeros))
             rows += len(own)
-    assert metrics.gauc(labels, logits, users) == pytest.approx(total / rows, rel=1e-12)
+    return total / rows
 
 
 def test_the_entropy_is_the_log_loss_of_the_rate():
@@ -64,6 +70,26 @@ def test_the_entropy_is_the_log_loss_of_the_rate():
     rate = np.full(len(labels), labels.mean())
     assert metrics.entropy(labels) == pytest.approx(sklearn_metrics.log_loss(labels, rate),
                                                     rel=1e-12)
+
+
+def test_an_evaluation_is_scikit_learns_of_the_predictions():
+    log = npple.data.click_log(3000)
+    run = npple.fit(log, numeric=["length_s"], categorical=["user_id", "device"],
+                    tasks={"click": "binary", "watch_ms": "regression"}, epochs=2)
+    found, predicted = run.evaluate(log, group="user_id"), run.predict(log)
+    labels, scores = np.array(log["click"], int), predicted["click"]
+    click, watch = found.tasks["click"], found.tasks["watch_ms"]
+    assert click["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), rel=1e-12)
+    assert click["logloss"] == pytest.approx(sklearn_metrics.log_loss(labels, scores), rel=1e-12)
+    assert click["gauc"] == pytest.approx(in_loops(labels, scores, np.array(log["user_id"])),
+                                          rel=1e-12)
+    observed, means = calibration_curve(labels, scores, n_bins=10, strategy="quantile")
+    np.testing.assert_allclose([each[1:] for each in found.calibration["click"]],
+                               np.transpose([means, observed]), rtol=1e-12)
+    own = labels == 1
+    times = np.array([float(text) for text in log["watch_ms"] if text])
+    assert watch["mse"] == pytest.approx(
+        sklearn_metrics.mean_squared_error(times, predicted["watch_ms"][own]), rel=1e-12)
 
 
 def columns():
