@@ -226,9 +226,9 @@ def test_an_unknown_kind_is_refused(kind):
 
 
 def test_gauc_leaves_groups_of_one_class_out_and_weighs_the_others_by_rows():
-    targets, scores = [0, 1, 1, 0, 1, 0, 1], [.1, .2, .9, .3, .4, .8, .1]
-    groups = ["a", "a", "a", "b", "b", "b", "c"]  # a: 1, b: 1 of 2 pairs, c: ones alone
-    assert metrics.gauc(targets, scores, groups) == pytest.approx((3 * 1 + 3 * 0.5) / 6)
+    targets, scores = [0, 1, 1, 0, 1, 0, 0, 1], [.1, .2, .9, .3, .3, .8, .1, .1]
+    groups = ["a", "a", "a", "b", "b", "b", "b", "c"]  # a: 2 of 2 pairs, b: 1.5 of 3, c: ones alone
+    assert metrics.gauc(targets, scores, groups) == pytest.approx((3 * 1 + 4 * 0.5) / 7)
     assert np.isnan(metrics.gauc([1, 1], [0.1, 0.2], [3, 4]))
 
 

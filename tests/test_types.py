@@ -32,6 +32,9 @@ reveal_type(report.passed)
 reveal_type(npple.isolation(model).matrix)
 vectors = npple.oracle.make_vectors(model, seed=0)
 reveal_type(npple.oracle.check(vectors, vectors.expected).passed)
+run = npple.fit({"age": [1.0, 2.0]}, numeric=["age"], tasks={"a": "binary"}, levels=1)
+reveal_type(npple.load("run.npz").predict("rows.csv"))
+reveal_type(run.evaluate({"age": [3.0], "a": [1]}, group="user").tasks)
 '''
 WRONG = '''\
 import npple
@@ -61,7 +64,7 @@ def test_a_users_program_is_typed_throughout(tmp_path):
     said = checked(RIGHT, tmp_path)
     assert not [line for line in said if "error" in line], said
     revealed = "\n".join(said)
-    assert revealed.count("Revealed type") == 5 and 'Revealed type is "Any"' not in revealed
+    assert revealed.count("Revealed type") == 7 and 'Revealed type is "Any"' not in revealed
 
 
 def test_a_users_mistakes_are_found_at_their_lines(tmp_path):

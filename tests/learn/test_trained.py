@@ -84,6 +84,18 @@ def test_an_evaluation_is_of_the_predictions_and_labels_in_their_own_units(train
         [label == "a" for label in labels["why"]], predictions["why"][:, 0])
 
 
+def test_the_history_is_in_the_units_of_the_columns(trained):
+    """And of a run that leaves its targets as they are: the same constants."""
+    raw = npple.fit(table(), **ROLES, **SMALL, raw_targets=True)
+    for ours, theirs in zip(trained.run.history, raw.run.history):
+        assert ours["constants"] == pytest.approx(theirs["constants"], rel=1e-5)
+        assert ours["constants"]["watch"] > 1e6
+    validation = table(100, seed=1)
+    judged = npple.fit(table(), **ROLES, **SMALL, validation=validation)
+    best = judged.run.best_epoch["validation"]["watch"]["mse"]
+    assert judged.evaluate(validation).tasks["watch"]["mse"] == pytest.approx(best, rel=1e-5)
+
+
 def test_rows_without_a_group_are_left_out_of_the_gauc(trained):
     labels = table(seed=1)
     users = labels["user"]
