@@ -103,7 +103,7 @@ def _texts(name: str, values: Any) -> Texts:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip(" ")
-    missing = value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
     if isinstance(value, (float, np.floating)) and not missing:
         number = float(value)
         return repr(number) if math.isfinite(number) else str(number)

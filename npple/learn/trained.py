@@ -306,6 +306,7 @@ def load(path: FilePath) -> Trained:
 
 
 def _groups(texts: Texts) -> Codes:
-    """Of each row the number of its text, below 0 where that is empty."""
+    """Of each row the place of its text among the sorted ones, below 0 where it is empty."""
     words, places = texts.distinct
-    return np.where(np.array([word == "" for word in words])[places], -1, places)
+    rank = {word: place for place, word in enumerate(sorted(words))} | {"": -1}
+    return np.array([rank[word] for word in words])[places]

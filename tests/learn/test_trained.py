@@ -57,7 +57,15 @@ def test_a_dict_a_frame_and_a_path_give_the_same_bits(trained, tmp_path):
                   {name: list(column) for name, column in table().items()}):
         assert same(npple.fit(frame, **ROLES, **SMALL).run.best, trained.run.best)
         assert same(trained.predict(frame), trained.predict(table()))
-        assert trained.evaluate(frame) == trained.evaluate(table())
+        assert trained.evaluate(frame, group="user") == trained.evaluate(table(), group="user")
+
+
+def test_a_missing_value_of_pandas_is_a_gap(trained):
+    missing = type("NAType", (), {"__ne__": lambda *_: missing, "__bool__": lambda _: 1 / 0})()
+    users = table()["user"]
+    gap, none = (trained.predict(table() | {"user": [first, *users[1:]]})
+                 for first in (missing, None))
+    assert same(gap, none)
 
 
 def test_predictions_are_probabilities_and_values_in_the_columns_units(trained):

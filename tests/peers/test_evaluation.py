@@ -126,6 +126,22 @@ def test_gaps_of_pandas_are_those_of_a_dict():
         assert np.array_equal(run.run.best[name], array)
 
 
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow"])
+def test_a_log_read_by_pandas_is_the_file(tmp_path, backend):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    log, path = npple.data.click_log(400), tmp_path / "log.csv"
+    path.write_text("\n".join([",".join(log), *map(",".join, zip(*log.values()))]))
+    roles = {"numeric": ["age", "length_s"], "missing": "mean", "time": "ts", "epochs": 1,
+             "categorical": ["user_id", "tags"], "tasks": {"click": "binary",
+                                                           "watch_ms": "regression"}}
+    frame = pandas.read_csv(path, dtype_backend=backend)
+    run, plain = npple.fit(frame, **roles), npple.fit(path, **roles)
+    for name, array in plain.run.best.items():
+        assert np.array_equal(run.run.best[name], array)
+    assert run.evaluate(frame, group="user_id") == plain.evaluate(path, group="user_id")
+
+
 def test_parquet_is_read_where_a_library_can(tmp_path):
     polars = pytest.importorskip("polars")
     polars.DataFrame(columns()).write_parquet(tmp_path / "log.parquet")
