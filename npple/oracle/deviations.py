@@ -465,7 +465,7 @@ def deviate(deviation: Deviation, variant: Variant, given: Arrays) -> list[tuple
     try:
         return [(changed, detail) for changed, detail in deviation.variants(variant, given)
                 if changed != variant]
-    except InputError:
+    except (InputError, LookupError, TypeError):  # several together may fit no table
         return []
 
 

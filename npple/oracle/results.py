@@ -34,6 +34,8 @@ class TensorRow:
         The two values there.
     fault : str
         What else is wrong, the shape or an entry that is not finite; empty where nothing is.
+    precision : str
+        What the tensor was computed in, as far as is known.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TensorRow:
     got: float | None = None
     expected: float | None = None
     fault: str = ""
+    precision: str = "float64"
 
     @property
     def passed(self) -> bool:
@@ -70,20 +73,20 @@ def compare(name: str, got: Array, expected: Array, tolerance: float, precision:
         Of the candidate: underflow in it is forgiven.
     """
     if got.shape != expected.shape:
-        return TensorRow(name, float("inf"), tolerance,
-                   fault=f"shape {got.shape}, expected {expected.shape}")
+        return TensorRow(name, float("inf"), tolerance, precision=precision,
+                         fault=f"shape {got.shape}, expected {expected.shape}")
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     if not np.isfinite(got).all():
         index = tuple(map(int, np.argwhere(~np.isfinite(got))[0]))
         return TensorRow(name, float("inf"), tolerance, index, None, float(expected[index]),
-                   f"{got[index]} at {index}")
+                         f"{got[index]} at {index}", precision)
     error = np.abs(got - expected)
     index = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))
     largest = float(np.abs(expected).max())
     if largest:
         tolerance += FLOOR * SMALLEST[precision] / largest
     return TensorRow(name, float(error[index]) / (largest or 1.0), tolerance, index,
-                     float(got[index]), float(expected[index]))
+                     float(got[index]), float(expected[index]), precision=precision)
 
 
 def read_results(path: FilePath) -> dict[str, Any]:

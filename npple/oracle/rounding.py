@@ -6,14 +6,16 @@ operation, and every term of every sum, at random by up to `SAFETY` unit roundof
 precision may show, whatever its order of summation and whichever of the usual formulas it takes.
 """
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from npple.core.base import Float64
-from npple.oracle.deviant_rows import deviant_gate, with_rows
+from npple.core.base import Array, Cache, Float64, Gradients
+from npple.core.ops import mixture_backward
+from npple.core.rows import mlp_gradients
+from npple.oracle.deviant_rows import deviant_gate, textbook_softmax_backward, with_rows
 from npple.oracle.variant import Variant, compute, each_column
 from npple.routing import Gate
 from npple.verify.cases import Case
@@ -53,7 +55,7 @@ def tolerances(variant: Variant, case: Case, precisions: Collection[str] = tuple
     scale = np.array([UNITS[p] for p in precisions]) / noise
     floor = FLOOR * np.array([UNITS[p] for p in precisions])
     exact = compute(variant, case, wanted)
-    perturbed = compute(_textbook(variant), _noisy(case, noise), wanted)
+    perturbed = compute(textbook(variant), noisy_case(case, noise), wanted)
     found = {}
     with np.errstate(all="ignore"):
         for (name, y), (_, noisy) in zip(exact, perturbed):
@@ -65,17 +67,41 @@ def tolerances(variant: Variant, case: Case, precisions: Collection[str] = tuple
     return found
 
 
-def _textbook(variant: Variant) -> Variant:
-    """The variant with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
+@dataclass(frozen=True)
+class Textbook(Gate):
+    """A gate with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
+
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        mlp, weights, mixture, counts = cache
+        dweights, dparts = mixture_backward(dy, mixture)
+        yield from self.give(dparts, counts)
+        dlogits = textbook_softmax_backward(dweights, weights)
+        yield from mlp_gradients(dlogits, mlp, self.selector, unread)
+
+
+def textbook(variant: Variant) -> Variant:
+    """The variant with textbook gates in the place of the paper's."""
     def change(row: Any) -> Any:
-        softmax = isinstance(row, Gate) and getattr(row, "squash", "softmax") == "softmax"
+        if type(row) is Gate:
+            return Textbook(**vars(row))
+        softmax = isinstance(row, Gate) and getattr(row, "squash", "") == "softmax"
         return deviant_gate(row, squash="textbook") if softmax else row
     return replace(variant, table=with_rows(variant.table, change))
 
 
-def _noisy(case: Case, units: Float64) -> Case:
+def noisy_case(case: Case, units: Float64, safety: float = SAFETY) -> Case:
     """The case with `COPIES` copies a unit roundoff of all its floats, stacked in front."""
-    amplitude = SAFETY * np.repeat(units, COPIES)
+    copies = noisy(units, safety)
+    return replace(case, params={name: copies(p) for name, p in case.params.items()},
+                   x=each_column(case.x, copies))
+
+
+def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:
+    """Turns an array into copies, stacked in front, whose every operation is off at random.
+
+    `COPIES` of them for each unit roundoff, of which an operation may be off by `safety`.
+    """
+    amplitude = safety * np.repeat(units, COPIES)
     rng = np.random.default_rng(0)
     pool = rng.uniform(-1, 1, POOL)
 
@@ -121,5 +147,4 @@ def _noisy(case: Case, units: Float64) -> Case:
             return array
         return np.broadcast_to(array, (len(amplitude), *array.shape)).view(Noisy)
 
-    return replace(case, params={name: copies(p) for name, p in case.params.items()},
-                   x=each_column(case.x, copies))
+    return copies

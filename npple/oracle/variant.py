@@ -4,7 +4,7 @@ A `Variant` is the paper's model, or a deviation from it: another table, other f
 losses, another Adam. One function computes them all.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,9 +87,7 @@ def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
     factors = variant.factors(case.masks, len(next(iter(case.targets.values()))))
     own = losses(trace, case.targets, case.masks)
     yield from ((f"loss[{task}]", factors[task] * value) for task, (value, _) in own.items())
-    weights = {task: case.weights[task] ** variant.weight_power * factors[task] / variant.shrink
-               for task in own}
-    loss, grads = _objective(trace, case, case.params, weights)
+    loss, grads = objective(variant, trace, case, case.params)
     yield "loss", np.asarray(loss)
     yield from ((f"grad/{name}", g) for name, g in grads.items())
     for task in own:
@@ -99,12 +97,15 @@ def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
             yield from ((f"grad[{task}]/{name}", g)
                         for name, g in _gradients(trace, case.params, starts).items())
     if needs("adam"):
-        yield from _adam_steps(variant, case, weights, grads)
+        yield from _adam_steps(variant, case, grads)
 
 
-def _objective(trace: Trace, case: Case, params: Arrays, weights: Mapping[str, float]
-               ) -> tuple[Array | float, dict[str, Array]]:
+def objective(variant: Variant, trace: Trace, case: Case, params: Arrays
+              ) -> tuple[Array | float, dict[str, Array]]:
     """The joint loss with the table's penalties, and its gradients by name."""
+    factors = variant.factors(case.masks, len(next(iter(case.targets.values()))))
+    weights = {task: case.weights[task] ** variant.weight_power * factors[task] / variant.shrink
+               for task in trace.table.tasks}
     loss, starts = joint_loss(trace, case.targets, case.masks, weights)
     penalty, caches = penalty_forward(trace.table, params)
     grads = _gradients(trace, params, starts)
@@ -124,14 +125,14 @@ def _gradients(trace: Trace, params: Arrays, starts: Arrays) -> dict[str, Array]
             for name in dict.fromkeys(names)}
 
 
-def _adam_steps(variant: Variant, case: Case, weights: Mapping[str, float], grads: dict[str, Array]
+def _adam_steps(variant: Variant, case: Case, grads: dict[str, Array]
                 ) -> Iterator[tuple[str, Array]]:
     """Yields the parameters after 1, 2 and 10 steps on the same batch."""
     params, state = case.params, variant.adam.init(case.params)
     for step in range(1, max(STEPS) + 1):
         if step > 1:
             trace = forward(variant.table, params, case.x, case.noise)
-            _, grads = _objective(trace, case, params, weights)
+            _, grads = objective(variant, trace, case, params)
         params, state = variant.adam.step(params, grads, state)
         if step in STEPS:
             yield from ((f"adam{step}/{name}", p) for name, p in params.items())

@@ -1,0 +1,345 @@
+"""Every fault of a candidate by itself: located at its row, and named where the catalogue knows it.
+
+The first tensor that is wrong by itself is explained by a deviation, or by a few together; the
+variant with these takes the place of the model, and the search goes on with what is still wrong.
+So any number of faults is found, and what no deviation explains hides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from npple.core.base import Array
+from npple.core.table import Level, Table
+from npple.errors import InputError
+from npple.oracle.deviations import DEVIATIONS, Deviation, complete, deviate
+from npple.oracle.flow import Flow, owner
+from npple.oracle.judgement import Judge
+from npple.oracle.variant import Variant
+from npple.verify.cases import Case
+
+SIZES = (1, 2, 3)  # deviations that may meet in one tensor
+COMBINATIONS = 2000  # of each size that are tried
+SAME = 1e-12  # relative to the largest entry: two values that are one
+SHOWN = 4  # tensors named in a detail
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong by itself, not because of what it read.
+
+    Attributes
+    ----------
+    tensor : str
+        The first tensor in which it shows.
+    row : str
+        The row it stands in: that of a table, "input", "loss", or "adam".
+    names : tuple of str
+        Deviations of the catalogue that explain it, the best first; empty if none does.
+    detail : str
+        What is known about it, in words.
+    """
+
+    tensor: str
+    row: str
+    names: tuple[str, ...]
+    detail: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fault as plain values, for JSON.
+
+        Returns
+        -------
+        dict
+            `tensor`, `row`, `names` (a list), `detail`.
+        """
+        return {"tensor": self.tensor, "row": self.row, "names": list(self.names),
+                "detail": self.detail}
+
+    def __str__(self) -> str:
+        names = f"  [{', or '.join(self.names)}]" if self.names else ""
+        return f"{self.tensor} (row {self.row}): {self.detail}{names}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A variant made by some deviations, with all numbers it needs, and its flow."""
+
+    deviations: tuple[Deviation, ...]
+    details: tuple[str, ...]
+    variant: Variant
+    case: Case
+    flow: Flow = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the deviations."""
+        return tuple(deviation.name for deviation in self.deviations)
+
+
+@dataclass
+class Search:
+    """The search for the faults of a candidate.
+
+    Attributes
+    ----------
+    judge : Judge
+    faults : list of Fault
+        Those found, in the order of computation.
+    whole : list of Form
+        The forms, one deviation or a few together, that alone explain everything given.
+    final : Form
+        The model with all deviations found.
+    unexplained : list of str
+        Wrong tensors that no deviation explains.
+    """
+
+    judge: Judge
+    faults: list[Fault] = field(default_factory=list)
+    whole: list[Form] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        judge = self.judge
+        variant, case = judge.vectors.variant, judge.case
+        self.start = self.final = Form((), (), variant, case, judge.flow(variant, case))
+
+    def run(self) -> Search:
+        """Finds the faults, one after the other."""
+        wrong = self.judge.wrong(self.final.flow)
+        while wrong:
+            found = self._explained(wrong)
+            if found:
+                self._take(found, wrong)
+            else:
+                self._give_up(wrong)
+            wrong = [name for name in self.judge.wrong(self.final.flow)
+                     if name not in self.unexplained]
+        order = {name: i for i, name in enumerate(self.judge.paper)}
+        self.faults.sort(key=lambda fault: order[fault.tensor])
+        return self
+
+    # What a deviation explains ----------------------------------------------------------------
+
+    def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
+        """Forms under which the first wrong tensor is right, best first, with what they leave."""
+        first, touching = wrong[0], self._touching(wrong[0])
+        for size in SIZES:
+            tried = (touching if size == 1 else self._together(touching, size))
+            found = [form for form in tried if self.judge.right(first, form.flow)]
+            if found:
+                left = [pair for form in found for pair in self._left(form, wrong)]
+                return sorted(left, key=lambda pair: len(pair[0]))
+        return []
+
+    def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
+        """What a form leaves wrong; where it spoils what was right, also in the wrong rows only."""
+        left = self.judge.wrong(form.flow)
+        yield left, form
+        if not set(left) <= set(wrong):
+            for local in self._here(form, wrong):
+                left = self.judge.wrong(local.flow)
+                if wrong[0] not in left:
+                    yield left, local
+
+    def _touching(self, name: str) -> list[Form]:
+        """The forms, one more deviation each, that change what a tensor should be."""
+        before = self.final.flow.value(name)
+        return [form for form in self._forms(self.final, DEVIATIONS)
+                if not _same(form.flow.value(name), before)]
+
+    def _together(self, touching: Sequence[Form], size: int) -> Iterator[Form]:
+        """Forms with `size` more deviations, of those that touch a tensor."""
+        each = dict.fromkeys(form.deviations[-1] for form in touching)
+        for count, group in enumerate(combinations(each, size)):
+            if count == COMBINATIONS:
+                return
+            forms = [self.final]
+            for deviation in group:
+                forms = [after for form in forms for after in self._forms(form, [deviation])]
+            yield from forms
+
+    def _forms(self, form: Form, deviations: Sequence[Deviation]) -> Iterator[Form]:
+        """A form with one more deviation, in each of the ways there are."""
+        for deviation in deviations:
+            if deviation in form.deviations:
+                continue
+            for variant, detail in deviate(deviation, form.variant, self.judge.given):
+                after = self._form(form, deviation, variant, detail)
+                if after:
+                    yield after
+
+    def _form(self, form: Form, deviation: Deviation, variant: Variant, detail: str
+              ) -> Form | None:
+        completed = complete(variant, self.judge.case, self.judge.given)
+        if completed is None:
+            return None
+        return Form((*form.deviations, deviation), (*form.details, detail), *completed,
+                    self.judge.flow(*completed))
+
+    def _here(self, form: Form, wrong: Sequence[str]) -> Iterator[Form]:
+        """The form with its last deviation in the rows alone that are wrong by themselves."""
+        rows = {_row(form.flow.table, name) for name in wrong}
+        table = _mixed(self.final.variant.table, form.variant.table, rows)
+        if table not in (None, form.variant.table, self.final.variant.table):
+            variant = replace(form.variant, table=table)
+            local = self._form(replace(form, deviations=form.deviations[:-1],
+                                       details=form.details[:-1]),
+                               form.deviations[-1], variant, form.details[-1])
+            if local:
+                yield local
+
+    # What is made of it -----------------------------------------------------------------------
+
+    def _take(self, found: Sequence[tuple[list[str], Form]], wrong: Sequence[str]) -> None:
+        """Makes faults of the best explanation, and goes on from there."""
+        left, best = found[0]
+        known = len(self.final.deviations)
+        if not known and not left:
+            self.whole = list({form.names: form for names, form in reversed(found)
+                               if not names}.values())[::-1]
+        others = [form for names, form in found[1:] if names == left
+                  and len(form.deviations) == len(best.deviations)]
+        for at in range(known, len(best.deviations)):
+            deviation, detail = best.deviations[at], best.details[at]
+            shown = self._shown(best, at, [name for name in wrong if name not in left])
+            names = dict.fromkeys([deviation.name, *(form.names[at] for form in others)])
+            self.faults.append(Fault(shown[0], self._changed(best, shown[0]), tuple(names),
+                                     _detail(deviation, detail, shown)))
+        self.final = best
+
+    def _changed(self, best: Form, name: str) -> str:
+        """The row by which an explanation changes a tensor: for a gradient, one that reads it."""
+        kind, _, rest = name.partition("/")
+        if kind.startswith("grad") and rest not in self.judge.case.params:
+            old, new = self.final.flow.table.row, best.flow.table.row
+            for row in self.final.flow.readers(rest):
+                if new.get(row) != old[row]:
+                    return row
+        return _row(best.flow.table, name)
+
+    def _shown(self, best: Form, at: int, repaired: list[str]) -> list[str]:
+        """In which of the repaired tensors one of the deviations shows."""
+        if len(best.deviations) - len(self.final.deviations) == 1:
+            return repaired
+        alone = list(self._forms(self.final, [best.deviations[at]]))
+        return [name for name in repaired
+                if any(not _same(form.flow.value(name), self.final.flow.value(name))
+                       for form in alone)] or repaired
+
+    def _give_up(self, wrong: Sequence[str]) -> None:
+        """A fault that no deviation explains, with all that is wrong in the same row."""
+        first = wrong[0]
+        row = _row(self.final.flow.table, first)
+        known = [fault for fault in self.faults if not fault.names]
+        part = [name for name in wrong if self._through(name, row)]
+        behind = [fault for fault in known if self._through(first, fault.row)]
+        self.unexplained += [first] if behind else part or [first]
+        if not behind:
+            self.faults.append(Fault(first, row, (), self._unknown(first)))
+
+    def _through(self, name: str, row: str) -> bool:
+        """Whether a row makes a tensor, or has a part in a gradient."""
+        kind, _, rest = name.partition("/")
+        if row in ("loss", "adam") or not kind.startswith("grad"):
+            return _row(self.final.flow.table, name) == row
+        return row in self.final.flow.readers(rest)
+
+    def _unknown(self, name: str) -> str:
+        """What can be said of a wrong tensor that no deviation explains."""
+        row = self.judge.local(name, self.final.flow) or self.judge.paper[name]
+        if row.fault:
+            return row.fault
+        text = (f"{row.got:.9g} where {row.expected:.9g} follows from what it reads, at "
+                f"{','.join(map(str, row.index)) or 'its one entry'}")
+        return text + self._blame(name)
+
+    def _blame(self, name: str) -> str:
+        """Which of the parts of a gradient may be the guilty one."""
+        kind, _, rest = name.partition("/")
+        flow = self.final.flow
+        if not kind.startswith("grad"):
+            return ""
+        parts = {row: flow.contributions(kind, row)[rest] for row in flow.readers(rest)
+                 if rest in flow.contributions(kind, row)}
+        if len(parts) < 2:
+            return ""
+        missing = self.judge.given[name] - flow.local(name)
+        for row, part in parts.items():
+            scale = float((part * missing).sum() / ((part * part).sum() or 1.0))
+            if np.allclose(scale * part, missing, rtol=0, atol=1e-6 * np.abs(missing).max()):
+                return (f"; the part of {row} is missing" if abs(scale + 1) < 1e-6 else
+                        f"; the part of {row} counts {1 + scale:.6g} times")
+        return f"; it is the sum of what comes from {', '.join(parts)}"
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the deviations found explain everything given."""
+        return not self.unexplained
+
+
+def find_faults(judge: Judge) -> Search:
+    """The faults of a candidate.
+
+    Parameters
+    ----------
+    judge : Judge
+
+    Returns
+    -------
+    Search
+    """
+    return Search(judge).run()
+
+
+def _detail(deviation: Deviation, detail: str, shown: Sequence[str]) -> str:
+    """A deviation in words, and where else it shows."""
+    more = [name for name in shown[1:] if not name.startswith(("grad", "adam", "loss"))]
+    also = f"; also in {', '.join(more[:SHOWN])}" if more else ""
+    also += f" and {len(more) - SHOWN} more" if len(more) > SHOWN else ""
+    return deviation.description + (f" ({detail})" if detail else "") + also
+
+
+def _row(table: Table, name: str) -> str:
+    """The row that a tensor, or the gradient of what it makes or owns, belongs to."""
+    kind, _, rest = name.partition("/")
+    if kind.startswith("loss"):
+        return "loss"
+    if kind.startswith("adam"):
+        return "adam"
+    name = rest if kind == "prediction" or kind.startswith("grad") else name
+    if kind == "prediction":
+        return f"tower/{rest}"
+    if name.startswith("embedding/"):
+        return "input"
+    try:
+        return owner(table, name)
+    except KeyError:
+        return name
+
+
+def _same(one: Array | None, other: Array | None) -> bool:
+    """Whether two values are one, but for rounding."""
+    if one is None or other is None or one.shape != other.shape:
+        return one is other
+    scale = np.abs(other).max(initial=0.0)
+    return bool((np.abs(one - other) <= SAME * scale).all())
+
+
+def _mixed(old: Table, new: Table, rows: set[str]) -> Table | None:
+    """The old table with the new rows of these names; None if they do not fit together."""
+    def row(each: Any) -> Any:
+        return new.row.get(each.name, each) if each.name in rows else each
+
+    levels = tuple(Level(tuple(map(row, level.groups)), tuple(map(row, level.fusions)))
+                   for level in old.levels)
+    try:
+        return Table(old.inputs, levels, tuple(map(row, old.towers)))
+    except InputError:
+        return None

@@ -1,0 +1,330 @@
+"""What each tensor must be, given what a candidate computed before it.
+
+A `Flow` runs a variant on the candidate's own numbers: every row reads the tensors that the
+candidate gave, and those it did not give are computed from the ones before. So each tensor is
+judged by itself, forward and backward, and one fault does not hide another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from npple.core.base import Array, Arrays, Cache
+from npple.core.losses import kind_of
+from npple.core.ops import ACTIVATIONS, dense_forward, mixture_forward, softmax_forward
+from npple.core.passes import (Trace, add_up, forward, input_backward, input_forward, loss_starts,
+                               losses, penalty_backward, penalty_forward)
+from npple.core.rows import Concat, Experts, Gate, Pass, Pool, Route, Row, Stitch, Tower
+from npple.core.table import Table
+from npple.oracle.rounding import Textbook
+from npple.oracle.variant import STEPS, Variant, objective
+from npple.verify.cases import Case
+
+Found = TypeVar("Found")
+PAPER = {Experts, Gate, Textbook, Pass, Concat, Pool, Stitch, Route, Tower}  # rows that use their own parameters alone
+
+
+class Flow(Mapping[str, Array]):
+    """Every tensor of docs/vectors.md by name: the candidate's own, or computed from it.
+
+    Parameters
+    ----------
+    variant : Variant
+        The model that is run.
+    case : npple.verify.cases.Case
+        From `npple.oracle.variant.cast`.
+    given : dict of ndarray
+        The candidate's tensors, of the right shapes, as far as they are to be believed.
+
+    Attributes
+    ----------
+    support : dict of set of str
+        What was computed -> the given tensors and the parameters that went into it.
+    """
+
+    def __init__(self, variant: Variant, case: Case, given: Arrays) -> None:
+        self.variant, self.case, self.given = variant, case, given
+        self.noise = {f"{name}/route/noise": u for name, u in case.noise.items()}
+        self.support: dict[str, set[str]] = {}
+        self._known: dict[str, Any] = {}
+        self._running: list[str] = []
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self.noise:
+            return self.noise[name]
+        if name in self.given:
+            self._note({name})
+            return self.given[name]
+        return self.local(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def local(self, name: str) -> Array:
+        """A tensor computed from what it reads, whether it was given or not.
+
+        Raises
+        ------
+        KeyError
+            If the variant makes no such tensor.
+        """
+        part, _, rest = name.partition("/")
+        if part == "loss" or part.startswith("loss["):
+            make: Callable[[], Array] = partial(self._loss, part)
+        elif part == "grad" or part.startswith("grad["):
+            make = partial(self._gradient, part, rest)
+        elif part.startswith("adam"):
+            make = partial(self._adam, int(part.removeprefix("adam")), rest)
+        elif part == "prediction":
+            make = partial(self._prediction, rest)
+        elif part == "tower" and self.variant.probabilities and f"tower/{rest}" in self.table.row:
+            make = partial(self._prediction, rest)
+        else:
+            made: dict[str, Array] = self._run(owner(self.table, name))[0]
+            return made[name]
+        return self._find(name, make)
+
+    @property
+    def table(self) -> Table:
+        """The table of the variant."""
+        return self.variant.table
+
+    def value(self, name: str) -> Array | None:
+        """`local`, or None if the variant makes no such tensor, or cannot be run at all."""
+        try:
+            return self.local(name)
+        except (LookupError, ValueError):  # no such row; shapes of several deviations that clash
+            return None
+
+    def reads(self, name: str) -> set[str]:
+        """The given tensors and the parameters (`params/NAME`) that a tensor is computed from."""
+        self.local(name)
+        return self.support[name if name in self.support else f"row {owner(self.table, name)}"]
+
+    def contributions(self, kind: str, row: str) -> dict[str, Array]:
+        """What a row adds to the gradients of what it reads and of its parameters, by name.
+
+        Parameters
+        ----------
+        kind : str
+            "grad" for the joint loss, "grad[TASK]" for a task's own.
+        row : str
+            Its name, or "input" for the columns.
+        """
+        return self._find(f"{kind} through {row}", partial(self._contributions, kind, row))
+
+    # How things are found ---------------------------------------------------------------------
+
+    def _find(self, unit: str, make: Callable[[], Found]) -> Found:
+        """What `make` computes, once, noting what went into it."""
+        if unit not in self._known:
+            self.support[unit] = set()
+            self._running.append(unit)
+            try:
+                self._known[unit] = make()
+            finally:
+                self._running.pop()
+        self._note(self.support[unit])
+        found: Found = self._known[unit]
+        return found
+
+    def _note(self, names: set[str]) -> None:
+        if self._running:
+            self.support[self._running[-1]] |= names
+
+    # Forward ----------------------------------------------------------------------------------
+
+    def _run(self, name: str) -> tuple[dict[str, Array], Cache]:
+        return self._find(f"row {name}", partial(self._row, name))
+
+    def _row(self, name: str) -> tuple[dict[str, Array], Cache]:
+        if name == "input":
+            self._note({f"params/embedding/{column}" for column in self.table.embeddings})
+            return input_forward(self.table, self.case.params, self.case.x)
+        row = self.table.row[name]
+        self._note({f"params/{parameter}" for parameter in row.shapes(self.table)})
+        steps = STEPPED.get(type(row))
+        return steps(row, self) if steps else row.forward(self.case.params, self)
+
+    def _output(self, task: str) -> Array:
+        """The tower's output before sigmoid or softmax."""
+        name = f"tower/{task}"
+        return self._run(name)[0][name] if self.variant.probabilities else self[name]
+
+    def _prediction(self, task: str) -> Array:
+        return kind_of(self.table.tasks[task]).predict(self._output(task))
+
+    # Losses -----------------------------------------------------------------------------------
+
+    def _own(self) -> dict[str, tuple[Array, Cache]]:
+        outputs = {f"tower/{task}": self._output(task) for task in self.table.tasks}
+        return losses(Trace(self.table, outputs, {}), self.case.targets, self.case.masks)
+
+    def _factors(self) -> dict[str, float]:
+        rows = len(next(iter(self.case.targets.values())))
+        return self.variant.factors(self.case.masks, rows)
+
+    def _loss(self, name: str) -> Array:
+        if name != "loss":
+            task = name[len("loss["):-1]
+            value, _ = self._find("losses", self._own)[task]
+            return self._factors()[task] * value
+        weights, shrink = self.case.weights, self.variant.shrink
+        parts = [weights[task] ** self.variant.weight_power / shrink * self[f"loss[{task}]"]
+                 for task in self.table.tasks if weights[task] ** self.variant.weight_power]
+        penalty, _ = penalty_forward(self.table, self.case.params)
+        return np.asarray(sum(parts, start=np.asarray(0.0)) + penalty)
+
+    # Backward ---------------------------------------------------------------------------------
+
+    def _starts(self, kind: str) -> dict[str, Array]:
+        factors, weights = self._factors(), self.case.weights
+        if kind == "grad":
+            scale = {task: weights[task] ** self.variant.weight_power * factors[task]
+                     / self.variant.shrink for task in self.table.tasks}
+        else:
+            scale = dict.fromkeys(self.table.tasks, 0.0)
+            scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
+        return loss_starts(self._find("losses", self._own), scale)
+
+    def _gradient(self, kind: str, name: str) -> Array:
+        """The sum of what the losses, the rows that read `name` and the penalties add to it."""
+        parts = [self._find(f"{kind} starts", partial(self._starts, kind)).get(name)]
+        parts += [self.contributions(kind, row).get(name) for row in self.readers(name)]
+        if kind == "grad":
+            _, caches = penalty_forward(self.table, self.case.params)
+            parts += [g for owned, g in penalty_backward(caches) if owned == name]
+        found = [part for part in parts if part is not None]
+        if found:
+            return sum(found[1:], found[0])
+        value = self.case.params[name] if name in self.case.params else self[name]
+        return np.zeros_like(value)
+
+    def readers(self, name: str) -> list[str]:
+        """The rows that may add to the gradient of a tensor or a parameter.
+
+        Parameters
+        ----------
+        name : str
+        """
+        if name.startswith("embedding/") and name in self.case.params:
+            return ["input"]
+        if name not in self.case.params:
+            return [row.name for row in self.table.rows if name in row.inputs()]
+        return [row.name for row in self.table.rows
+                if type(row) not in PAPER or name in row.shapes(self.table)]
+
+    def _contributions(self, kind: str, row: str) -> dict[str, Array]:
+        dy, cache = self[f"{kind}/{row}"], self._run(row)[1]
+        parts: dict[str, Array] = {}
+        if dy.any():
+            add_up(parts, input_backward(dy, cache) if row == "input" else
+                   self.table.row[row].backward(dy, cache, frozenset()))
+        return parts
+
+    # Adam -------------------------------------------------------------------------------------
+
+    def _adam(self, step: int, name: str) -> Array:
+        """A parameter after a step; alone, unless the steps of all hang together by a clip."""
+        together = self.variant.adam.clip is not None
+        group = tuple(self.case.params) if together else (name,)
+        unit = f"step {step} of {'all' if together else name}"
+        after, _ = self._find(unit, partial(self._step, step, group))
+        return after[name]
+
+    def _step(self, step: int, group: tuple[str, ...]) -> tuple[dict[str, Array], Any]:
+        """Parameters and state after a step, from the candidate's own before it."""
+        adam = self.variant.adam
+        before = {name: self._before(step, name) for name in group}
+        if step == 1:
+            grads, state = {name: self[f"grad/{name}"] for name in group}, adam.init(before)
+        else:
+            grads = self._find(f"gradients of step {step}", partial(self._later, step))
+            together = "all" if len(group) > 1 else group[0]
+            _, state = self._find(f"step {step - 1} of {together}",
+                                  partial(self._step, step - 1, group))
+        return adam.step(before, {name: grads[name] for name in group}, state)
+
+    def _before(self, step: int, name: str) -> Array:
+        """A parameter before a step."""
+        if step == 1:
+            return self.case.params[name]
+        after = f"adam{step - 1}/{name}"
+        return self[after] if step - 1 in STEPS else self.local(after)
+
+    def _later(self, step: int) -> dict[str, Array]:
+        """The gradients of a step after the first."""
+        case = self.case
+        params = {name: self._before(step, name) for name in case.params}
+        trace = forward(self.table, params, case.x, case.noise)
+        return objective(self.variant, trace, case, params)[1]
+
+
+def owner(table: Table, name: str) -> str:
+    """The row that makes a tensor; "input" for what stands before all rows.
+
+    Raises
+    ------
+    KeyError
+        If no row does.
+    """
+    if name == "input":
+        return name
+    row = name
+    while row and row not in table.row:
+        row = row.rpartition("/")[0]
+    if not row:
+        raise KeyError(name)
+    return row
+
+
+# Rows step by step, each step from the candidate's own result of the one before -----------------
+
+def _layers(flow: Flow, row: Row, shown: str, last: str, activations: Sequence[str], x: Array
+            ) -> tuple[dict[str, Array], Cache]:
+    """As `npple.core.rows.mlp_forward`; the output of the last layer is called `last`."""
+    made, caches = {}, []
+    for i, activation in enumerate(activations, start=1):
+        layer = f"{row.parameters}/layer{i}"
+        params = flow.case.params
+        z, dense = dense_forward(x, params[f"{layer}/weight"], params.get(f"{layer}/bias"))
+        y, active = ACTIVATIONS[activation][0](z)
+        name = last if i == len(activations) else f"{shown}/layer{i}"
+        made[name] = y
+        caches.append((layer, activation, dense, active))
+        x = flow.given[name] if name in flow.given and i < len(activations) else y
+    return made, caches
+
+
+def _experts(row: Any, flow: Flow) -> tuple[dict[str, Array], Cache]:
+    return _layers(flow, row, row.name, row.name, row.activations,
+                   flow[row.reads][..., None, :, :])
+
+
+def _tower(row: Any, flow: Flow) -> tuple[dict[str, Array], Cache]:
+    made, cache = _layers(flow, row, row.name, row.name, (*row.activations, "identity"),
+                          flow[row.reads])
+    y = made[row.name]
+    return made | {row.name: y if y.shape[-1] > 1 else y[..., 0]}, cache
+
+
+def _gate(row: Any, flow: Flow) -> tuple[dict[str, Array], Cache]:
+    logits, weights = f"{row.parameters}/logits", f"{row.parameters}/weights"
+    made, mlp = _layers(flow, row, row.parameters, logits, (*row.activations, "identity"),
+                        flow[row.selector])
+    made[weights], _ = softmax_forward(flow.given.get(logits, made[logits]))
+    own = flow.given.get(weights, made[weights])
+    parts, counts = row.take(flow)
+    made[row.name], mixture = mixture_forward(own, parts)
+    return made, (mlp, own, mixture, counts)  # a softmax keeps its result for its backward
+
+
+STEPPED: dict[type[Row], Callable[[Any, Flow], tuple[dict[str, Array], Cache]]] = {
+    Experts: _experts, Gate: _gate, Textbook: _gate, Tower: _tower}

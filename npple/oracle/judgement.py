@@ -1,0 +1,165 @@
+"""Is each tensor right, given what it was computed from?
+
+A tensor is right if it agrees with the paper's value, or with what follows from the tensors that
+the candidate gave, within what rounding may do in the precision of all that went into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+import numpy as np
+
+from npple.core.base import Array, Arrays
+from npple.oracle.flow import Flow
+from npple.oracle.results import TensorRow, compare
+from npple.oracle.rounding import FLOOR, SAFETY, UNITS, noisy, noisy_case, textbook
+from npple.oracle.variant import Variant, cast
+from npple.oracle.vectors import Vectors
+from npple.verify.cases import Case
+
+HALF = {"float16": 2.0, "bfloat16": 1.0}  # unit roundoffs that one operation may be off by
+LEAST = {"float16": 4.0, "bfloat16": 2.0}  # of a tensor's largest entry, that are forgiven
+MARGIN = 1.25  # the largest of some random runs is not yet the largest there can be
+BLUNT = 0.1  # a tolerance above this judges nothing
+FAR = 1e6  # floors beyond which no rounding of float64 or float32 is looked into
+
+
+class Judge:
+    """Holds a candidate's tensors against what they follow from.
+
+    Parameters
+    ----------
+    vectors : Vectors
+    given : dict of ndarray
+        The candidate's arrays, those of parameters too.
+    precisions : dict of str
+        What each of them was computed in.
+    """
+
+    def __init__(self, vectors: Vectors, given: Arrays, precisions: Mapping[str, str]) -> None:
+        self.vectors, self.given, self.precisions = vectors, given, precisions
+        self.case = cast(vectors.case, np.float64)
+        self.stored = vectors.notes["dtype"]  # nothing is judged finer than the vectors are
+        self._noisy: dict[tuple[int, str], tuple[Flow, Flow]] = {}
+
+    @cached_property
+    def usable(self) -> dict[str, Array]:
+        """The given tensors that others can be computed from, in float64."""
+        expected = self.vectors.expected
+        return {name: array.astype(np.float64) for name, array in self.given.items()
+                if name in expected and array.shape == expected[name].shape
+                and np.isfinite(array).all()}
+
+    def flow(self, variant: Variant, case: Case, without: frozenset[str] = frozenset()) -> Flow:
+        """The variant on the candidate's own tensors, except those it goes `without`."""
+        given = {name: y for name, y in self.usable.items() if name not in without}
+        return Flow(variant, case, given)
+
+    @cached_property
+    def paper(self) -> dict[str, TensorRow]:
+        """Each given tensor against the paper's value; half precisions by the coarsest of all."""
+        return {name: self._against_paper(name) for name in self.vectors.expected
+                if name in self.given}
+
+    def wrong(self, flow: Flow) -> list[str]:
+        """The given tensors that are not right, in the order of computation."""
+        return [name for name in self.paper if not self.right(name, flow)]
+
+    def right(self, name: str, flow: Flow) -> bool:
+        """Whether a given tensor agrees with the paper's value or with the flow's."""
+        if self.paper[name].passed and self._fine(self.paper[name].precision):
+            return True
+        row = self.local(name, flow)
+        if row is None:
+            return False
+        return row.passed if row.tolerance <= BLUNT else self.paper[name].passed
+
+    def judged(self, name: str, flow: Flow) -> bool:
+        """Whether rounding leaves anything of a tensor to be judged by."""
+        row = self.paper[name]
+        if self._fine(row.precision):
+            return True
+        local = self.local(name, flow)
+        return local is not None and local.tolerance <= BLUNT
+
+    def local(self, name: str, flow: Flow) -> TensorRow | None:
+        """A given tensor against the flow's; None if the variant makes no such tensor."""
+        y = flow.value(name)
+        if y is None:
+            return None
+        precision = self.precision(name, flow)
+        floor = _floor(name, y, precision)
+        row = compare(name, self.given[name], y, floor, precision)
+        if row.passed or row.fault or self._fine(precision) and row.error > FAR * floor:
+            return row
+        return compare(name, self.given[name], y,
+                       max(floor, self.tolerance(name, y, flow, precision)), precision)
+
+    def precision(self, name: str, flow: Flow) -> str:
+        """The coarsest of a tensor's own and those of all that went into it."""
+        parts = name, *flow.reads(name)
+        found = [self.precisions[part] for part in parts if part in self.precisions]
+        return max((*found, self.stored), key=UNITS.__getitem__)
+
+    def tolerance(self, name: str, y: Array, flow: Flow, precision: str) -> float:
+        """How far rounding may take a tensor from `y`, relative to its largest entry."""
+        key = id(flow), precision
+        if key not in self._noisy:
+            unit = np.array([UNITS[precision]])
+            safety = SAFETY if self._fine(precision) or _backward(name) else HALF[precision]
+            given = _Shaken(flow.given, unit, safety)
+            case = noisy_case(flow.case, unit, safety)
+            self._noisy[key] = flow, Flow(textbook(flow.variant), case, given)
+        largest = np.abs(y).max(initial=0.0)
+        if not largest:
+            return 0.0
+        with np.errstate(all="ignore"):
+            copies = np.asarray(self._noisy[key][1].local(name))
+            error = np.abs(copies - y).max() / largest
+        return float(MARGIN * error) if np.isfinite(error) else float("inf")
+
+    def _against_paper(self, name: str) -> TensorRow:
+        own = self.precisions.get(name, "float64")
+        precision = max(own, self.stored, key=UNITS.__getitem__)
+        at = list(UNITS).index(precision)
+        return compare(name, self.given[name], self.vectors.expected[name],
+                       self.vectors.tolerance[name][at], precision)
+
+    @staticmethod
+    def _fine(precision: str) -> bool:
+        return precision not in HALF
+
+
+def _backward(name: str) -> bool:
+    """Whether a tensor is a gradient, or what Adam makes of one."""
+    return name.startswith(("grad", "adam"))
+
+
+def _floor(name: str, y: Array, precision: str) -> float:
+    """The error, relative to the largest entry, that is always forgiven."""
+    least = FLOOR if precision not in HALF or _backward(name) else LEAST[precision]
+    scale = min(float(np.abs(y).max(initial=0.0)), 1.0) if name.startswith("loss") else 1.0
+    return least * UNITS[precision] / (scale or 1.0)
+
+
+class _Shaken(Mapping[str, Array]):
+    """The given tensors as copies, each off by its own rounding; made when they are read."""
+
+    def __init__(self, given: Arrays, unit: Array, safety: float) -> None:
+        self.given, self.copies = given, noisy(unit, safety)
+        self.made: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.made:
+            self.made[name] = self.copies(self.given[name]) * 1.0
+        return self.made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
