@@ -7,7 +7,8 @@ from npple.core.base import Arrays
 from npple.errors import CheckFailed, require
 from npple.network import Network
 from npple.oracle.adapters import ModuleMapping, check_module
-from npple.oracle.comparison import Report, check
+from npple.oracle.comparison import check
+from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors, make_vectors
 from npple.verify.gradcheck import GradcheckReport, gradcheck_function
 from npple.verify.premises import Function, NoComplexStep

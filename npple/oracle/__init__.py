@@ -2,6 +2,7 @@
 
     make_vectors(model)            every tensor of a model on one batch, as test vectors
     check(vectors, candidate)      another implementation's tensors against them
+    check_step(vectors, step)      a training step of one's own: its loss, its optimizer
     export_all(folder)             a suite of vectors over all architectures
     check_module(vectors, module, mapping)    a module of PyTorch, by a mapping of names
     from_module(module, model, mapping)       its parameters
@@ -10,13 +11,15 @@
 from npple.oracle.adapters import (ModuleMapping, check_module, from_module, gradients_from_module,
                                    linear, load_module, moved, stacked)
 from npple.oracle.cases import export_all, suite
-from npple.oracle.comparison import Report, check
+from npple.oracle.comparison import check, check_step
 from npple.oracle.deviations import DEVIATIONS, Deviation
 from npple.oracle.diagnosis import Diagnosis
+from npple.oracle.faults import Fault
+from npple.oracle.report import Report
 from npple.oracle.results import TensorRow, read_results
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "ModuleMapping", "Report", "TensorRow",
-           "Vectors",
-           "check", "check_module", "export_all", "from_module", "gradients_from_module", "linear",
-           "load", "load_module", "make_vectors", "moved", "read_results", "stacked", "suite"]
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Report",
+           "TensorRow", "Vectors", "check", "check_module", "check_step", "export_all",
+           "from_module", "gradients_from_module", "linear", "load", "load_module", "make_vectors",
+           "moved", "read_results", "stacked", "suite"]

@@ -25,7 +25,8 @@ from npple.core.passes import joint_loss
 from npple.errors import InputError, MappingError, require
 from npple.kinds import check_targets
 from npple.network import Network, Trace
-from npple.oracle.comparison import Report, check
+from npple.oracle.comparison import judged
+from npple.oracle.report import Report
 from npple.oracle.results import as_arrays
 from npple.oracle.rounding import UNITS
 from npple.oracle.vectors import Vectors
@@ -479,9 +480,20 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
         fault = _unreadable(move, _shapes(arrays))
         require(not fault, f"mapping: tensors: {name}: {fault}")
         results[name] = move.forward(arrays)
-    results |= _gradients(module, mapping, vectors, seen, results)
-    return check(vectors, results, precision=max(stored, computed, key=UNITS.__getitem__),
-                 conventions=conventions)
+    precisions = {f"params/{name}": _coarsest(move, stored)
+                  for name, move in mapping.parameters.items()}
+    precisions |= {name: _coarsest(move, computed) for name, move in mapping.tensors.items()}
+    grads = _gradients(module, mapping, vectors, seen, results)
+    for name in grads:
+        of = name.partition("/")[2]
+        precisions[name] = precisions[of if of in precisions else f"params/{of}"]
+    return judged(vectors, results | grads, precisions, "gradients", conventions)
+
+
+def _coarsest(move: Move, precisions: Mapping[str, str]) -> str:
+    """What an array made of a module's was computed in."""
+    return max((precisions[source] for source in move.sources), key=UNITS.__getitem__,
+               default="float64")
 
 
 def _copy(module: Any) -> Any:

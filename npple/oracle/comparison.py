@@ -1,11 +1,9 @@
-"""Is this PLE right? A candidate's tensors against test vectors, in the order of computation."""
+"""Is this PLE right? A candidate's tensors, or a training step, held against test vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -14,157 +12,23 @@ import numpy as np
 from npple.archive import FilePath
 from npple.checks import check_choice, check_texts
 from npple.core.base import Arrays
-from npple.errors import CheckFailed, require
+from npple.errors import require
 from npple.oracle.deviations import BY_NAME, complete, deviate
-from npple.oracle.diagnosis import Diagnosis, diagnose
-from npple.oracle.results import TensorRow, as_arrays, compare, read_results
+from npple.oracle.judgement import Judge
+from npple.oracle.report import Report, suggestion
+from npple.oracle.results import as_arrays, read_results
 from npple.oracle.rounding import UNITS, tolerances
-from npple.oracle.variant import Variant, cast, compute
+from npple.oracle.variant import STEPS, cast
 from npple.oracle.vectors import Vectors, bundle
-from npple.verify.cases import Case
 
-
-Candidate: TypeAlias = FilePath | Arrays | Callable[..., Arrays]
+Candidate: TypeAlias = FilePath | Arrays | Callable[..., Any]
 GIVEN = ("params/", "inputs/", "noise/", "targets/", "masks/", "weights/")  # not results
-SHOWN = 6  # names on a line of a report
-LINES = 20  # tensors in its table
+EXPECT = ("outputs", "forward", "gradients", "everything")
+TAKES = ("inputs", "case")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a check found. Prints as text; `to_dict` is for JSON.
-
-    Attributes
-    ----------
-    vectors : Vectors
-        What the candidate was held against, its conventions applied.
-    given : dict of ndarray
-        The candidate's arrays.
-    precision : str
-        The unit roundoff by which it was judged.
-    rows : tuple of npple.oracle.TensorRow
-        One for each tensor compared, in the order of computation.
-    missing, unknown : tuple of str
-        Tensors that were not given; names given that the vectors do not have.
-    conventions : tuple of str
-        Those declared.
-    """
-
-    vectors: Vectors = field(repr=False)
-    given: Arrays = field(repr=False)
-    precision: str
-    rows: tuple[TensorRow, ...] = field(repr=False)
-    missing: tuple[str, ...] = field(repr=False)
-    unknown: tuple[str, ...] = field(repr=False)
-    conventions: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether every tensor compared is within its tolerance."""
-        return all(row.passed for row in self.rows)
-
-    @property
-    def first_divergence(self) -> str | None:
-        """The first tensor, in the order of computation, that is wrong; None where all is right."""
-        return next((row.name for row in self.rows if not row.passed), None)
-
-    @property
-    def worst(self) -> TensorRow:
-        """The row with the largest error in units of its tolerance."""
-        return max(self.rows, key=lambda row: row.excess)
-
-    @cached_property
-    def diagnosis(self) -> list[Diagnosis]:
-        """The known deviations that reproduce the candidate, best first; found when first asked."""
-        if self.passed:
-            return []
-        return diagnose(self.vectors, self.given, self.precision, self.rows)
-
-    def check(self) -> Report:
-        """Asserts that all passed.
-
-        Returns
-        -------
-        Report
-            Itself.
-
-        Raises
-        ------
-        CheckFailed
-            An AssertionError, with the report as message.
-        """
-        if not self.passed:
-            raise CheckFailed(str(self))
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON.
-
-        Returns
-        -------
-        dict
-            `passed`, `precision`, `compared` (how many tensors), `first_divergence`, `diagnosis`
-            (a list), `worst` and `tensors` (rows as dicts), `missing`, `unknown`, `conventions`.
-        """
-        rows = [{"tensor": row.name, "passed": row.passed, "error": _number(row.error),
-                 "tolerance": row.tolerance, "index": list(row.index), "got": row.got,
-                 "expected": row.expected, "fault": row.fault} for row in self.rows]
-        return {"passed": self.passed, "precision": self.precision, "compared": len(rows),
-                "first_divergence": self.first_divergence,
-                "diagnosis": [diagnosis.to_dict() for diagnosis in self.diagnosis],
-                "worst": rows[self.rows.index(self.worst)], "tensors": rows,
-                "missing": list(self.missing), "unknown": list(self.unknown),
-                "conventions": list(self.conventions)}
-
-    def __str__(self) -> str:
-        shown = [row for row in self.rows if not row.passed] or [self.worst]
-        lines = [("tensor", "error", "tolerance", "at", "got", "expected"),
-                 *(_cells(row) for row in shown[:LINES])]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
-                 for line in lines]
-        if len(shown) > LINES:
-            table.append(f"... and {len(shown) - LINES} more that are wrong")
-        return "\n".join([*table, *self._notes(), *self._verdict()])
-
-    def _notes(self) -> Iterator[str]:
-        if self.conventions:
-            yield f"conventions declared: {', '.join(self.conventions)}"
-        if self.unknown:
-            yield "unknown names: " + _few(
-                [name + _suggestion(name, self.vectors.expected) for name in self.unknown[:SHOWN]],
-                len(self.unknown))
-        if self.missing:
-            yield "not given: " + _few(self.missing, len(self.missing))
-
-    def _verdict(self) -> Iterator[str]:
-        compared = f"{len(self.rows)} of {len(self.vectors.expected)} tensors compared, "
-        if self.passed:
-            yield f"{compared}judged as {self.precision}: passed"
-            return
-        wrong = sum(not row.passed for row in self.rows)
-        yield (f"{compared}judged as {self.precision}: FAILED, {wrong} wrong, the first is "
-               f"{self.first_divergence}{self._origin()}")
-        if not self.diagnosis:
-            yield "no known deviation, and no two together, reproduce all that was given"
-        for i, diagnosis in enumerate(self.diagnosis):
-            yield f"{'or it is' if i else 'it is'} the model in which {diagnosis}"
-            if diagnosis.convention:
-                yield (f"  a convention, not a mistake: declare it with conventions="
-                       f"{list(diagnosis.names)}")
-            if diagnosis.decides:
-                yield f"  {diagnosis.decides} would tell"
-
-    def _origin(self) -> str:
-        """What of the inputs of the first wrong tensor was not given, so may be wrong already."""
-        rows = self.vectors.model.table.rows
-        name = str(self.first_divergence)
-        row = next((row for row in rows if row.name == name), None)
-        unseen = [read for read in row.inputs() if read not in self.given] if row else []
-        return f" (computed from {', '.join(unseen)}, which was not given)" if unseen else ""
-
-
-def check(vectors: Vectors, candidate: Candidate, *, precision: str | None = None,
+def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
+          takes: str = "inputs", precision: str | Mapping[str, str] | None = None,
           conventions: Sequence[str] = ()) -> Report:
     """Whether a candidate computes what the vectors say.
 
@@ -177,9 +41,16 @@ def check(vectors: Vectors, candidate: Candidate, *, precision: str | None = Non
         a folder of `.npy` files. Names are those of docs/vectors.md, as many as there are: from
         the outputs alone to everything. Parameters of the candidate's own, such as the bias of a
         gate, may stand beside as `params/NAME`.
-    precision : str, optional
-        "float64", "float32", "float16" or "bfloat16": what the candidate computed in. By default
-        the coarsest dtype of its arrays.
+    expect : str
+        What must be there for a full pass: the "outputs" (or the predictions), all of the
+        "forward" pass, outputs and all "gradients" of parameters, or "everything".
+    takes : str
+        What a callable is given: params and "inputs", or the whole "case", a dict with `params`,
+        `inputs`, `noise`, `targets`, `masks`, `weights` and `adam` (its settings).
+    precision : str or dict of str, optional
+        "float64", "float32", "float16" or "bfloat16": what the candidate computed in, as a whole
+        or by tensor. By default each tensor is judged by the coarsest dtype among itself and what
+        it is computed from.
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
         "gate-hidden".
@@ -191,83 +62,186 @@ def check(vectors: Vectors, candidate: Candidate, *, precision: str | None = Non
     Raises
     ------
     InputError
-        For a candidate that gives nothing under a known name, or no arrays; an unknown precision
-        or convention.
+        For a candidate that gives nothing under a known name, or no arrays; an unknown precision,
+        convention or expectation.
     FileError
         For a results file that cannot be read.
     """
-    require(isinstance(vectors, Vectors),
-            f"vectors: from make_vectors or load, got {type(vectors).__name__}")
-    if precision is not None:
-        check_choice("precision", precision, UNITS)
-    given, coarsest = as_arrays(_results(vectors, candidate))
-    stored = vectors.notes["dtype"]  # no candidate is judged finer than the vectors are stored
-    precision = max(precision or coarsest, stored, key=UNITS.__getitem__)
-    for name in check_texts("conventions", conventions):
-        vectors = _declare(vectors, name, given)
-    known = [name for name in vectors.expected if name in given]
+    check_vectors(vectors)
+    check_choice("expect", expect, EXPECT)
+    check_choice("takes", takes, TAKES)
+    by_name = {"": precision} if isinstance(precision, str) else dict(precision or {})
+    for name, each in by_name.items():
+        check_choice(f"precision{f': {name}' if name else ''}", each, UNITS)
+    names = check_texts("conventions", conventions)
+    given, precisions = as_arrays(_results(vectors, candidate, takes))
+    precisions = ({name: str(precision) for name in given} if isinstance(precision, str) else
+                  precisions | {name: str(each) for name, each in by_name.items()})
+    return judged(vectors, given, precisions, expect, names)
+
+
+def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expect: str,
+           conventions: Sequence[str] = (), reasons: Mapping[str, str] | None = None,
+           unsteady: Sequence[str] = ()) -> Report:
+    """The report on a candidate's arrays.
+
+    Parameters
+    ----------
+    vectors : Vectors
+    given : dict of ndarray
+        The arrays by npple's names.
+    precisions : dict of str
+        What each was computed in.
+    expect : str
+        As for `check`.
+    conventions : sequence of str
+        As for `check`.
+    reasons : dict of str, optional
+        What could not be had of the candidate -> why, in words.
+    unsteady : sequence of str
+        Tensors that came out differently when the candidate ran again.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        For a candidate that gives nothing under a known name, or an unknown convention.
+    """
+    for name in conventions:
+        vectors = _declare(vectors, name, given, precisions)
     unknown = [name for name in given if name not in vectors.expected
                and not name.startswith(GIVEN)]
-    require(known, "candidate: gives nothing under a known name: " + (", ".join(
-        name + _suggestion(name, vectors.expected) for name in unknown[:5]) or "no arrays at all"))
-    at = list(UNITS).index(precision)
-    rows = tuple(compare(name, given[name], vectors.expected[name], vectors.tolerance[name][at],
-                         precision) for name in known)
-    missing = tuple(name for name in vectors.expected if name not in given)
-    return Report(vectors, given, precision, rows, missing, tuple(unknown), tuple(conventions))
+    require(any(name in vectors.expected for name in given) or reasons,
+            "candidate: gives nothing under a known name: " + (", ".join(
+                name + suggestion(name, vectors.expected) for name in unknown[:5])
+                or "no arrays at all"))
+    return Report(vectors, given, precisions, _expected(vectors, expect), tuple(unknown),
+                  tuple(conventions), dict(reasons or {}), tuple(unsteady))
 
 
-def _results(vectors: Vectors, candidate: Candidate) -> Mapping[str, Any]:
+def check_step(vectors: Vectors, step: Callable[..., Any], *, expect: str = "outputs",
+               precision: str | None = None) -> Report:
+    """Whether a training step of one's own does what the paper's loss and Adam do.
+
+    `step` is called again and again, as a training loop would, each time with the parameters that
+    it made before, and always on the same batch.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        Their Adam settings (`vectors.adam`) are those to use.
+    step : callable
+        step(params, inputs, targets, masks, weights) -> (loss, params): the joint loss before the
+        step, and dicts of arrays by npple's names after it. The loss may be a dict of task ->
+        loss instead. Whatever an optimizer keeps between steps is the step's own.
+    expect : str
+        As for `check`, though outputs cannot be had from a step: the loss and Adam's steps are
+        what is expected unless it says otherwise.
+    precision : str, optional
+        As for `check`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        For a step that gives something else.
+    """
+    check_vectors(vectors)
+    require(callable(step), f"step: a function is needed, got {type(step).__name__}")
+    case = vectors.case
+    results: dict[str, Any] = {}
+    params: Mapping[str, Any] = vectors.params
+    for number in range(1, max(STEPS) + 1):
+        made = step({name: np.array(p) for name, p in params.items()}, _copied(case.x),
+                    _copied(case.targets), _copied(case.masks), dict(case.weights))
+        require(isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping),
+                f"step: (loss, params) is needed, got {type(made).__name__}")
+        loss, after = made
+        if number == 1:
+            results |= ({f"loss[{task}]": value for task, value in loss.items()}
+                        if isinstance(loss, Mapping) else {"loss": loss})
+        params = as_arrays(after, "step: params")[0]
+        missing = [name for name in vectors.params if name not in params]
+        require(not missing, f"step: params: {missing[:3]} are not there after step {number}")
+        if number in STEPS:
+            results |= {f"adam{number}/{name}": after[name] for name in vectors.params}
+    given, precisions = as_arrays(results)
+    if precision is not None:
+        check_choice("precision", precision, UNITS)
+        precisions = dict.fromkeys(given, precision)
+    report = judged(vectors, given, precisions, expect)
+    wanted = report.expected if expect != "outputs" else tuple(
+        name for name in vectors.expected if name.startswith("adam"))
+    return Report(vectors, given, precisions, wanted, report.unknown)
+
+
+def check_vectors(vectors: object) -> None:
+    """Raise `InputError` unless these are test vectors."""
+    require(isinstance(vectors, Vectors),
+            f"vectors: from make_vectors or load, got {type(vectors).__name__}")
+
+
+def _expected(vectors: Vectors, expect: str) -> tuple[str, ...]:
+    """The tensors that a full pass needs."""
+    outputs = [f"tower/{task}" for task in vectors.model.tasks]
+    if expect == "outputs":
+        return tuple(outputs)
+    if expect == "gradients":
+        return (*outputs, *(name for name in vectors.expected if name.startswith("grad")
+                            and name.partition("/")[2] in vectors.params))
+    return tuple(name for name in vectors.expected if expect == "everything"
+                 or not name.startswith(("grad", "adam", "loss")))
+
+
+def _results(vectors: Vectors, candidate: Candidate, takes: str) -> Mapping[str, Any]:
     """What the candidate gives; a callable gets copies, which it may spoil."""
     if isinstance(candidate, (str, PathLike)):
         return read_results(candidate)
     if not callable(candidate):
         return candidate
-    inputs = vectors.inputs
-    copied = (inputs.copy() if isinstance(inputs, np.ndarray) else
-              {name: column.copy() for name, column in inputs.items()})
-    return candidate({name: p.copy() for name, p in vectors.params.items()}, copied)
+    case, params, inputs = vectors.case, _copied(vectors.params), _copied(vectors.inputs)
+    if takes == "inputs":
+        made: Mapping[str, Any] = candidate(params, inputs)
+        return made
+    made = candidate({"params": params, "inputs": inputs, "noise": _copied(case.noise),
+                      "targets": _copied(case.targets), "masks": _copied(case.masks),
+                      "weights": dict(case.weights), "adam": asdict(vectors.adam)})
+    return made
 
 
-def _declare(vectors: Vectors, name: str, given: Arrays) -> Vectors:
-    """The vectors under a convention."""
+def _copied(arrays: Any) -> Any:
+    """An array, or a dict of them, anew."""
+    if isinstance(arrays, Mapping):
+        return {name: _copied(array) for name, array in arrays.items()}
+    return None if arrays is None else np.array(arrays)
+
+
+def _declare(vectors: Vectors, name: str, given: Arrays, precisions: Mapping[str, str]) -> Vectors:
+    """The vectors under a convention, in the form that leaves the least wrong.
+
+    What a convention needs of the candidate it must have given: nothing is fitted here, or the
+    check would pass what it was made from.
+    """
     choices = [deviation.name for deviation in BY_NAME.values() if deviation.convention]
     require(name in choices, f"conventions: {name!r}, expected some of {', '.join(choices)}")
     case = cast(vectors.case, np.float64)
-    completed = [complete(variant, case, given)
-                 for variant, _ in deviate(BY_NAME[name], vectors.variant, given)]
+    own = {key: array for key, array in given.items() if key.startswith("params/")}
+    completed = [complete(variant, case, own)
+                 for variant, _ in deviate(BY_NAME[name], vectors.variant, own)]
     forms = [form for form in completed if form is not None]
     require(forms, f"conventions: {name!r} changes nothing in this model, or the candidate does "
                    "not give the parameters of its own that it takes (params/NAME)")
-    variant, case = min(forms, key=lambda form: _misfit(form[0], form[1], given))
-    return bundle(variant, case, tolerances(variant, case), vectors.notes)
+    made = [bundle(*form, tolerances(*form), vectors.notes) for form in forms]
+    return min(made, key=lambda each: _wrong(each, given, precisions))
 
 
-def _misfit(variant: Variant, case: Case, given: Arrays) -> float:
-    """How far a form of a convention is from the candidate, at the worst of its forward pass."""
-    forward = [name for name in given if not name.startswith(("loss", "grad", "adam"))]
-    return max((compare(name, given[name], y, 0.0, "float64").error
-                for name, y in compute(variant, case, forward) if name in forward), default=0.0)
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _few(names: Sequence[str], count: int) -> str:
-    """The first of `count` names, for a line of text."""
-    more = f" and {count - SHOWN} more" if count > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _number(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if np.isfinite(value) else None
-
-
-def _cells(row: TensorRow) -> tuple[str, ...]:
-    if row.fault:
-        return row.name, row.fault, "", "", "", ""
-    return (row.name, f"{row.error:.1e}", f"{row.tolerance:.1e}",
-            ",".join(map(str, row.index)), f"{row.got:.9g}", f"{row.expected:.9g}")
+def _wrong(vectors: Vectors, given: Arrays, precisions: Mapping[str, str]) -> int:
+    """How many tensors of a candidate are wrong."""
+    judge = Judge(vectors, given, precisions)
+    return len(judge.wrong(judge.flow(vectors.variant, judge.case)))

@@ -21,6 +21,7 @@ from npple.errors import InputError
 from npple.oracle.deviations import DEVIATIONS, Deviation, complete, deviate
 from npple.oracle.flow import Flow, owner
 from npple.oracle.judgement import Judge
+from npple.oracle.results import compare
 from npple.oracle.variant import Variant
 from npple.verify.cases import Case
 
@@ -129,6 +130,8 @@ class Search:
 
     def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
         """Forms under which the first wrong tensor is right, best first, with what they leave."""
+        if wrong[0] in self.judge.unread:
+            return []
         first, touching = wrong[0], self._touching(wrong[0])
         for size in SIZES:
             tried = (touching if size == 1 else self._together(touching, size))
@@ -202,8 +205,12 @@ class Search:
         left, best = found[0]
         known = len(self.final.deviations)
         if not known and not left:
-            self.whole = list({form.names: form for names, form in reversed(found)
-                               if not names}.values())[::-1]
+            strained = [(self.judge.strained(form.flow), form) for names, form in found
+                        if not names]
+            least = min(count for count, _ in strained)
+            best = next(form for count, form in strained if count == least)
+            self.whole = list({form.names: form for count, form in reversed(strained)
+                               if count == least}.values())[::-1]
         others = [form for names, form in found[1:] if names == left
                   and len(form.deviations) == len(best.deviations)]
         for at in range(known, len(best.deviations)):
@@ -253,12 +260,25 @@ class Search:
 
     def _unknown(self, name: str) -> str:
         """What can be said of a wrong tensor that no deviation explains."""
+        if name in self.judge.unread:
+            return ("not what its readers read: handed in under a wrong name, or changed "
+                    "afterwards?")
         row = self.judge.local(name, self.final.flow) or self.judge.paper[name]
         if row.fault:
             return row.fault
         text = (f"{row.got:.9g} where {row.expected:.9g} follows from what it reads, at "
                 f"{','.join(map(str, row.index)) or 'its one entry'}")
-        return text + self._blame(name)
+        return text + self._blame(name) + self._alike(name)
+
+    def _alike(self, name: str) -> str:
+        """Which other tensor a wrong one is equal to."""
+        flow, row = self.final.flow, self.judge.paper[name]
+        for other in self.judge.paper:
+            y = flow.value(other) if other != name else None
+            if y is not None and y.shape == self.judge.given[name].shape and compare(
+                    name, self.judge.given[name], y, row.tolerance, row.precision).passed:
+                return f"; it has the values of {other}"
+        return ""
 
     def _blame(self, name: str) -> str:
         """Which of the parts of a gradient may be the guilty one."""

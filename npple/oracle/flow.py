@@ -25,7 +25,7 @@ from npple.oracle.variant import STEPS, Variant, objective
 from npple.verify.cases import Case
 
 Found = TypeVar("Found")
-PAPER = {Experts, Gate, Textbook, Pass, Concat, Pool, Stitch, Route, Tower}  # rows that use their own parameters alone
+PAPER = {Experts, Gate, Textbook, Pass, Concat, Pool, Stitch, Route, Tower}  # own parameters
 
 
 class Flow(Mapping[str, Array]):

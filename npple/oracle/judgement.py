@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import combinations
 import numpy as np
 
-from npple.core.base import Array, Arrays
+from npple.core.base import Array, Arrays, Float64
 from npple.oracle.flow import Flow
 from npple.oracle.results import TensorRow, compare
 from npple.oracle.rounding import FLOOR, SAFETY, UNITS, noisy, noisy_case, textbook
@@ -22,6 +23,7 @@ HALF = {"float16": 2.0, "bfloat16": 1.0}  # unit roundoffs that one operation ma
 LEAST = {"float16": 4.0, "bfloat16": 2.0}  # of a tensor's largest entry, that are forgiven
 MARGIN = 1.25  # the largest of some random runs is not yet the largest there can be
 BLUNT = 0.1  # a tolerance above this judges nothing
+MOST = 7  # parts of a gradient of which all sums are looked at
 FAR = 1e6  # floors beyond which no rounding of float64 or float32 is looked into
 
 
@@ -51,9 +53,52 @@ class Judge:
                 if name in expected and array.shape == expected[name].shape
                 and np.isfinite(array).all()}
 
-    def flow(self, variant: Variant, case: Case, without: frozenset[str] = frozenset()) -> Flow:
-        """The variant on the candidate's own tensors, except those it goes `without`."""
-        given = {name: y for name, y in self.usable.items() if name not in without}
+    def flow(self, variant: Variant, case: Case) -> Flow:
+        """The variant on the candidate's own tensors, as far as they were read as given."""
+        return self._without(variant, case, self.unread)
+
+    @cached_property
+    def unread(self) -> frozenset[str]:
+        """Given tensors that are wrong, while all that would read them follows from right ones.
+
+        They were handed in under a wrong name, changed afterwards, or are a part of a gradient.
+        """
+        variant, found = self.vectors.variant, frozenset[str]()
+        flow = self._without(variant, self.case, found)
+        names = [name for name in self.paper if not name.startswith("adam")]
+        wrong = dict.fromkeys(name for name in names if not self.right(name, flow))
+        readers: dict[str, list[str]] = {}
+        for other in sorted(names, key=wrong.__contains__, reverse=True) if wrong else ():
+            for name in wrong.keys() & flow.reads(other) - {other}:
+                readers.setdefault(name, []).append(other)  # the wrong ones first
+        for name in wrong:
+            without = self._without(variant, self.case, found | {name})
+            if wrong.keys() & set(readers.get(name, ())) and all(
+                    self.right(other, without) for other in readers[name]):
+                found |= {name}
+        return found
+
+    @cached_property
+    def partial(self) -> tuple[str, ...]:
+        """Gradients that hold what comes through some of the tensor's readers, not through all."""
+        flow = self.flow(self.vectors.variant, self.case)
+        return tuple(name for name in self.unread if self._part(name, flow))
+
+    def _part(self, name: str, flow: Flow) -> bool:
+        """Whether a gradient is the sum of some of its parts."""
+        kind, _, rest = name.partition("/")
+        if not kind.startswith("grad"):
+            return False
+        parts = [flow.contributions(kind, row).get(rest) for row in flow.readers(rest)]
+        whole, known = self.local(name, flow), [part for part in parts if part is not None]
+        sums = (sum(some[1:], some[0]) for size in range(1, min(len(known), MOST))
+                for some in combinations(known, size))
+        return whole is not None and any(
+            compare(name, self.given[name], y, whole.tolerance, whole.precision).passed
+            for y in sums)
+
+    def _without(self, variant: Variant, case: Case, names: frozenset[str]) -> Flow:
+        given = {name: y for name, y in self.usable.items() if name not in names}
         return Flow(variant, case, given)
 
     @cached_property
@@ -62,9 +107,21 @@ class Judge:
         return {name: self._against_paper(name) for name in self.vectors.expected
                 if name in self.given}
 
+    @property
+    def coarsest(self) -> str:
+        """The coarsest precision among the tensors compared."""
+        return max((row.precision for row in self.paper.values()), key=UNITS.__getitem__,
+                   default=self.stored)
+
     def wrong(self, flow: Flow) -> list[str]:
         """The given tensors that are not right, in the order of computation."""
-        return [name for name in self.paper if not self.right(name, flow)]
+        return [name for name in self.paper
+                if name not in self.partial and not self.right(name, flow)]
+
+    def strained(self, flow: Flow) -> int:
+        """How many given tensors have the paper's value, though the flow gives another."""
+        rows = (self.local(name, flow) for name in self.paper)
+        return sum(row is None or not row.passed for row in rows)
 
     def right(self, name: str, flow: Flow) -> bool:
         """Whether a given tensor agrees with the paper's value or with the flow's."""
@@ -146,7 +203,7 @@ def _floor(name: str, y: Array, precision: str) -> float:
 class _Shaken(Mapping[str, Array]):
     """The given tensors as copies, each off by its own rounding; made when they are read."""
 
-    def __init__(self, given: Arrays, unit: Array, safety: float) -> None:
+    def __init__(self, given: Arrays, unit: Float64, safety: float) -> None:
         self.given, self.copies = given, noisy(unit, safety)
         self.made: dict[str, Array] = {}
 

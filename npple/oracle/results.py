@@ -132,8 +132,9 @@ def read_results(path: FilePath) -> dict[str, Any]:
     return arrays
 
 
-def as_arrays(results: Mapping[str, Any], what: str = "candidate") -> tuple[dict[str, Array], str]:
-    """A candidate's results as real arrays, and the coarsest precision among them.
+def as_arrays(results: Mapping[str, Any], what: str = "candidate"
+              ) -> tuple[dict[str, Array], dict[str, str]]:
+    """A candidate's results as real arrays, and what each was computed in.
 
     Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
 
@@ -144,12 +145,11 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate") -> tuple[dict
     """
     require(isinstance(results, Mapping),
             f"{what}: a dict of arrays by name is needed, got {type(results).__name__}")
-    arrays, found = {}, {"float64"}
+    arrays, precisions = {}, {}
     for name, value in results.items():
         require(isinstance(name, str), f"{what}: names are text, got {name!r}")
-        arrays[name], precision = _real(f"{what}: {name}", value)
-        found.add(precision)
-    return arrays, max(found, key=UNITS.__getitem__)
+        arrays[name], precisions[name] = _real(f"{what}: {name}", value)
+    return arrays, precisions
 
 
 def _real(name: str, value: Any) -> tuple[Array, str]:

@@ -239,7 +239,7 @@ def test_a_function_that_does_not_match_fails_with_the_report():
 
     with pytest.raises(AssertionError) as error:
         assert_matches(candidate, VECTORS)
-    assert "FAILED, 1 wrong, the first is tower/b" in str(error.value)
+    assert "FAILED: 1 wrong by themselves, the first is tower/b" in str(error.value)
 
 
 def test_seed_and_batch_make_the_vectors():
