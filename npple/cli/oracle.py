@@ -8,6 +8,9 @@ from npple.cli.options import (Commands, Parser, add_arguments, add_model, build
 from npple.errors import require
 
 
+EXPECT = ("outputs", "forward", "gradients", "everything")
+
+
 def add(commands: Commands) -> None:
     """The command and its two actions."""
     help = "say whether another implementation is right"
@@ -34,6 +37,8 @@ def _add_check(parser: Parser) -> None:
     add_arguments(parser, {
         "vectors": {"help": "from npple oracle export"},
         "results": {"help": "an .npz, or a folder of .npy files, by the same names"},
+        "--expect": {"default": "outputs", "choices": EXPECT, "help": "what must be there for a "
+                     "full pass"},
         "--precision": {"help": "what the results were computed in: float64, float32, float16, "
                                 "bfloat16; the dtype they have, otherwise"},
         "--conventions": {"nargs": "+", "default": [], "metavar": "NAME", "help": "choices that "
@@ -61,7 +66,7 @@ def export(args: Namespace) -> None:
 def check(args: Namespace) -> int:
     """Judge the results."""
     from npple import oracle
-    report = oracle.check(oracle.load(args.vectors), args.results, precision=args.precision,
-                          conventions=args.conventions)
+    report = oracle.check(oracle.load(args.vectors), args.results, expect=args.expect,
+                          precision=args.precision, conventions=args.conventions)
     show(args, report.to_dict, report)
     return 0 if report.passed else 1

@@ -474,15 +474,16 @@ def deviate(deviation: Deviation, variant: Variant, given: Arrays) -> list[tuple
 def complete(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case] | None:
     """The variant and the case with all numbers the variant needs, or None.
 
-    A parameter is the candidate's own where it gives `params/NAME`, otherwise the bundle's. The
-    biases of gates are found from the candidate's logits, an unknown weight decay from its first
+    A parameter is the candidate's own where it gives `params/NAME` of the right shape, otherwise
+    the bundle's. The biases of gates are found from the candidate's logits, an unknown weight decay from its first
     Adam step.
     """
     params: dict[str, Array] = {}
     fitted = []
     for name, shape in variant.table.shapes.items():
-        value = given.get(f"params/{name}", case.params.get(name))
-        if value is not None and value.shape == shape:
+        values = given.get(f"params/{name}"), case.params.get(name)
+        value = next((p for p in values if p is not None and p.shape == shape), None)
+        if value is not None:
             params[name] = value.astype(np.float64)
         elif "/gate/" in name and name.endswith("/bias") and f"params/{name}" not in given:
             params[name] = np.zeros(shape)

@@ -120,7 +120,8 @@ def test_gradients_of_a_loss_of_ones_own_come_out_by_name(ple):
     loss.backward()
     grads = gradients_from_module(module, model, mapping)
     report = oracle.check(ple, {f"grad/{name}": g for name, g in grads.items()})
-    assert report.passed and len(report.rows) == len(model.shapes)
+    assert report.verdict == "passed in part"  # no outputs were handed in
+    assert len(report.rows) == len(model.shapes)
 
 
 def test_experts_in_another_order_fail_at_the_experts(ple):
@@ -232,7 +233,7 @@ def test_parameters_of_the_modules_own_are_told_to_the_check(cgc):
 def test_without_gradients_the_outputs_alone_are_compared(cgc):
     with torch.no_grad():
         report = check_module(cgc, Stacked().double(), STACKED)
-    assert report.passed
+    assert report.verdict == "passed in part" and not report.faults
     assert {row.name for row in report.rows} == {"tower/a", "tower/b"}
 
 
