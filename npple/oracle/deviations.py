@@ -475,8 +475,8 @@ def complete(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case
     """The variant and the case with all numbers the variant needs, or None.
 
     A parameter is the candidate's own where it gives `params/NAME` of the right shape, otherwise
-    the bundle's. The biases of gates are found from the candidate's logits, an unknown weight decay from its first
-    Adam step.
+    the bundle's. The biases of gates are found from the candidate's logits, an unknown weight
+    decay from its first Adam step.
     """
     params: dict[str, Array] = {}
     fitted = []

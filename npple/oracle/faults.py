@@ -130,8 +130,6 @@ class Search:
 
     def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
         """Forms under which the first wrong tensor is right, best first, with what they leave."""
-        if wrong[0] in self.judge.unread:
-            return []
         first, touching = wrong[0], self._touching(wrong[0])
         for size in SIZES:
             tried = (touching if size == 1 else self._together(touching, size))
@@ -260,15 +258,14 @@ class Search:
 
     def _unknown(self, name: str) -> str:
         """What can be said of a wrong tensor that no deviation explains."""
-        if name in self.judge.unread:
-            return ("not what its readers read: handed in under a wrong name, or changed "
-                    "afterwards?")
         row = self.judge.local(name, self.final.flow) or self.judge.paper[name]
         if row.fault:
             return row.fault
         text = (f"{row.got:.9g} where {row.expected:.9g} follows from what it reads, at "
                 f"{','.join(map(str, row.index)) or 'its one entry'}")
-        return text + self._blame(name) + self._alike(name)
+        unread = ("; not what its readers read: handed in under a wrong name, or changed "
+                  "afterwards?" if name in self.judge.unread else "")
+        return text + self._blame(name) + self._alike(name) + unread
 
     def _alike(self, name: str) -> str:
         """Which other tensor a wrong one is equal to."""

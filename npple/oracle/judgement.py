@@ -6,7 +6,7 @@ the candidate gave, within what rounding may do in the precision of all that wen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 import numpy as np
@@ -59,7 +59,7 @@ class Judge:
 
     @cached_property
     def unread(self) -> frozenset[str]:
-        """Given tensors that are wrong, while all that would read them follows from right ones.
+        """Given tensors that are wrong, and that what should read them did not read.
 
         They were handed in under a wrong name, changed afterwards, or are a part of a gradient.
         """
@@ -68,14 +68,24 @@ class Judge:
         names = [name for name in self.paper if not name.startswith("adam")]
         wrong = dict.fromkeys(name for name in names if not self.right(name, flow))
         readers: dict[str, list[str]] = {}
-        for other in sorted(names, key=wrong.__contains__, reverse=True) if wrong else ():
+        for other in names if wrong else ():
             for name in wrong.keys() & flow.reads(other) - {other}:
-                readers.setdefault(name, []).append(other)  # the wrong ones first
+                readers.setdefault(name, []).append(other)
         for name in wrong:
             without = self._without(variant, self.case, found | {name})
-            if wrong.keys() & set(readers.get(name, ())) and all(
-                    self.right(other, without) for other in readers[name]):
+            if self._better(readers.get(name, []), flow, without):
                 found |= {name}
+        return found
+
+    def _better(self, names: Sequence[str], flow: Flow, without: Flow) -> bool:
+        """Whether some tensors follow only without what a flow reads, and none only with it."""
+        found = False
+        for name in names:
+            with_it = self.local(name, flow)
+            follows = with_it is not None and with_it.passed
+            if follows and not self.right(name, without):
+                return False
+            found = found or not follows and self.right(name, without)
         return found
 
     @cached_property

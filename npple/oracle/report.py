@@ -79,10 +79,10 @@ class Report(Printed):
     @cached_property
     def wrong(self) -> tuple[str, ...]:
         """The tensors that do not follow from what they read, in the order of computation."""
-        return tuple(self.judge.wrong(self.search_start))
+        return tuple(self.judge.wrong(self.start))
 
     @cached_property
-    def search_start(self) -> Any:
+    def start(self) -> Any:
         """The paper's model on the candidate's own tensors."""
         return self.judge.flow(self.vectors.variant, self.judge.case)
 
@@ -99,7 +99,7 @@ class Report(Printed):
     def blunt(self) -> tuple[str, ...]:
         """Tensors so coarse that rounding leaves nothing to judge by."""
         return tuple(name for name in self.judge.paper
-                     if not self.judge.judged(name, self.search_start))
+                     if not self.judge.judged(name, self.start))
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ class Report(Printed):
         paper = self.judge.paper[name]
         if paper.passed and paper.precision not in HALF:
             return paper
-        local = self.judge.local(name, self.search_start)
+        local = self.judge.local(name, self.start)
         if local is None or name not in self.wrong and self.wrong or local.tolerance > BLUNT:
             return paper
         return local
@@ -289,7 +289,7 @@ class Report(Printed):
         kind, _, rest = fault.tensor.partition("/")
         table = self.vectors.model.table
         if kind.startswith("grad") and rest not in self.vectors.params:
-            reads = [f"{kind}/{name}" for name in self.search_start.readers(rest)]
+            reads = [f"{kind}/{name}" for name in self.start.readers(rest)]
         elif kind.startswith("grad"):
             reads = [f"{kind}/{fault.row}"]
         else:

@@ -1,0 +1,156 @@
+"""Each fault by itself: located at its row and named, however many stand together."""
+
+import functools
+import random
+from itertools import count
+
+import numpy as np
+import pytest
+
+import npple
+from npple import oracle
+from npple.oracle.deviations import BY_NAME, complete, deviate
+from npple.oracle.variant import cast, compute
+
+TWO = {"a": "binary", "b": "regression"}
+THREE = TWO | {"c": "multiclass:3"}
+MODELS = {
+    "ple": lambda: npple.ple(3, TWO, levels=2, task_experts=3, shared_experts=1,
+                             expert_units=(3,), tower_units=()),
+    "deep ple": lambda: npple.ple({"x": "numeric", "city": (4, 3)}, THREE, levels=3,
+                                  task_experts={"a": 1, "b": 2, "c": 3}, shared_experts=2,
+                                  expert_units=(4,), tower_units=(3,)),
+    "cgc": lambda: npple.cgc({"x": "numeric", "city": (6, 3)}, TWO,
+                             task_experts={"a": 2, "b": 3}, shared_experts=2, expert_units=(5,),
+                             tower_units=(4,)),
+    "mmoe": lambda: npple.mmoe(4, THREE, experts=4, expert_units=(5, 4), tower_units=(3,)),
+    "ml_mmoe": lambda: npple.ml_mmoe(4, TWO, levels=3, experts=(3, 2, 3), expert_units=(4,)),
+}
+
+
+@functools.cache
+def vectors(name):
+    return oracle.make_vectors(MODELS[name]())
+
+
+def right(name="ple"):
+    return {key: array.copy() for key, array in vectors(name).expected.items()}
+
+
+def made(name, deviations):
+    """A candidate with these deviations, or None where they do not go together."""
+    variant = vectors(name).variant
+    for deviation in sorted(deviations, key=list(BY_NAME).index):
+        forms = deviate(BY_NAME[deviation], variant, {})
+        if not forms:
+            return None
+        variant = forms[0][0]
+    completed = complete(variant, cast(vectors(name).case, np.float64), {})
+    try:
+        return completed and {key: y for key, y in compute(*completed)
+                              if key in vectors(name).expected}
+    except ValueError:  # shapes that clash
+        return None
+
+
+def differ(one, other):
+    """Whether two candidates differ by more than rounding."""
+    return any(key not in other or one[key].shape != other[key].shape
+               or np.abs(one[key] - other[key]).max() > 1e-7 * max(np.abs(one[key]).max(), 1e-9)
+               for key in one)
+
+
+def drawn(size, number):
+    """`number` of (model, names): sets in which each member changes something given."""
+    rng, sets = random.Random(size), []
+    for attempt in count():
+        if len(sets) == number:
+            return sets
+        name = list(MODELS)[attempt % len(MODELS)]
+        names = rng.sample(sorted(BY_NAME), size)
+        given = made(name, names)
+        if given is None:
+            continue
+        fewer = [made(name, [each for each in names if each != left]) for left in names]
+        if all(less is not None and differ(given, less) for less in fewer):
+            sets.append((name, names, given))
+
+
+@pytest.mark.parametrize("size, number", [(3, 30), (5, 10)])
+def test_deviations_that_stand_together_are_each_found_and_named(size, number):
+    for name, names, given in drawn(size, number):
+        report = oracle.check(vectors(name), given)
+        assert len(report.faults) == size, (name, names, report.faults)
+        assert all(any(each in fault.names for fault in report.faults) for each in names)
+
+
+def test_a_fault_stands_at_the_row_that_makes_the_tensor():
+    given = right("deep ple")
+    given["level2/b/experts"] = given["level2/b/experts"] * 1.01
+    given["tower/c"] = given["tower/c"][::-1].copy()
+    faults = oracle.check(vectors("deep ple"), given).faults
+    assert [(fault.tensor, fault.row) for fault in faults] == [
+        ("level2/b/experts", "level2/b/experts"), ("tower/c", "tower/c")]
+
+
+def test_a_deviation_in_one_row_alone_is_found_there():
+    one = made("ple", ["gate-sigmoid"])
+    names = [key for key in one if "level2/b" in key and not key.startswith(("grad", "adam"))]
+    flow = {key: array for key, array in right().items() if not key.startswith(
+        ("grad", "adam", "loss", "tower", "prediction"))}
+    given = flow | {key: one[key] for key in names if "gate" in key}
+    variant = vectors("ple").variant
+    row = deviate(BY_NAME["gate-sigmoid"], variant, {})[0][0].table.row["level2/b"]
+    tensors = flow | {"input": vectors("ple").inputs}
+    given |= row.forward(vectors("ple").params, tensors)[0]
+    fault, = oracle.check(vectors("ple"), given).faults
+    assert fault.row == "level2/b" and fault.names[0] == "gate-sigmoid"
+
+
+def test_a_tensor_under_a_wrong_name_hides_no_deviation():
+    given = made("ple", ["selector-input"])
+    given["level1/a"] = given["level1/b"]
+    faults = oracle.check(vectors("ple"), given).faults
+    assert [(fault.tensor, fault.names) for fault in faults] == [
+        ("level1/a", ()), ("level2/a/gate/logits", ("selector-input",))]
+    assert "not what its readers read" in faults[0].detail
+
+
+def test_another_tensors_values_are_recognised():
+    given = {key: right()[key] for key in ("level1/a", "level1/b")}
+    given["level1/a"] = given["level1/b"]
+    fault, = oracle.check(vectors("ple"), given).faults
+    assert fault.detail.endswith("it has the values of level1/b")
+
+
+@pytest.mark.parametrize("change, words", [(-1, "is missing"), (1, "counts 2 times")])
+def test_the_guilty_part_of_a_gradient_is_found(change, words):
+    bundle, given = vectors("ple"), right()
+    report = oracle.check(bundle, given)
+    part = report.start.contributions("grad", "level2/a/experts")["level1/a"]
+    given = {key: y for key, y in given.items()  # nothing that would read the gradient
+             if not key.startswith(("adam", "grad[", "grad/level1", "grad/input"))}
+    given["grad/level1/a"] = right()["grad/level1/a"] + change * part
+    fault, = oracle.check(bundle, given).faults
+    assert fault.tensor == "grad/level1/a"
+    assert f"the part of level2/a/experts {words}" in fault.detail
+
+
+def test_a_gradient_seen_at_one_reader_only_is_not_judged():
+    bundle, given = vectors("ple"), right()
+    start = oracle.check(bundle, given).start
+    given["grad/level1/a"] = start.contributions("grad", "level2/a/experts")["level1/a"]
+    report = oracle.check(bundle, given)
+    assert report.verdict == "passed" and report.judge.partial == ("grad/level1/a",)
+    assert "through some readers of a tensor only, not judged: grad/level1/a" in str(report)
+
+
+def test_five_faults_of_a_large_model_are_found_and_all_are_unknown():
+    given = right("deep ple")
+    wrong = ["level1/a/experts", "level2/b/gate/logits", "tower/c", "loss[b]",
+             "grad/level3/c/experts/layer1/weight"]
+    for name in wrong:
+        given[name] = given[name] * 1.1
+    faults = oracle.check(vectors("deep ple"), given).faults
+    assert [fault.tensor for fault in faults] == wrong
+    assert not any(fault.names for fault in faults)
