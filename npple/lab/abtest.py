@@ -561,7 +561,8 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     policies, offline = {}, {}
     for name, builder in models.items():
         progress(f"{name}: training on {len(train):,} impressions of the log")
-        run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size, seed)
+        run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size, seed,
+                  best_by="sum")
         run.train(train, held_out, epochs)
         policies[name] = model_policy(where, run.model, run.best)
         offline[name] = run.best_epoch["validation"]

@@ -253,7 +253,8 @@ class _Trial:
             "tasks": {}, "utilization": [], "connections": [], "diverged": None}
         train, validation = case.train.split(0.9, 0)
         for model in self.models:
-            run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed)
+            run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed,
+                      best_by="sum")
             try:
                 run.train(_only(train, model), _only(validation, model), self.training.epochs)
             except Diverged as error:

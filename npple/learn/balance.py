@@ -96,8 +96,8 @@ def warnings_text(entry: Mapping[str, Any]) -> list[str]:
     lines = list(entry.get("outweighs", {}).values())
     constants = entry.get("constants", {})
     if entry["epoch"] == 1 and any(constants.values()):
-        lines += [f"task {task!r} has no say in which epoch is best: a constant prediction for its "
-                  "validation rows has no loss" for task, loss in constants.items() if not loss]
+        lines += [f"task {task!r} has no say in which epoch is best: its validation labels are all "
+                  "alike, or none" for task, loss in constants.items() if not loss]
     return lines
 
 
