@@ -11,7 +11,8 @@ import numpy as np
 from npple.core.base import Array, Arrays, Cache, Gradients, Shapes
 from npple.core.ops import (ACTIVATIONS, mixture_backward, mixture_forward, sigmoid_backward,
                             sigmoid_forward, softmax_backward, softmax_forward)
-from npple.core.rows import Experts, Fusion, Gate, Tower, mlp_backward, mlp_forward
+from npple.core.rows import (Experts, Fusion, Gate, Tower, mlp_backward, mlp_forward,
+                             mlp_gradients)
 from npple.core.table import Level, Table
 
 Pair: TypeAlias = tuple[Callable[..., tuple[Array, Cache]], Callable[..., Array]]
@@ -93,6 +94,18 @@ class DeviantGate(Gate):
         yield from grads.items()
         if dselector is not None and self.selects:
             yield self.selector, dselector
+
+
+@dataclass(frozen=True)
+class Textbook(Gate):
+    """A gate with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
+
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        mlp, weights, mixture, counts = cache
+        dweights, dparts = mixture_backward(dy, mixture)
+        yield from self.give(dparts, counts)
+        dlogits = textbook_softmax_backward(dweights, weights)
+        yield from mlp_gradients(dlogits, mlp, self.selector, unread)
 
 
 def _over_batch(pair: Pair) -> Pair:

@@ -20,7 +20,8 @@ from npple.core.rows import Row
 from npple.errors import InputError
 from npple.optimizers import Adam
 from npple.oracle.deviant_rows import DeviantTower, PickedExperts, Stay, deviant_gate, with_rows
-from npple.oracle.variant import Variant, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import Variant
 from npple.routing import Experts, Gate, Level, Source, Table, Tower
 from npple.verify.cases import Case
 

@@ -11,7 +11,7 @@ from npple.oracle.faults import Form, Search
 from npple.oracle.judgement import Judge
 from npple.oracle.results import compare
 from npple.oracle.rounding import UNITS
-from npple.oracle.variant import compute
+from npple.oracle.flow import compute
 
 
 @dataclass(frozen=True)

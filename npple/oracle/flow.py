@@ -7,21 +7,22 @@ judged by itself, forward and backward, and one fault does not hide another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from npple.core.base import Array, Arrays, Cache
-from npple.core.losses import kind_of
+from npple.core.losses import kind_of, loss_forward
 from npple.core.ops import ACTIVATIONS, dense_forward, mixture_forward, softmax_forward
-from npple.core.passes import (Trace, add_up, forward, input_backward, input_forward, loss_starts,
-                               losses, penalty_backward, penalty_forward)
+from npple.core.passes import (add_up, input_backward, input_forward, loss_starts,
+                               penalty_backward, penalty_forward)
 from npple.core.rows import Concat, Experts, Gate, Pass, Pool, Route, Row, Stitch, Tower
 from npple.core.table import Table
-from npple.oracle.rounding import Textbook
-from npple.oracle.variant import STEPS, Variant, objective
+from npple.oracle.deviant_rows import Textbook
+from npple.oracle.variant import STEPS, Variant
 from npple.verify.cases import Case
 
 Found = TypeVar("Found")
@@ -103,6 +104,10 @@ class Flow(Mapping[str, Array]):
         except (LookupError, ValueError):  # no such row; shapes of several deviations that clash
             return None
 
+    def made(self, row: str) -> tuple[str, ...]:
+        """The names of the tensors that a row makes, in the order of computation."""
+        return tuple(self._run(row)[0])
+
     def reads(self, name: str) -> set[str]:
         """The given tensors and the parameters (`params/NAME`) that a tensor is computed from."""
         self.local(name)
@@ -147,11 +152,22 @@ class Flow(Mapping[str, Array]):
     def _row(self, name: str) -> tuple[dict[str, Array], Cache]:
         if name == "input":
             self._note({f"params/embedding/{column}" for column in self.table.embeddings})
-            return input_forward(self.table, self.case.params, self.case.x)
+            params = {**self.case.params, **{
+                f"embedding/{column}": self._embedding(column) for column in self.table.embeddings}}
+            return input_forward(self.table, params, self.case.x)
         row = self.table.row[name]
         self._note({f"params/{parameter}" for parameter in row.shapes(self.table)})
         steps = STEPPED.get(type(row))
         return steps(row, self) if steps else row.forward(self.case.params, self)
+
+    def _embedding(self, column: str) -> Array:
+        """The table whose rows a column's codes name."""
+        name = f"embedding/{dict(self.variant.tables).get(column, column)}"
+        table = self.case.params[name]
+        if self.variant.padding:
+            table = np.array(table, subok=True)
+            table[..., 0, :] = 0
+        return table
 
     def _output(self, task: str) -> Array:
         """The tower's output before sigmoid or softmax."""
@@ -164,12 +180,16 @@ class Flow(Mapping[str, Array]):
     # Losses -----------------------------------------------------------------------------------
 
     def _own(self) -> dict[str, tuple[Array, Cache]]:
-        outputs = {f"tower/{task}": self._output(task) for task in self.table.tasks}
-        return losses(Trace(self.table, outputs, {}), self.case.targets, self.case.masks)
+        targets, masks = self.variant.sample(self.case.targets, self.case.masks)
+        return {task: loss_forward(self.variant.kind(task), self._output(task), targets[task],
+                                   masks[task]) for task in self.table.tasks}
+
+    def _rows(self) -> int:
+        return len(next(iter(self.case.targets.values())))
 
     def _factors(self) -> dict[str, float]:
-        rows = len(next(iter(self.case.targets.values())))
-        return self.variant.factors(self.case.masks, rows)
+        _, masks = self.variant.sample(self.case.targets, self.case.masks)
+        return self.variant.factors(masks, self._rows())
 
     def _loss(self, name: str) -> Array:
         if name != "loss":
@@ -202,8 +222,12 @@ class Flow(Mapping[str, Array]):
             _, caches = penalty_forward(self.table, self.case.params)
             parts += [g for owned, g in penalty_backward(caches) if owned == name]
         found = [part for part in parts if part is not None]
+        if found and self.variant.assigned:
+            return found[1] if found[0] is parts[0] and len(found) > 1 else found[0]
         if found:
-            return sum(found[1:], found[0])
+            total = sum(found[1:], found[0])
+            inner = name in self.case.params and not name.startswith("embedding/")
+            return total / self._rows() if inner and self.variant.averaged else total
         value = self.case.params[name] if name in self.case.params else self[name]
         return np.zeros_like(value)
 
@@ -224,9 +248,17 @@ class Flow(Mapping[str, Array]):
     def _contributions(self, kind: str, row: str) -> dict[str, Array]:
         dy, cache = self[f"{kind}/{row}"], self._run(row)[1]
         parts: dict[str, Array] = {}
-        if dy.any():
-            add_up(parts, input_backward(dy, cache) if row == "input" else
-                   self.table.row[row].backward(dy, cache, frozenset()))
+        if not dy.any():
+            return parts
+        if row != "input":
+            add_up(parts, self.table.row[row].backward(dy, cache, frozenset()))
+            return parts
+        tables = dict(self.variant.tables)
+        for name, part in input_backward(dy, cache):
+            kind, _, column = name.partition("/")
+            if kind == "embedding" and self.variant.padding:
+                part[..., 0, :] = 0
+            add_up(parts, [(f"{kind}/{tables.get(column, column)}", part)])
         return parts
 
     # Adam -------------------------------------------------------------------------------------
@@ -246,11 +278,12 @@ class Flow(Mapping[str, Array]):
         if step == 1:
             grads, state = {name: self[f"grad/{name}"] for name in group}, adam.init(before)
         else:
-            grads = self._find(f"gradients of step {step}", partial(self._later, step))
+            later = self._find(f"step {step} anew", partial(self._later, step))
+            grads = {name: later[f"grad/{name}"] for name in group}
             together = "all" if len(group) > 1 else group[0]
             _, state = self._find(f"step {step - 1} of {together}",
                                   partial(self._step, step - 1, group))
-        return adam.step(before, {name: grads[name] for name in group}, state)
+        return adam.step(before, grads, state)
 
     def _before(self, step: int, name: str) -> Array:
         """A parameter before a step."""
@@ -259,12 +292,48 @@ class Flow(Mapping[str, Array]):
         after = f"adam{step - 1}/{name}"
         return self[after] if step - 1 in STEPS else self.local(after)
 
-    def _later(self, step: int) -> dict[str, Array]:
-        """The gradients of a step after the first."""
-        case = self.case
-        params = {name: self._before(step, name) for name in case.params}
-        trace = forward(self.table, params, case.x, case.noise)
-        return objective(self.variant, trace, case, params)[1]
+    def _later(self, step: int) -> Flow:
+        """The model with the parameters before a step after the first."""
+        params = {name: self._before(step, name) for name in self.case.params}
+        return Flow(self.variant, replace(self.case, params=params), {})
+
+
+def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
+            ) -> Iterator[tuple[str, Array]]:
+    """Yields (name, array) for every tensor of docs/vectors.md, in the order of computation.
+
+    Parameters
+    ----------
+    variant : Variant
+    case : npple.verify.cases.Case
+        From `npple.oracle.variant.cast`; parameters and features may have leading axes, copies
+        computed together.
+    wanted : collection of str, optional
+        Names to stop at: passes that none of them needs are left out. All by default.
+    """
+    def needs(prefix: str) -> bool:
+        prefixes = ("loss", "grad", "adam") if prefix == "loss" else (prefix,)
+        return wanted is None or any(name.startswith(prefixes) for name in wanted)
+
+    flow, table, tasks = Flow(variant, case, {}), variant.table, list(variant.table.tasks)
+    for row in ("input", *(row.name for row in table.rows)):
+        yield from ((name, flow.local(name)) for name in flow.made(row))
+    kinds = ["grad", *(f"grad[{task}]" for task in tasks)]
+    params = [f"adam{step}/{name}" for step in STEPS for name in case.params]
+    for prefix, names in (("", [f"prediction/{task}" for task in tasks]),
+                          ("loss", [*(f"loss[{task}]" for task in tasks), "loss"]),
+                          *((f"{kind}/", [f"{kind}/{name}" for name in backwards(table)])
+                            for kind in kinds), ("adam", params)):
+        if not prefix or needs(prefix):
+            yield from ((name, flow.local(name)) for name in names)
+
+
+def backwards(table: Table) -> list[str]:
+    """What has a gradient, tensors and parameters, last row first."""
+    names = [name for row in reversed(table.rows)
+             for name in (row.name, *reversed(row.shapes(table)))]
+    names += ["input", *(f"embedding/{column}" for column in table.embeddings)]
+    return list(dict.fromkeys(names))
 
 
 def owner(table: Table, name: str) -> str:

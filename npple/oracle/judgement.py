@@ -156,6 +156,10 @@ class Judge:
         if y is None:
             return None
         precision = self.precision(name, flow)
+        paper = self.paper.get(name)
+        if paper and paper.precision == precision and flow.variant == self.vectors.variant and not (
+                flow.reads(name) & flow.given.keys()):
+            return paper  # computed from parameters and inputs alone: no other value
         floor = _floor(name, y, precision)
         row = compare(name, self.given[name], y, floor, precision)
         if row.passed or row.fault or self._fine(precision) and row.error > FAR * floor:

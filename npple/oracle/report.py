@@ -18,7 +18,7 @@ from npple.oracle.faults import Fault, Search, find_faults
 from npple.oracle.judgement import BLUNT, HALF, Judge
 from npple.oracle.results import TensorRow, compare
 from npple.oracle.rounding import UNITS
-from npple.oracle.variant import compute
+from npple.oracle.flow import compute
 from npple.oracle.vectors import Vectors
 
 VERDICTS = ("passed", "passed in part", "failed", "cannot be judged")

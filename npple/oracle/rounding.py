@@ -7,16 +7,15 @@ precision may show, whatever its order of summation and whichever of the usual f
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from npple.core.base import Array, Cache, Float64, Gradients
-from npple.core.ops import mixture_backward
-from npple.core.rows import mlp_gradients
-from npple.oracle.deviant_rows import deviant_gate, textbook_softmax_backward, with_rows
-from npple.oracle.variant import Variant, compute, each_column
+from npple.core.base import Float64
+from npple.oracle.deviant_rows import Textbook, deviant_gate, with_rows
+from npple.oracle.flow import compute
+from npple.oracle.variant import Variant, each_column
 from npple.routing import Gate
 from npple.verify.cases import Case
 
@@ -65,18 +64,6 @@ def tolerances(variant: Variant, case: Case, precisions: Collection[str] = tuple
             allowed = np.maximum.accumulate(np.maximum(scale * error / largest, least))
             found[name] = tuple(allowed.tolist() if largest else [0.0] * len(noise))
     return found
-
-
-@dataclass(frozen=True)
-class Textbook(Gate):
-    """A gate with the softmax's gradient as most programs have it, w (dw - sum of w dw)."""
-
-    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
-        mlp, weights, mixture, counts = cache
-        dweights, dparts = mixture_backward(dy, mixture)
-        yield from self.give(dparts, counts)
-        dlogits = textbook_softmax_backward(dweights, weights)
-        yield from mlp_gradients(dlogits, mlp, self.selector, unread)
 
 
 def textbook(variant: Variant) -> Variant:

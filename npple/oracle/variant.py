@@ -1,21 +1,21 @@
-"""What the oracle computes: every tensor of a model on one batch, in the order of computation.
+"""What the oracle computes with: the paper's model, or a deviation from it, and a case.
 
-A `Variant` is the paper's model, or a deviation from it: another table, other factors in the
-losses, another Adam. One function computes them all.
+A deviation is another table, other losses, other inputs, or another Adam. `npple.oracle.flow` runs
+them all.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from npple.checks import check_x
-from npple.core.base import Array, Arrays, Masks
-from npple.core.passes import (Trace, backward, forward, joint_loss, losses, penalty_backward,
-                               penalty_forward)
+from npple.core.base import Masks, Targets
+from npple.core.losses import Kind, kind_of
 from npple.kinds import check_targets
 from npple.optimizers import Adam
+from npple.oracle.deviant_losses import DeviantBinary, DeviantRegression
 from npple.routing import Table
 from npple.verify.cases import Case
 
@@ -29,14 +29,27 @@ class Variant:
     `divisor` is what a task's summed loss is divided by: its "rows" (PLE, section 4.3), the whole
     "batch", or "one". `weight_power` is how often the task weights are applied, `shrink` what the
     joint loss is divided by. With `probabilities`, `tower/TASK` is reported as `prediction/TASK`.
+    `unlabelled` makes negatives of the rows outside a task's sample space, `positive` and
+    `smoothing` change binary losses, `square` halves the squared error or its "gradient" alone.
+    `assigned` gradients take the place of one another where they should be added up, `averaged`
+    ones of parameters are divided by the batch. `tables` says whose embedding a column uses, and
+    with `padding` code 0 has none.
     """
 
     table: Table
     adam: Adam
     divisor: str = "rows"
     weight_power: int = 1
-    shrink: int = 1
+    shrink: float = 1
     probabilities: bool = False
+    unlabelled: bool = False
+    positive: float = 1.0
+    smoothing: float = 0.0
+    square: str = "whole"
+    assigned: bool = False
+    averaged: bool = False
+    tables: tuple[tuple[str, str], ...] = ()
+    padding: bool = False
 
     def factors(self, masks: Masks, rows: int) -> dict[str, float]:
         """Task -> what its mean loss is multiplied by."""
@@ -44,6 +57,25 @@ class Variant:
                   for task, mask in masks.items()}
         return {task: {"rows": 1.0, "batch": count / rows, "one": count}[self.divisor]
                 for task, count in counts.items()}
+
+    def kind(self, task: str) -> Kind:
+        """How the loss of a task looks at a row."""
+        text = self.table.tasks[task]
+        if text == "binary" and (self.positive, self.smoothing) != (1.0, 0.0):
+            return DeviantBinary(self.positive, self.smoothing)
+        if text == "regression" and self.square != "whole":
+            return DeviantRegression(self.square)
+        return kind_of(text)
+
+    def sample(self, targets: Targets, masks: Masks) -> tuple[Targets, Masks]:
+        """The targets and masks that the losses see."""
+        if not self.unlabelled:
+            return targets, masks
+        zero = dict(targets)
+        for task, mask in masks.items():
+            if mask is not None:
+                zero[task] = np.where(mask, targets[task], np.zeros_like(targets[task]))
+        return zero, dict.fromkeys(masks)
 
 
 def cast(case: Case, dtype: Any) -> Case:
@@ -59,83 +91,6 @@ def cast(case: Case, dtype: Any) -> Case:
     return replace(case, params={name: real(p) for name, p in case.params.items()}, x=x,
                    targets=targets, masks=masks,
                    noise={name: real(u) for name, u in case.noise.items()})
-
-
-def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
-            ) -> Iterator[tuple[str, Array]]:
-    """Yields (name, array) for every tensor of docs/vectors.md, in the order of computation.
-
-    Parameters
-    ----------
-    variant : Variant
-    case : npple.verify.cases.Case
-        From `cast`; parameters and features may have leading axes, copies computed together.
-    wanted : collection of str, optional
-        Names to stop at: passes that none of them needs are left out. All by default.
-    """
-    def needs(*prefixes: str) -> bool:
-        return wanted is None or any(name.startswith(prefixes) for name in wanted)
-
-    trace = forward(variant.table, case.params, case.x, case.noise)
-    predictions = trace.predictions
-    shown = {f"tower/{task}": p for task, p in predictions.items() if variant.probabilities}
-    yield from ((name, shown.get(name, y)) for name, y in trace.items()
-                if not name.endswith("/route/noise"))
-    yield from ((f"prediction/{task}", p) for task, p in predictions.items())
-    if not needs("loss", "grad", "adam"):
-        return
-    factors = variant.factors(case.masks, len(next(iter(case.targets.values()))))
-    own = losses(trace, case.targets, case.masks)
-    yield from ((f"loss[{task}]", factors[task] * value) for task, (value, _) in own.items())
-    loss, grads = objective(variant, trace, case, case.params)
-    yield "loss", np.asarray(loss)
-    yield from ((f"grad/{name}", g) for name, g in grads.items())
-    for task in own:
-        if needs(f"grad[{task}]/"):
-            alone = dict.fromkeys(own, 0.0) | {task: factors[task]}
-            starts = joint_loss(trace, case.targets, case.masks, alone)[1]
-            yield from ((f"grad[{task}]/{name}", g)
-                        for name, g in _gradients(trace, case.params, starts).items())
-    if needs("adam"):
-        yield from _adam_steps(variant, case, grads)
-
-
-def objective(variant: Variant, trace: Trace, case: Case, params: Arrays
-              ) -> tuple[Array | float, dict[str, Array]]:
-    """The joint loss with the table's penalties, and its gradients by name."""
-    factors = variant.factors(case.masks, len(next(iter(case.targets.values()))))
-    weights = {task: case.weights[task] ** variant.weight_power * factors[task] / variant.shrink
-               for task in trace.table.tasks}
-    loss, starts = joint_loss(trace, case.targets, case.masks, weights)
-    penalty, caches = penalty_forward(trace.table, params)
-    grads = _gradients(trace, params, starts)
-    for name, grad in penalty_backward(caches):
-        grads[name] = grads[name] + grad
-    return loss + penalty, grads
-
-
-def _gradients(trace: Trace, params: Arrays, starts: Arrays) -> dict[str, Array]:
-    """dL/d(tensor) and dL/d(parameter) by name, last row first; zeros where no loss reaches."""
-    table, found = trace.table, backward(trace, starts)
-    names = [name for row in reversed(table.rows)
-             for name in (row.name, *reversed(row.shapes(table)))]
-    names += ["input", *(f"embedding/{column}" for column in table.embeddings)]
-    return {name: found[name] if name in found
-            else np.zeros_like(params[name] if name in params else trace[name])
-            for name in dict.fromkeys(names)}
-
-
-def _adam_steps(variant: Variant, case: Case, grads: dict[str, Array]
-                ) -> Iterator[tuple[str, Array]]:
-    """Yields the parameters after 1, 2 and 10 steps on the same batch."""
-    params, state = case.params, variant.adam.init(case.params)
-    for step in range(1, max(STEPS) + 1):
-        if step > 1:
-            trace = forward(variant.table, params, case.x, case.noise)
-            _, grads = objective(variant, trace, case, params)
-        params, state = variant.adam.step(params, grads, state)
-        if step in STEPS:
-            yield from ((f"adam{step}/{name}", p) for name, p in params.items())
 
 
 def each_column(x: Any, convert: Callable[[Any], Any]) -> Any:

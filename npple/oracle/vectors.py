@@ -21,7 +21,8 @@ from npple.kinds import check_targets
 from npple.network import Network
 from npple.optimizers import Adam, AdamW
 from npple.oracle.rounding import UNITS, Tolerances, tolerances
-from npple.oracle.variant import STEPS, Variant, cast, compute, each_column
+from npple.oracle.flow import compute
+from npple.oracle.variant import STEPS, Variant, cast, each_column
 from npple.verify.cases import Case, random_case
 
 FORMAT, VERSION = "npple vectors", 2

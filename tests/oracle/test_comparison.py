@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import npple
 from npple import CheckFailed, FileError, InputError, oracle
 from npple.network import Network
-from npple.oracle.variant import cast, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import cast
 from strategies import models
 
 TASKS = {"a": "binary", "b": "regression", "c": "multiclass:3"}

@@ -15,7 +15,8 @@ from npple.verify.isolation import isolation
 from npple.core.passes import backward, forward, joint_loss
 from npple.network import Network
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
-from npple.oracle.variant import cast, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import cast
 
 CUT = {"stop-selector", "stop-others", "stop-gate"}  # hold gradients back
 OWN = {"gate-hidden", "gate-bias", "adam-l2", "last-gate-all"}  # need numbers of the candidate

@@ -10,7 +10,8 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.deviations import BY_NAME, complete, deviate
-from npple.oracle.variant import cast, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import cast
 
 TWO = {"a": "binary", "b": "regression"}
 THREE = TWO | {"c": "multiclass:3"}

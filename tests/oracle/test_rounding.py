@@ -6,7 +6,8 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.rounding import FLOOR, UNITS, tolerances
-from npple.oracle.variant import Variant, cast, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import Variant, cast
 from npple.verify.cases import random_case, random_model
 
 

@@ -18,7 +18,8 @@ import torch
 
 import npple
 from npple import oracle
-from npple.oracle.variant import cast, compute
+from npple.oracle.flow import compute
+from npple.oracle.variant import cast
 
 sys.path.insert(0, str(Path(__file__).parent))
 from deviant_torch import Candidate  # noqa: E402

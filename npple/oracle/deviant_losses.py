@@ -1,0 +1,44 @@
+"""Losses that are not the paper's: forward/backward pairs over a row, like `npple.core.losses`."""
+
+from npple.core.base import Array, Cache, Values
+from npple.core.losses import Binary, Regression
+from npple.core.ops import sigmoid_forward, softplus_forward
+
+
+class DeviantBinary(Binary):
+    """Cross-entropy in which positives weigh more, or whose targets are drawn to the middle.
+
+    l = p y' softplus(-z) + (1 - y') softplus(z), y' = y (1 - smoothing) + smoothing / 2.
+    """
+
+    def __init__(self, positive: float, smoothing: float) -> None:
+        super().__init__()
+        self.positive, self.smoothing = positive, smoothing
+
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
+        y = y * (1 - self.smoothing) + self.smoothing / 2
+        loss = self.positive * y * softplus_forward(-z)[0] + (1 - y) * softplus_forward(z)[0]
+        return loss, (z, y)
+
+    def backward(self, cache: Cache) -> Array:
+        """dl/dz = (1 - y') sigmoid(z) - p y' sigmoid(-z)."""
+        z, y = cache
+        up: Array = sigmoid_forward(z)[0]
+        down: Array = sigmoid_forward(-z)[0]
+        return (1 - y) * up - self.positive * y * down
+
+
+class DeviantRegression(Regression):
+    """Half the squared error, or its whole with the gradient of the half."""
+
+    def __init__(self, square: str) -> None:
+        super().__init__()
+        self.square = square
+
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
+        loss, cache = super().forward(z, y)
+        return (loss / 2 if self.square == "half" else loss), cache
+
+    def backward(self, cache: Cache) -> Array:
+        """dl/dz = z - y."""
+        return super().backward(cache) / 2
