@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from npple.core.base import Array, Arrays, Cache, Gradients, Shapes
-from npple.core.ops import (ACTIVATIONS, mixture_backward, mixture_forward, sigmoid_backward,
-                            sigmoid_forward, softmax_backward, softmax_forward)
-from npple.core.rows import (Experts, Fusion, Gate, Tower, mlp_backward, mlp_forward,
+from npple.core.losses import kind_of
+from npple.core.ops import (ACTIVATIONS, dense_backward, dense_forward, mixture_backward,
+                            mixture_forward, sigmoid_backward, sigmoid_forward, softmax_backward,
+                            softmax_forward)
+from npple.core.rows import (Experts, Fusion, Gate, Row, Source, Tower, mlp_backward, mlp_forward,
                              mlp_gradients)
 from npple.core.table import Level, Table
 
@@ -51,6 +53,10 @@ class DeviantGate(Gate):
     detached: tuple[str, ...] = ()
     selects: bool = True
     learns: bool = True
+    temperature: float = 1.0
+    kept: int = 0
+    residual: bool = False
+    weighs: bool = True
 
     def shapes(self, table: Table) -> Shapes:
         shapes = super().shapes(table)
@@ -70,10 +76,13 @@ class DeviantGate(Gate):
         _, z = layers.popitem()
         outputs = z.shape
         z = z if self.columns is None else z[..., list(self.columns)]
-        logits, normal = NORMALISE[self.normalise][0](z)
+        logits, normal = NORMALISE[self.normalise][0](z / self.temperature)
         weights, squash = SQUASH[self.squash][0](logits)
+        if self.kept:
+            weights = squash = _largest(weights, self.kept)
         parts, counts = self.take(tensors)
         y, mixture = mixture_forward(weights, parts)
+        y = y + tensors[self.selector] if self.residual else y
         layers |= {f"{self.parameters}/logits": logits, f"{self.parameters}/weights": weights}
         return layers | {self.name: y}, (mlp, outputs, normal, squash, mixture, counts)
 
@@ -81,11 +90,16 @@ class DeviantGate(Gate):
         """As a gate's, without what is cut."""
         mlp, outputs, normal, squash, mixture, counts = cache
         dweights, dparts = mixture_backward(dy, mixture)
+        if not self.weighs:
+            dparts = [np.broadcast_to(dy[..., None, :, :], part.shape) for part in dparts]
+        if self.residual and self.selector not in unread:
+            yield self.selector, dy
         yield from ((name, grad) for name, grad in self.give(dparts, counts)
                     if name not in self.detached)
         if not self.learns:
             return
         dlogits = NORMALISE[self.normalise][1](SQUASH[self.squash][1](dweights, squash), normal)
+        dlogits = dlogits / self.temperature
         dz = dlogits
         if self.columns is not None:
             dz = np.zeros(outputs, dlogits.dtype)
@@ -120,6 +134,14 @@ def _over_batch(pair: Pair) -> Pair:
     return forward, backward
 
 
+def _largest(weights: Array, count: int) -> Array:
+    """The largest weights, scaled to sum to one; zeros for the others."""
+    least = np.sort(np.asarray(weights).real, axis=-1)[..., -count, None]
+    kept = weights * (np.asarray(weights).real >= least)
+    largest: Array = kept / kept.sum(axis=-1, keepdims=True)
+    return largest
+
+
 def batchnorm_forward(z: Array) -> tuple[Array, Cache]:
     """y = (z - mean) / sqrt(var + epsilon), mean and variance over the batch, column by column."""
     d = z - z.mean(axis=-2, keepdims=True)
@@ -144,10 +166,12 @@ _FRESH = (1 + BATCHNORM_EPSILON) ** -0.5  # running mean 0 and variance 1, as at
 NORMALISE = {
     "identity": _IDENTITY,
     "batch": (batchnorm_forward, batchnorm_backward),
+    "layer": _over_batch((batchnorm_forward, batchnorm_backward)),
     "fresh": (lambda z: (z * _FRESH, None), lambda dy, _: dy * _FRESH),
 }
 SQUASH = {
     "softmax": (softmax_forward, softmax_backward),
+    "unsummed": (softmax_forward, lambda dw, w: w * dw),
     "textbook": (softmax_forward, textbook_softmax_backward),
     "batch": _over_batch((softmax_forward, softmax_backward)),
     "none": _IDENTITY,
@@ -220,17 +244,160 @@ def _stacked(suffix: str) -> tuple[str, int]:
     return suffix, -3 if suffix.endswith("weight") else -2
 
 
-@dataclass(frozen=True)
-class DeviantTower(Tower):
-    """A tower with an activation `output` on its output."""
+# MLPs in another form ---------------------------------------------------------------------------
 
-    output: str = "identity"
+class _Deviant(Row):
+    """What deviant experts and towers have: other layers, read from and to their parameters.
+
+    Every layer but a tower's last is normalised by `norm` before its activation, or after it where
+    the name says so. With `transposed`, square weights are used transposed; with `forgotten`,
+    backward leaves the activations out; the parameters may be those of a `lender`.
+    """
+
+    norm: str
+    transposed: bool
+    forgotten: bool
+    lender: str
+
+    def view(self, params: Arrays) -> dict[str, Array]:
+        """The parameters under the row's own names, as its layers use them."""
+        found = {}
+        for name, own in self._names(params).items():
+            p = params[own]
+            square = name.endswith("weight") and p.shape[-1] == p.shape[-2]
+            found[name] = p.swapaxes(-1, -2) if self.transposed and square else p
+        return found
+
+    def _names(self, params: Arrays) -> dict[str, str]:
+        """The row's own names -> those of the parameters used."""
+        prefix = f"{self.parameters}/"
+        lender = f"{self.lender or self.parameters}/"
+        return {name: lender + name.removeprefix(prefix) for name in params
+                if name.startswith(f"{prefix}layer")}
+
+    def run(self, activations: Sequence[str], normalised: int, params: Arrays, x: Array
+            ) -> tuple[dict[str, Array], Cache]:
+        """As `mlp_forward`, the first `normalised` layers normalised."""
+        own, made, caches = self.view(params), {}, []
+        for i, activation in enumerate(activations, start=1):
+            layer = f"{self.parameters}/layer{i}"
+            norm = self.norm if i <= normalised else ""
+            x, dense = dense_forward(x, own[f"{layer}/weight"], own.get(f"{layer}/bias"))
+            steps = [NORMALISE[norm.removesuffix(" after")] if norm else _IDENTITY,
+                     ACTIVATIONS[activation]]
+            steps = steps[::-1] if norm.endswith(" after") else steps
+            kept = []
+            for forward, _ in steps:
+                x, cache = forward(x)
+                kept.append(cache)
+            made[layer] = x
+            caches.append((layer, dense, steps, kept))
+        return made, (caches, self._names(params))
+
+    def back(self, dy: Any, cache: Cache) -> tuple[Array, dict[str, Array]]:
+        """As `mlp_backward`, under the names of the parameters used."""
+        caches, names = cache
+        grads: dict[str, Array] = {}
+        for layer, dense, steps, kept in reversed(caches):
+            if not self.forgotten:
+                for (_, backward), each in zip(reversed(steps), reversed(kept)):
+                    dy = backward(dy, each)
+            dy, dweight, db = dense_backward(dy, dense, True)
+            square = dweight.shape[-1] == dweight.shape[-2]
+            grads[names[f"{layer}/weight"]] = (dweight.swapaxes(-1, -2)
+                                               if self.transposed and square else dweight)
+            if db is not None:
+                grads[names[f"{layer}/bias"]] = db
+        dx: Array = dy
+        return dx, grads
+
+
+@dataclass(frozen=True)
+class DeviantExperts(_Deviant, Experts):
+    """A group of experts with other layers, see `norm`, `transposed` and `forgotten`."""
+
+    norm: str = ""
+    transposed: bool = False
+    forgotten: bool = False
+    lender: str = ""
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
-        made, tower = super().forward(params, tensors)
-        y, active = ACTIVATIONS[self.output][0](made[self.name])
-        return made | {self.name: y}, (tower, active)
+        """As a group's."""
+        layers, cache = self.run(self.activations, len(self.units), params,
+                                 tensors[self.reads][..., None, :, :])
+        _, y = layers.popitem()
+        hidden = {self.name + name.removeprefix(self.parameters): h for name, h in layers.items()}
+        return hidden | {self.name: y}, cache
 
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
-        tower, active = cache
-        yield from super().backward(ACTIVATIONS[self.output][1](dy, active), tower, unread)
+        dx, grads = self.back(dy, cache)
+        yield from grads.items()
+        yield self.reads, dx.sum(axis=-3)
+
+
+@dataclass(frozen=True)
+class DeviantTower(_Deviant, Tower):
+    """A tower with other layers, and an activation `output` on its output."""
+
+    output: str = "identity"
+    norm: str = ""
+    transposed: bool = False
+    forgotten: bool = False
+    lender: str = ""
+
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        """As a tower's."""
+        layers, cache = self.run((*self.activations, "identity"), len(self.units), params,
+                                 tensors[self.reads])
+        _, y = layers.popitem()
+        y, active = ACTIVATIONS[self.output][0](y if y.shape[-1] > 1 else y[..., 0])
+        return layers | {self.name: y}, (cache, active)
+
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        layers, active = cache
+        dy = ACTIVATIONS[self.output][1](dy, active)
+        dx, grads = self.back(dy if kind_of(self.kind).width > 1 else dy[..., None], layers)
+        yield from grads.items()
+        yield self.reads, dx
+
+
+# A fusion with the parameters of another --------------------------------------------------------
+
+@dataclass(frozen=True)
+class BorrowedFusion(Fusion):
+    """A fusion `row` that runs with the parameters called `lender`; its own are unused."""
+
+    name: str
+    sources: tuple[Source, ...]
+    row: Any
+    lender: str
+
+    def inputs(self) -> tuple[str, ...]:
+        inputs: tuple[str, ...] = self.row.inputs()
+        return inputs
+
+    def width(self, table: Table) -> int:
+        width: int = self.row.width(table)
+        return width
+
+    def shapes(self, table: Table) -> Shapes:
+        shapes: Shapes = self.row.shapes(table)
+        return shapes
+
+    def validate(self, table: Table) -> None:
+        """The row was checked."""
+
+    def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
+        """As the row's."""
+        prefix = f"{self.row.parameters}/"
+        own = {name: params[f"{self.lender}/{name.removeprefix(prefix)}"] if name.startswith(prefix)
+               else p for name, p in params.items()}
+        made: tuple[dict[str, Array], Cache] = self.row.forward(own, tensors)
+        return made
+
+    def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
+        """As the row's, under the names of the parameters used."""
+        prefix = f"{self.row.parameters}/"
+        for name, g in self.row.backward(dy, cache, unread):
+            yield (f"{self.lender}/{name.removeprefix(prefix)}" if name.startswith(prefix)
+                   else name), g

@@ -8,25 +8,27 @@ deviations can be combined.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 
 from npple.core.base import Array, Arrays
 from npple.core.losses import KINDS, Binary, Kind, kind_of
 from npple.core.ops import ACTIVATIONS
-from npple.core.passes import forward
+from npple.core.optimizers import clipped
 from npple.core.rows import Row
 from npple.errors import InputError
 from npple.optimizers import Adam
-from npple.oracle.deviant_rows import DeviantTower, PickedExperts, Stay, deviant_gate, with_rows
-from npple.oracle.flow import compute
+from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
+                                  forms, gates, level_off_by_one, linear_towers, mean_of_tasks,
+                                  normalised_experts, normalised_towers, one_for_two, one_table,
+                                  one_tower, padding, permuted, residual_gates,
+                                  shared_detached, top_gates, transposed)
+from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
+from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
-from npple.routing import Experts, Gate, Level, Source, Table, Tower
+from npple.routing import Experts, Gate, Level, Source, Stitch, Table, Tower
 from npple.verify.cases import Case
-
-Variants: TypeAlias = Callable[[Variant, Arrays], list[tuple[Variant, str]]]
-
 
 @dataclass(frozen=True)
 class Deviation:
@@ -44,8 +46,12 @@ class Deviation:
         Where public code does this: repository, file, thread. Empty where none is known to us.
     variants : callable
         (Variant, the candidate's arrays) -> the deviating variants, each with a detail in words.
+    fix : str
+        What to do about it.
     convention : bool
         Whether it is a choice that leaves the model what it is, and may be declared.
+    free : Free or None
+        A number of the candidate's own, to be fitted.
     """
 
     name: str
@@ -53,7 +59,9 @@ class Deviation:
     consequence: str
     seen: tuple[str, ...]
     variants: Variants
+    fix: str = ""
     convention: bool = False
+    free: Free | None = None
 
 
 # How the tables are changed ---------------------------------------------------------------------
@@ -178,7 +186,7 @@ def _stride_parameters(variant: Variant, given: Arrays) -> list[tuple[Variant, s
         if not taken:
             return row
         picks = tuple((group.parameters, i) for group, i in taken)
-        return PickedExperts(**vars(row), picks=picks)
+        return PickedExperts(**vars(row) | {"picks": picks})
     return [(replace(variant, table=with_rows(variant.table, change)), "")]
 
 
@@ -240,7 +248,7 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
         def change(row: Row) -> Row:
             if not isinstance(row, Tower) or type(kind_of(row.kind)) not in kinds:
                 return row
-            return DeviantTower(**vars(row), output=activation)
+            return deviant_tower(row, output=activation)
         return replace(variant, table=with_rows(variant.table, change)), activation
 
     every = tuple(KINDS.values())
@@ -263,27 +271,39 @@ class DeviantAdam(Adam):
     """Adam in another form, and with `l2` times the parameters added to the gradients."""
 
     form: str = "paper"
-    l2: float | None = 0.0
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
         """The settings are those of an `Adam` that was checked."""
 
+    def init(self, params: Arrays) -> dict[str, Any]:
+        """The state before the first step, with the largest second moments for AMSGrad."""
+        return {**super().init(params),
+                **{f"w/{name}": np.zeros_like(p) for name, p in params.items()}}
+
     def step(self, params: Arrays, grads: Arrays, state: Mapping[str, Any], only: Any = None,
              factors: Any = None) -> tuple[dict[str, Array], dict[str, Any]]:
-        after, moved = dict(params), dict(state)
+        """One update of all parameters."""
+        after, moved, grads = dict(params), dict(state), clipped(grads, self.clip)
         for name, p in params.items():
-            g = grads[name] + (self.l2 or 0.0) * p
+            g = grads[name] + self.l2 * p
             t = int(state[f"t/{name}"]) + 1
+            at = {"ahead": t + 1, "stuck": 1}.get(self.form, t)
             m = self.beta1 * state[f"m/{name}"] + (1 - self.beta1) * g
             v = self.beta2 * state[f"v/{name}"] + (1 - self.beta2) * (g * g)
-            one, two = 1 - self.beta1**t, 1 - self.beta2**t
-            root = np.sqrt(v)
-            update = m / one / {"paper": root * two**-0.5 + self.epsilon,
-                                "inside": np.sqrt(v / two + self.epsilon),
-                                "hat": (root + self.epsilon) * two**-0.5,
-                                "uncorrected": (root + self.epsilon) / one}[self.form]
+            one, two = 1 - self.beta1**at, 1 - self.beta2**at
+            w = np.maximum(state[f"w/{name}"], v)
+            root = np.sqrt(w if self.form == "amsgrad" else v)
+            step = m / one
+            if self.form == "nadam":
+                step = (self.beta1 * m / (1 - self.beta1**(t + 1))
+                        + (1 - self.beta1) * g / (1 - self.beta1**t))
+            paper = root * two**-0.5 + self.epsilon
+            update = step / {"inside": np.sqrt(v / two + self.epsilon),
+                             "hat": (root + self.epsilon) * two**-0.5,
+                             "uncorrected": (root + self.epsilon) / one}.get(self.form, paper)
             after[name] = p * (1 - self.rate * self.weight_decay) - self.rate * update
-            moved |= {f"m/{name}": m, f"v/{name}": v, f"t/{name}": np.asarray(t)}
+            moved |= {f"m/{name}": m, f"v/{name}": v, f"w/{name}": w, f"t/{name}": np.asarray(t)}
         return after, moved
 
 
@@ -297,7 +317,7 @@ def _adam(**changes: Any) -> Variants:
 
 def _adam_l2(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     decay = variant.adam.weight_decay
-    return _adam(l2=decay or None, weight_decay=0.0)(variant, given)
+    return _adam(l2=decay or 0.01, weight_decay=0.0)(variant, given)
 
 
 DEVIATIONS = (
@@ -305,58 +325,68 @@ DEVIATIONS = (
         "selector-input", "the gate's selector is the raw input at every level",
         "the routing above level one ignores what was extracted below, and no gradient reaches "
         "lower levels through the gates",
-        (), _gates(_selector_input)),
+        (), _gates(_selector_input),
+        fix="above level one, give a gate the representation that its level made below"),
     Deviation(
         "selector-below", "the gate's selector above level one is a representation of the level "
         "below, though all gates of a multi-level MMoE select on the input",
         "the routing depends on what was extracted below, as in PLE: the baseline is no longer the "
         "paper's",
-        (), _gates(_selector_below)),
+        (), _gates(_selector_below),
+        fix="give every gate the input"),
     Deviation(
         "last-gate-all", "the last level's gates mix the experts of all tasks",
         "every task's loss reaches every other task's experts on the last level, as in "
         "multi-level MMoE: nothing is separated",
-        (), _gates(_last_gate_all)),
+        (), _gates(_last_gate_all),
+        fix="let a task's last gate mix its own and the shared experts only"),
     Deviation(
         "stride-parameters", "a task's experts run with the parameters found by stepping through "
         "the list of all experts by the number of tasks instead of by the experts a task has",
         "tasks train and use one another's experts, or shared ones, and some experts are never "
         "used",
         ("PaddlePaddle/PaddleRec, models/multitask/ple/net.py, SinglePLELayer.forward; reported "
-         "in pull request 932",), _stride_parameters),
+         "in pull request 932",), _stride_parameters,
+        fix="index the list of experts by experts a task, not by tasks"),
     Deviation(
         "stride-outputs", "a task's gate takes expert outputs found by stepping through the list "
         "of all experts by the number of tasks instead of by the experts a task has",
         "a task mixes other tasks' experts, so its loss reaches them, and leaves some of its own "
         "out",
-        (), _gates(_stride_outputs)),
+        (), _gates(_stride_outputs),
+        fix="index the list of outputs by experts a task, not by tasks"),
     Deviation(
         "shared-reads-tasks", "above level one the shared experts are run anew on each task's own "
         "representation",
         "what the shared gate extracted is not used, so tasks exchange nothing but the shared "
         "experts' parameters: the layers are not progressive",
         ("median-research-group/LibMTL, LibMTL/architecture/PLE.py; asked about in issue 88",
-         "easezyc/Multitask-Recommendation-Library, issue 4"), _shared_reads_tasks),
+         "easezyc/Multitask-Recommendation-Library, issue 4"), _shared_reads_tasks,
+        fix="run the shared experts once a level, on the shared representation"),
     Deviation(
         "shared-first", "a gate's weights have the shared experts before the specific ones",
         "none for learning; parameters and gate weights of another program are in another order",
         ("median-research-group/LibMTL, LibMTL/architecture/PLE.py",), _gates(_shared_first),
-        convention=True),
+        convention=True,
+        fix="put a task's own experts before the shared ones, or declare the convention"),
     Deviation(
         "shared-gate-shared-only", "the shared gate sees only the shared experts",
         "no task's experts feed the shared representation, so knowledge of the tasks never "
         "reaches the levels above through it, and separation is complete from level one",
-        (), _gates(_shared_gate_shared_only)),
+        (), _gates(_shared_gate_shared_only),
+        fix="let the shared gate mix all experts of its level"),
     Deviation(
         "shared-mean", "there is no shared gate: the shared representation is the plain mean of "
         "all experts",
         "every expert counts the same for every sample, and nothing learns which to share",
-        (), _gates(_shared_mean)),
+        (), _gates(_shared_mean),
+        fix="give every level but the last a gate for the shared representation"),
     Deviation(
         "shared-input", "there is no shared gate: the shared representation stays the input",
         "the shared experts of every level start from the raw input, and no task's loss reaches "
         "another task's experts",
-        (), _gates(_shared_stays)),
+        (), _gates(_shared_stays),
+        fix="give every level but the last a gate for the shared representation"),
     Deviation(
         "gate-bias", "the gates have a bias",
         "a gate can prefer an expert whatever the sample; with a bias of zero the model is the "
@@ -364,99 +394,297 @@ DEVIATIONS = (
         ("PaddlePaddle/PaddleRec, models/multitask/ple/net.py",
          "median-research-group/LibMTL, LibMTL/architecture/PLE.py",
          "datawhalechina/torch-rechub, torch_rechub/basic/layers.py, MLP as gate"),
-        _gates(_gate_bias), convention=True),
+        _gates(_gate_bias), convention=True,
+        fix="build the gate's last layer without a bias, or declare the convention"),
     Deviation(
         "gate-hidden", "the gates have hidden layers",
         "gates can express more, at the price of parameters",
         ("shenweichen/DeepCTR-Torch, deepctr_torch/models/multitask/ple.py: "
-         "gate_dnn_hidden_units=(64,) by default",), _gate_hidden, convention=True),
+         "gate_dnn_hidden_units=(64,) by default",), _gate_hidden, convention=True,
+        fix="make the gate one linear layer, or declare the convention"),
     Deviation(
         "gate-batchnorm", "the gates' logits are batch-normalised",
         "a sample's weights depend on the other samples of its batch, and the gate's own scale is "
         "lost: it cannot become as sharp as it would",
         ("datawhalechina/torch-rechub, torch_rechub/basic/layers.py: MLP puts BatchNorm1d before "
-         "the softmax of the gates of torch_rechub/models/multi_task/ple.py",), _batchnorm),
+         "the softmax of the gates of torch_rechub/models/multi_task/ple.py",), _batchnorm,
+        fix="leave the normalisation out of the gate"),
     Deviation(
         "gate-softmax-batch", "the gates' softmax runs over the batch instead of the experts",
         "the weights of a sample do not sum to one and depend on the batch; a batch of one gives "
         "every expert the weight one",
-        (), _all_deviant(squash="batch")),
+        (), _all_deviant(squash="batch"),
+        fix="take the softmax over the last axis, the experts"),
     Deviation(
         "gate-no-softmax", "the gates have no softmax: the logits are the weights",
         "weights may be negative and of any size, so experts are no longer mixed but combined",
-        (), _all_deviant(squash="none")),
+        (), _all_deviant(squash="none"),
+        fix="apply a softmax to the gate's logits"),
     Deviation(
         "gate-sigmoid", "the gates have a sigmoid instead of a softmax",
         "the weights do not sum to one, so experts do not compete and specialise less",
-        (), _all_deviant(squash="sigmoid")),
+        (), _all_deviant(squash="sigmoid"),
+        fix="replace the sigmoid by a softmax"),
     Deviation(
         "expert-linear-end", "an expert's last layer has no activation",
         "an expert of one layer is linear, and a level of them adds nothing but the gates' "
         "mixing",
-        (), _linear_experts),
+        (), _linear_experts,
+        fix="apply the activation after an expert's last layer, too"),
     Deviation(
         "output-probability", "what is given as the tower's output is the probability after it",
         "none for learning; the tensor's name is prediction/TASK",
-        (), _changed(probabilities=True)),
+        (), _changed(probabilities=True),
+        fix="hand it in as prediction/TASK"),
     Deviation(
         "tower-activation", "the tower's output goes through an activation before the loss",
         "logits or values cannot take every value: with relu no probability falls below one half, "
         "with sigmoid none leaves the range from 0.5 to 0.73",
-        (), _tower_output),
+        (), _tower_output,
+        fix="leave the tower's last layer linear"),
     Deviation(
         "stop-selector", "the gradient is stopped through the selector",
         "lower levels and embeddings do not learn what the gates need to see",
-        (), _all_deviant(selects=False)),
+        (), _all_deviant(selects=False),
+        fix="do not detach what the gate selects on"),
     Deviation(
         "stop-others", "the gradient is stopped through other tasks' experts",
         "the forward pass is the paper's, but no task learns from another: every task is isolated "
         "on every level",
-        (), _gates(_others_detached)),
+        (), _gates(_others_detached),
+        fix="do not detach other tasks' experts"),
     Deviation(
         "stop-gate", "the gradient is stopped through the gate's weights",
         "the gates never learn and stay as they were initialised",
-        (), _all_deviant(learns=False)),
+        (), _all_deviant(learns=False),
+        fix="do not detach the gate's weights"),
     Deviation(
         "loss-sum", "a task's loss is summed over its rows instead of averaged",
         "the step grows with the batch, and tasks with more rows weigh more",
         ("shenweichen/DeepCTR-Torch, deepctr_torch/models/basemodel.py, fit: reduction='sum'",),
-        _changed(divisor="one")),
+        _changed(divisor="one"),
+        fix="divide a task's loss by its rows"),
     Deviation(
         "loss-batch-mean", "a task's masked loss is divided by the batch size instead of its rows",
         "tasks whose sample space is small are weighed down by just that share",
-        ("keras-team/keras, issue 12850, custom_mse",), _changed(divisor="batch")),
+        ("keras-team/keras, issue 12850, custom_mse",), _changed(divisor="batch"),
+        fix="divide a task's loss by its own rows, not by the batch"),
     Deviation(
         "loss-mean-over-tasks", "the joint loss is divided by the number of tasks",
         "none but a smaller step; under Adam hardly any",
         ("datawhalechina/torch-rechub, torch_rechub/trainers/mtl_trainer.py, train_one_epoch",),
-        _mean_over_tasks),
+        _mean_over_tasks,
+        fix="add the tasks' losses up"),
     Deviation(
         "weights-twice", "the task weights are applied twice",
         "weights count as their squares: strong tasks dominate",
-        (), _changed(weight_power=2)),
+        (), _changed(weight_power=2),
+        fix="apply the task weights once"),
     Deviation(
         "weights-ignored", "the task weights are not applied",
         "all tasks weigh the same, whatever was asked for",
-        (), _changed(weight_power=0)),
+        (), _changed(weight_power=0),
+        fix="multiply each task's loss by its weight"),
     Deviation(
         "adam-epsilon-inside", "Adam adds epsilon inside the square root",
         "small gradients get smaller steps: sqrt(epsilon) is far larger than epsilon",
         ("hand-written optimizers in many small repositories: m_hat / np.sqrt(v_hat + epsilon)",),
-        _adam(form="inside")),
+        _adam(form="inside"),
+        fix="add epsilon after the square root"),
     Deviation(
         "adam-epsilon-hat", "Adam adds epsilon before the bias correction (epsilon hat)",
         "early steps are smaller where gradients are small: epsilon counts up to 30 times",
         ("tensorflow/tensorflow, tensorflow/python/training/adam.py; reported in issue 9047",),
-        _adam(form="hat")),
+        _adam(form="hat"),
+        fix="correct the bias of the second moment before epsilon is added"),
     Deviation(
         "adam-no-correction", "Adam has no bias correction",
         "the first steps are about three times too large",
-        (), _adam(form="uncorrected")),
+        (), _adam(form="uncorrected"),
+        fix="divide the moments by 1 - beta^t"),
     Deviation(
         "adam-l2", "Adam adds the weight decay to the gradient",
         "the decay is divided by the gradient's size: weights with large gradients hardly decay",
         ("datawhalechina/torch-rechub, torch_rechub/trainers/mtl_trainer.py: torch.optim.Adam "
-         "with weight_decay=1e-5 by default",), _adam_l2),
+         "with weight_decay=1e-5 by default",), _adam_l2,
+        fix="let the decay act on the parameter, not on the gradient",
+        free=Free("decay", lambda variant, number: _adam(l2=number)(variant, {})[0][0],
+                  0.01, 0.0, 1e3)),
+    Deviation(
+        "expert-normalised", "the experts' layers are normalised",
+        "with the batch's statistics a sample's experts depend on the other samples; the scale of "
+        "an expert is lost",
+        (), forms(normalised_experts, ("batch", "over the batch, before the activation"),
+                  ("batch after", "over the batch, after the activation"),
+                  ("layer", "over the layer, before the activation"),
+                  ("layer after", "over the layer, after the activation")),
+        fix="leave the normalisation out of the experts, or fold it at inference"),
+    Deviation(
+        "tower-normalised", "the towers' hidden layers are normalised",
+        "with the batch's statistics a sample's output depends on the other samples",
+        (), forms(normalised_towers, ("batch", "over the batch, before the activation"),
+                  ("batch after", "over the batch, after the activation"),
+                  ("layer", "over the layer, before the activation"),
+                  ("layer after", "over the layer, after the activation")),
+        fix="leave the normalisation out of the towers, or fold it at inference"),
+    Deviation(
+        "tower-linear-hidden", "the towers' hidden layers have no activation",
+        "a tower of any depth is one linear layer",
+        (), linear_towers, fix="apply the activation after a tower's hidden layers"),
+    Deviation(
+        "tower-shared", "two tasks have one tower",
+        "the tasks predict the same from what they share",
+        (), one_tower, fix="build a tower for each task, in a list of modules"),
+    Deviation(
+        "weight-transposed", "square weights are used transposed",
+        "none for learning from scratch; weights read from elsewhere mean something else",
+        (), forms(transposed, (Experts, "the experts'"), (Tower, "the towers'")),
+        fix="transpose the weights of both frameworks' layers alike, square ones too"),
+    Deviation(
+        "gate-temperature", "the gates' logits are divided by a temperature",
+        "a high one holds gates near the mean of the experts, a low one makes them choose early",
+        (), gates(temperature=2.0), fix="feed the logits to the softmax as they are",
+        free=Free("temperature", lambda variant, number: gates(temperature=number)(
+            variant, {})[0][0], 2.0, 1e-3, 1e3)),
+    Deviation(
+        "gate-top-k", "the gates keep their largest weights only",
+        "experts outside of a sample's first choices learn nothing from it",
+        (), forms(top_gates, *((k, f"the first {k}") for k in (1, 2, 3))),
+        fix="mix all experts that the gate reads"),
+    Deviation(
+        "gate-residual", "what a gate selects on is added to its mixture",
+        "the levels learn what is missing instead of a representation; the input reaches the "
+        "towers past all experts",
+        (), residual_gates, fix="return the mixture alone"),
+    Deviation(
+        "gate-shared", "two tasks have one gate",
+        "they cannot weigh the experts differently, which is what gates are there for",
+        (), one_for_two(Gate), fix="build a gate for each task, in a list of modules"),
+    Deviation(
+        "stitch-shared", "two tasks have one row of the cross-stitch unit",
+        "both get the same mixture",
+        (), one_for_two(Stitch), fix="give each task a row of alpha"),
+    Deviation(
+        "experts-permuted", "a gate's weights meet the experts of a group in reverse order",
+        "none for learning from scratch; weights read from elsewhere mean something else",
+        (), permuted, fix="stack the experts in the order in which the gate's columns stand"),
+    Deviation(
+        "level-reads-mean", "from level two on, everything reads the mean of the tasks' "
+        "representations",
+        "what was separated on a level is mixed again on the next",
+        (), mean_of_tasks, fix="let each stream read its own representation"),
+    Deviation(
+        "level-off-by-one", "from level two on, rows read what stands one level further below",
+        "a level of experts is skipped, and its parameters learn nothing, or little",
+        (), level_off_by_one, fix="hand each level what the level before it made"),
+    Deviation(
+        "stop-shared-by-task", "one task lets no gradient through to the shared experts",
+        "the shared experts learn from the other tasks alone",
+        (), shared_detached, fix="do not detach the shared experts for any task"),
+    Deviation(
+        "one-embedding-for-two", "two columns use one embedding table",
+        "values of different columns that share a code are one thing to the model",
+        (), one_table, fix="build a table for each column"),
+    Deviation(
+        "padding-idx", "code 0 has an embedding of zeros that does not learn",
+        "a value that is not missing stands for nothing",
+        (), padding, fix="leave padding_idx out where code 0 is a value"),
+    Deviation(
+        "unlabelled-negative", "rows outside a task's sample space count as negatives",
+        "the model learns the sample space instead of the task",
+        (), changed(unlabelled=True),
+        fix="leave these rows out of the task's loss"),
+    Deviation(
+        "positive-weight", "positive rows of binary tasks weigh more, or less",
+        "probabilities are no longer calibrated",
+        (), changed(positive=2.0), fix="drop the weight of positives",
+        free=Free("weight", lambda variant, number: replace(variant, positive=number),
+                  2.0, 0.0, 1e6)),
+    Deviation(
+        "label-smoothing", "binary targets are smoothed",
+        "probabilities are drawn to one half",
+        (), changed(smoothing=0.1), fix="use the targets as they are",
+        free=Free("smoothing", lambda variant, number: replace(variant, smoothing=number),
+                  0.1, 0.0, 1.0)),
+    Deviation(
+        "half-square", "the squared error is halved",
+        "regression tasks weigh half of what was asked for",
+        (), forms(lambda variant, square: replace(variant, square=square),
+                  ("half", "the loss and its gradient"), ("gradient", "in the gradient alone")),
+        fix="drop the factor 1/2, or keep the 2 in the gradient"),
+    Deviation(
+        "loss-factor", "the joint loss is multiplied by a constant",
+        "none but another step; under Adam hardly any",
+        (), changed(shrink=2.0), fix="drop the factor",
+        free=Free("divisor", lambda variant, number: replace(variant, shrink=number),
+                  2.0, 1e-6, 1e6)),
+    Deviation(
+        "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
+        "raising one weight does not lower the others, so gates drift",
+        (), _all_deviant(squash="unsummed"), fix="dz = w (dw - sum(w dw))"),
+    Deviation(
+        "experts-unweighted", "each expert gets the whole gradient of the mixture, not its share",
+        "experts learn from samples that their gate does not send them",
+        (), _all_deviant(weighs=False), fix="dE_i = w_i dy"),
+    Deviation(
+        "gradient-assigned", "where gradients meet, one takes the place of the others",
+        "a representation learns from one of its readers only",
+        (), changed(assigned=True), fix="add the gradients of all readers up"),
+    Deviation(
+        "activation-forgotten", "backward goes past an activation",
+        "units that were off learn as if they had been on",
+        (), forms(activation_forgotten, (Experts, "the experts'"), (Tower, "the towers'")),
+        fix="multiply by the activation's slope"),
+    Deviation(
+        "mean-for-sum", "the gradients of weights and biases are averaged over the batch once more",
+        "steps are too small by the size of the batch",
+        (), changed(averaged=True),
+        fix="sum over the rows: the loss has been divided by them already"),
+    Deviation(
+        "adam-time", "Adam's step count is wrong",
+        "the bias correction of the first steps is",
+        (), lambda variant, given: [
+            (_adam(form=form)(variant, given)[0][0], detail) for form, detail in (
+                ("ahead", "it is one ahead"), ("stuck", "it stays at one"))],
+        fix="count t from 1, once a step"),
+    Deviation(
+        "adam-amsgrad", "Adam divides by the largest second moment so far (AMSGrad)",
+        "steps do not grow again where gradients have become small",
+        (), _adam(form="amsgrad"), fix="turn amsgrad off"),
+    Deviation(
+        "adam-nadam", "Adam's momentum looks one step ahead (NAdam)",
+        "the first steps are larger",
+        (), _adam(form="nadam"), fix="use Adam"),
+    Deviation(
+        "adam-decoupled", "Adam's weight decay is decoupled (AdamW), though none was asked for",
+        "parameters shrink at every step",
+        (), _adam(l2=0.0, weight_decay=0.01), fix="set the weight decay to 0",
+        free=Free("decay", lambda variant, number: _adam(weight_decay=number)(
+            variant, {})[0][0], 0.01, 0.0, 1e3)),
+    Deviation(
+        "adam-clip", "gradients are clipped by their global norm",
+        "steps of all parameters hang together, and large gradients count less",
+        (), _adam(clip=1.0), fix="turn clipping off",
+        free=Free("norm", lambda variant, number: _adam(clip=number)(variant, {})[0][0],
+                  1.0, 0.0, 1e6)),
+    Deviation(
+        "adam-rate", "Adam has another learning rate",
+        "all steps are larger, or smaller, by one factor",
+        (), _adam(rate=1e-3), fix="set the rate that the vectors name",
+        free=Free("rate", lambda variant, number: _adam(rate=number)(variant, {})[0][0],
+                  1e-3, 0.0, 1e3)),
+    Deviation(
+        "adam-epsilon", "Adam has another epsilon",
+        "where gradients are small, steps are larger or smaller",
+        (), _adam(epsilon=1e-8), fix="set the epsilon that the vectors name",
+        free=Free("epsilon", lambda variant, number: _adam(epsilon=number)(variant, {})[0][0],
+                  1e-3, 0.0, 1e3)),
+    Deviation(
+        "adam-momentum", "Adam has another beta1 from its second step on",
+        "steps follow the gradients sooner, or later",
+        (), _adam(beta1=0.5), fix="set the betas that the vectors name",
+        free=Free("beta1", lambda variant, number: _adam(beta1=number)(variant, {})[0][0],
+                  0.5, 0.0, 1.0)),
 )
 BY_NAME = {deviation.name: deviation for deviation in DEVIATIONS}
 
@@ -472,12 +700,13 @@ def deviate(deviation: Deviation, variant: Variant, given: Arrays) -> list[tuple
 
 # Numbers of the candidate's own -----------------------------------------------------------------
 
-def complete(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case] | None:
+def complete(variant: Variant, case: Case, given: Arrays, seen: Arrays | None = None
+             ) -> tuple[Variant, Case] | None:
     """The variant and the case with all numbers the variant needs, or None.
 
     A parameter is the candidate's own where it gives `params/NAME` of the right shape, otherwise
-    the bundle's. The biases of gates are found from the candidate's logits, an unknown weight
-    decay from its first Adam step.
+    the bundle's. The biases of gates are found from the candidate's logits, which follow from the
+    tensors `seen`.
     """
     params: dict[str, Array] = {}
     fitted = []
@@ -493,41 +722,10 @@ def complete(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case
             return None
     for name in fitted:
         gate = name.rsplit("/", 2)[0]
-        logits = forward(variant.table, params, case.x, case.noise)[f"{gate}/logits"]
+        logits = Flow(variant, replace(case, params=params), seen or {}).local(f"{gate}/logits")
         theirs = given.get(f"{gate}/logits")
         wanted = (len(logits), *params[name].shape)
         if len(logits) < 2 or theirs is None or not theirs.shape == logits.shape == wanted:
             return None
         params[name] = (theirs - logits).mean(axis=0)
-    case = replace(case, params=params)
-    if getattr(variant.adam, "l2", 0.0) is None:
-        return _with_decay(variant, case, given)
-    return variant, case
-
-
-def _with_decay(variant: Variant, case: Case, given: Arrays) -> tuple[Variant, Case] | None:
-    """The weight decay that explains the candidate's first Adam step best, by Gauss-Newton."""
-    theirs = {name: given[f"adam1/{name}"] for name, p in case.params.items()
-              if getattr(given.get(f"adam1/{name}"), "shape", None) == p.shape}
-    if not theirs:
-        return None
-    names = {f"grad/{name}" for name in theirs}
-    grads = {name[5:]: g for name, g in compute(replace(variant, adam=Adam()), case, names)
-             if name in names}
-    params = {name: case.params[name] for name in theirs}
-    adam = cast(DeviantAdam, variant.adam)
-    state = adam.init(params)
-
-    def step(decay: float) -> Array:
-        made, _ = replace(adam, l2=decay).step(params, grads, state)
-        return np.concatenate([made[name].ravel() for name in theirs])
-
-    decay, target = 0.0, np.concatenate([array.ravel() for array in theirs.values()])
-    for _ in range(20):
-        here = step(decay)
-        slope = (step(decay + 1e-6) - here) / 1e-6
-        change = float(slope @ (target - here) / (slope @ slope))
-        decay += change
-        if not abs(change) > 1e-12:  # what is left is about its square; also if nothing is finite
-            break
-    return replace(variant, adam=replace(adam, l2=decay)), case
+    return variant, replace(case, params=params)

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Array
+from npple.core.base import Array, Float64
 from npple.core.table import Level, Table
 from npple.errors import InputError
+from npple.oracle.changes import Free
 from npple.oracle.deviations import DEVIATIONS, Deviation, complete, deviate
 from npple.oracle.flow import Flow, owner
 from npple.oracle.judgement import Judge
@@ -28,6 +29,9 @@ from npple.verify.cases import Case
 SIZES = (1, 2, 3)  # deviations that may meet in one tensor
 COMBINATIONS = 2000  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
+STEP = 1e-6  # relative, of the slope by which a number is fitted
+TRIES = 30
+LOOKED = 40  # wrong tensors that a number is fitted to
 SHOWN = 4  # tensors named in a detail
 
 
@@ -83,6 +87,11 @@ class Form:
         """The names of the deviations."""
         return tuple(deviation.name for deviation in self.deviations)
 
+    @property
+    def fitted(self) -> int:
+        """How many of them have a number that was fitted."""
+        return sum(deviation.free is not None for deviation in self.deviations)
+
 
 @dataclass
 class Search:
@@ -99,12 +108,15 @@ class Search:
         The model with all deviations found.
     unexplained : list of str
         Wrong tensors that no deviation explains.
+    looked : set of str
+        Wrong tensors that numbers of the candidate's own are fitted to.
     """
 
     judge: Judge
     faults: list[Fault] = field(default_factory=list)
     whole: list[Form] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
+    looked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         judge = self.judge
@@ -130,13 +142,14 @@ class Search:
 
     def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
         """Forms under which the first wrong tensor is right, best first, with what they leave."""
+        self.looked = set(wrong[:LOOKED])
         first, touching = wrong[0], self._touching(wrong[0])
         for size in SIZES:
             tried = (touching if size == 1 else self._together(touching, size))
             found = [form for form in tried if self.judge.right(first, form.flow)]
             if found:
                 left = [pair for form in found for pair in self._left(form, wrong)]
-                return sorted(left, key=lambda pair: len(pair[0]))
+                return sorted(left, key=lambda pair: (len(pair[0]), pair[1].fitted))
         return []
 
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
@@ -178,11 +191,54 @@ class Search:
 
     def _form(self, form: Form, deviation: Deviation, variant: Variant, detail: str
               ) -> Form | None:
-        completed = complete(variant, self.judge.case, self.judge.given)
+        judge = self.judge
+        completed = complete(variant, judge.case, judge.given, judge.usable)
         if completed is None:
             return None
-        return Form((*form.deviations, deviation), (*form.details, detail), *completed,
-                    self.judge.flow(*completed))
+        made, case = completed
+        if deviation.free:
+            fitted = self._fitted(deviation.free, made, case)
+            if fitted is None:
+                return None
+            made, detail = fitted
+        return Form((*form.deviations, deviation), (*form.details, detail), made, case,
+                    judge.flow(made, case))
+
+    def _fitted(self, free: Free, variant: Variant, case: Case) -> tuple[Variant, str] | None:
+        """The variant with the number that explains the candidate best, by Gauss-Newton.
+
+        None unless there are more numbers given than one that it changes, and it is a legal one.
+        """
+        judge, number = self.judge, free.start
+
+        def flow(number: float) -> Flow:
+            return judge.flow(free.set(variant, number), case)
+
+        near, off = flow(number), flow(number * (1 + STEP))
+        names = [name for name in judge.usable if name in self.looked
+                 and not _same(near.value(name), off.value(name))]
+        given = [judge.usable[name].ravel() for name in names]
+        equations = sum(y.size for y in given)
+        if equations < 2:
+            return None
+
+        def residual(number: float) -> Float64:
+            made = flow(number)
+            return np.concatenate([made.local(name).ravel() - y
+                                   for name, y in zip(names, given)])
+
+        for _ in range(TRIES):
+            here = residual(number)
+            slope = (residual(number * (1 + STEP)) - here) / (number * STEP)
+            square = float(slope @ slope)
+            change = -float(slope @ here) / square if square else np.nan
+            if not free.low < number + change < free.high:
+                return None
+            number += change
+            if abs(change) <= 1e-13 * abs(number):
+                break
+        return free.set(variant, number), (
+            f"{free.what} {number:.6g}, fitted: {equations} equations, 1 unknown")
 
     def _here(self, form: Form, wrong: Sequence[str]) -> Iterator[Form]:
         """The form with its last deviation in the rows alone that are wrong by themselves."""
@@ -203,8 +259,8 @@ class Search:
         left, best = found[0]
         known = len(self.final.deviations)
         if not known and not left:
-            strained = [(self.judge.strained(form.flow), form) for names, form in found
-                        if not names]
+            strained = [((form.fitted, self.judge.strained(form.flow)), form)
+                        for names, form in found if not names]
             least = min(count for count, _ in strained)
             best = next(form for count, form in strained if count == least)
             self.whole = list({form.names: form for count, form in reversed(strained)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -240,10 +240,19 @@ class Flow(Mapping[str, Array]):
         """
         if name.startswith("embedding/") and name in self.case.params:
             return ["input"]
-        if name not in self.case.params:
-            return [row.name for row in self.table.rows if name in row.inputs()]
-        return [row.name for row in self.table.rows
-                if type(row) not in PAPER or name in row.shapes(self.table)]
+        return self._reading.get(name, [])
+
+    @cached_property
+    def _reading(self) -> dict[str, list[str]]:
+        """Tensor or parameter -> the rows that may add to its gradient."""
+        found: dict[str, list[str]] = {f"embedding/{column}": ["input"]
+                                       for column in self.table.embeddings}
+        params = [name for name in self.case.params if name not in found]
+        for row in self.table.rows:
+            own = row.shapes(self.table) if type(row) in PAPER else params
+            for name in dict.fromkeys((*row.inputs(), *own)):
+                found.setdefault(name, []).append(row.name)
+        return found
 
     def _contributions(self, kind: str, row: str) -> dict[str, Array]:
         dy, cache = self[f"{kind}/{row}"], self._run(row)[1]
@@ -295,7 +304,9 @@ class Flow(Mapping[str, Array]):
     def _later(self, step: int) -> Flow:
         """The model with the parameters before a step after the first."""
         params = {name: self._before(step, name) for name in self.case.params}
-        return Flow(self.variant, replace(self.case, params=params), {})
+        after = Flow(self.variant, replace(self.case, params=params), {})
+        after._reading = self._reading
+        return after
 
 
 def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
