@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ SIZES = (1, 2, 3)  # deviations that may meet in one tensor
 COMBINATIONS = 2000  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
-TRIES = 30
-LOOKED = 40  # wrong tensors that a number is fitted to
+TRIES = 20
+LOOKED = 12  # wrong tensors that a number is fitted to
 SHOWN = 4  # tensors named in a detail
 
 
@@ -142,14 +142,15 @@ class Search:
 
     def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
         """Forms under which the first wrong tensor is right, best first, with what they leave."""
-        self.looked = set(wrong[:LOOKED])
-        first, touching = wrong[0], self._touching(wrong[0])
+        first, self.looked = wrong[0], set(wrong[:LOOKED])
+        touching = self._touching(first)
         for size in SIZES:
-            tried = (touching if size == 1 else self._together(touching, size))
-            found = [form for form in tried if self.judge.right(first, form.flow)]
-            if found:
-                left = [pair for form in found for pair in self._left(form, wrong)]
-                return sorted(left, key=lambda pair: (len(pair[0]), pair[1].fitted))
+            for fitted in (0, 1):  # numbers that are fitted explain much: they come last
+                tried = self._together(touching, size, fitted)
+                found = [form for form in tried if self.judge.right(first, form.flow)]
+                if found:
+                    left = [pair for form in found for pair in self._left(form, wrong)]
+                    return sorted(left, key=lambda pair: len(pair[0]))
         return []
 
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
@@ -162,41 +163,46 @@ class Search:
                 if wrong[0] not in left:
                     yield left, local
 
-    def _touching(self, name: str) -> list[Form]:
-        """The forms, one more deviation each, that change what a tensor should be."""
-        before = self.final.flow.value(name)
-        return [form for form in self._forms(self.final, DEVIATIONS)
-                if not _same(form.flow.value(name), before)]
+    def _touching(self, name: str) -> list[Deviation]:
+        """The deviations that change what a tensor should be."""
+        before, found = self.final.flow.value(name), []
+        for deviation in DEVIATIONS:
+            forms = self._forms(self.final, [deviation], fit=False)
+            if any(not _same(form.flow.value(name), before) for form in forms):
+                found.append(deviation)
+        return found
 
-    def _together(self, touching: Sequence[Form], size: int) -> Iterator[Form]:
-        """Forms with `size` more deviations, of those that touch a tensor."""
-        each = dict.fromkeys(form.deviations[-1] for form in touching)
-        for count, group in enumerate(combinations(each, size)):
-            if count == COMBINATIONS:
-                return
+    def _together(self, touching: Sequence[Deviation], size: int, fitted: int) -> Iterator[Form]:
+        """Forms with `size` more deviations, `fitted` of them with a number that is fitted."""
+        plain = [deviation for deviation in touching if not deviation.free]
+        free = [deviation for deviation in touching if deviation.free]
+        groups = (group + last for group in combinations(plain, size - fitted)
+                  for last in combinations(free, fitted))
+        for group in islice(groups, COMBINATIONS):
             forms = [self.final]
             for deviation in group:
                 forms = [after for form in forms for after in self._forms(form, [deviation])]
             yield from forms
 
-    def _forms(self, form: Form, deviations: Sequence[Deviation]) -> Iterator[Form]:
+    def _forms(self, form: Form, deviations: Sequence[Deviation], fit: bool = True
+               ) -> Iterator[Form]:
         """A form with one more deviation, in each of the ways there are."""
         for deviation in deviations:
             if deviation in form.deviations:
                 continue
             for variant, detail in deviate(deviation, form.variant, self.judge.given):
-                after = self._form(form, deviation, variant, detail)
+                after = self._form(form, deviation, variant, detail, fit)
                 if after:
                     yield after
 
-    def _form(self, form: Form, deviation: Deviation, variant: Variant, detail: str
-              ) -> Form | None:
+    def _form(self, form: Form, deviation: Deviation, variant: Variant, detail: str,
+              fit: bool = True) -> Form | None:
         judge = self.judge
         completed = complete(variant, judge.case, judge.given, judge.usable)
         if completed is None:
             return None
         made, case = completed
-        if deviation.free:
+        if deviation.free and fit:
             fitted = self._fitted(deviation.free, made, case)
             if fitted is None:
                 return None
@@ -227,15 +233,18 @@ class Search:
             return np.concatenate([made.local(name).ravel() - y
                                    for name, y in zip(names, given)])
 
+        here = residual(number)
         for _ in range(TRIES):
-            here = residual(number)
             slope = (residual(number * (1 + STEP)) - here) / (number * STEP)
             square = float(slope @ slope)
             change = -float(slope @ here) / square if square else np.nan
-            if not free.low < number + change < free.high:
+            if not np.isfinite(change):
                 return None
+            if not free.low < number + change < free.high:  # half the way to the end
+                change = ((free.low if change < 0 else free.high) - number) / 2
+            before, here = here, residual(number + change)
             number += change
-            if abs(change) <= 1e-13 * abs(number):
+            if not here @ here < 0.25 * (before @ before):  # as near as rounding lets it come
                 break
         return free.set(variant, number), (
             f"{free.what} {number:.6g}, fitted: {equations} equations, 1 unknown")
