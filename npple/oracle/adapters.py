@@ -578,7 +578,7 @@ def _gradients(module: Any, mapping: ModuleMapping, vectors: Vectors, seen: Mapp
         starts = joint_loss(trace, targets, masks, weights)[1]
         grads = _backward(mapping, starts, tracked, dict(module.named_parameters()))
         found |= {f"{kind}/{name}": move.forward(grads) for name, move in moves.items()
-                  if f"{kind}/{name}" in vectors.expected}
+                  if f"{kind}/{name}" in vectors.expected or name in mapping.parameters}
     return found
 
 

@@ -113,7 +113,7 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
     for name in conventions:
         vectors = _declare(vectors, name, given, precisions)
     unknown = [name for name in given if name not in vectors.expected
-               and not name.startswith(GIVEN)]
+               and not name.startswith(GIVEN) and not _own(name, given)]
     require(any(name in vectors.expected for name in given) or reasons,
             "candidate: gives nothing under a known name: " + (", ".join(
                 name + suggestion(name, vectors.expected) for name in unknown[:5])
@@ -185,6 +185,12 @@ def check_vectors(vectors: object) -> None:
     """Raise `InputError` unless these are test vectors."""
     require(isinstance(vectors, Vectors),
             f"vectors: from make_vectors or load, got {type(vectors).__name__}")
+
+
+def _own(name: str, given: Arrays) -> bool:
+    """Whether this is the gradient of a parameter of the candidate's own."""
+    kind, _, rest = name.partition("/")
+    return kind.startswith("grad") and f"params/{rest}" in given
 
 
 def _expected(vectors: Vectors, expect: str) -> tuple[str, ...]:

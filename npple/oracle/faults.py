@@ -30,7 +30,7 @@ SIZES = (1, 2, 3)  # deviations that may meet in one tensor
 COMBINATIONS = 2000  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
-TRIES = 20
+TRIES = 40
 LOOKED = 12  # wrong tensors that a number is fitted to
 SHOWN = 4  # tensors named in a detail
 
@@ -81,6 +81,7 @@ class Form:
     variant: Variant
     case: Case
     flow: Flow = field(repr=False)
+    local: bool = False  # whether the last of them changes some of its rows only
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,6 +126,13 @@ class Search:
 
     def run(self) -> Search:
         """Finds the faults, one after the other."""
+        with np.errstate(all="ignore"):  # deviations that do not fit may overflow
+            self._search()
+        order = {name: i for i, name in enumerate(self.judge.paper)}
+        self.faults.sort(key=lambda fault: order[fault.tensor])
+        return self
+
+    def _search(self) -> None:
         wrong = self.judge.wrong(self.final.flow)
         while wrong:
             found = self._explained(wrong)
@@ -134,9 +142,6 @@ class Search:
                 self._give_up(wrong)
             wrong = [name for name in self.judge.wrong(self.final.flow)
                      if name not in self.unexplained]
-        order = {name: i for i, name in enumerate(self.judge.paper)}
-        self.faults.sort(key=lambda fault: order[fault.tensor])
-        return self
 
     # What a deviation explains ----------------------------------------------------------------
 
@@ -221,7 +226,8 @@ class Search:
             return judge.flow(free.set(variant, number), case)
 
         near, off = flow(number), flow(number * (1 + STEP))
-        names = [name for name in judge.usable if name in self.looked
+        names = [name for name, y in judge.usable.items() if name in self.looked
+                 and getattr(near.value(name), "shape", None) == y.shape
                  and not _same(near.value(name), off.value(name))]
         given = [judge.usable[name].ravel() for name in names]
         equations = sum(y.size for y in given)
@@ -230,8 +236,8 @@ class Search:
 
         def residual(number: float) -> Float64:
             made = flow(number)
-            return np.concatenate([made.local(name).ravel() - y
-                                   for name, y in zip(names, given)])
+            return np.concatenate([np.ravel(made.value(name) if made.value(name) is not None
+                                            else np.nan) - y for name, y in zip(names, given)])
 
         here = residual(number)
         for _ in range(TRIES):
@@ -244,7 +250,7 @@ class Search:
                 change = ((free.low if change < 0 else free.high) - number) / 2
             before, here = here, residual(number + change)
             number += change
-            if not here @ here < 0.25 * (before @ before):  # as near as rounding lets it come
+            if not here @ here < before @ before:  # as near as rounding lets it come
                 break
         return free.set(variant, number), (
             f"{free.what} {number:.6g}, fitted: {equations} equations, 1 unknown")
@@ -259,7 +265,7 @@ class Search:
                                        details=form.details[:-1]),
                                form.deviations[-1], variant, form.details[-1])
             if local:
-                yield local
+                yield replace(local, local=True)
 
     # What is made of it -----------------------------------------------------------------------
 
@@ -268,7 +274,7 @@ class Search:
         left, best = found[0]
         known = len(self.final.deviations)
         if not known and not left:
-            strained = [((form.fitted, self.judge.strained(form.flow)), form)
+            strained = [((form.fitted, form.local, self.judge.strained(form.flow)), form)
                         for names, form in found if not names]
             least = min(count for count, _ in strained)
             best = next(form for count, form in strained if count == least)

@@ -21,6 +21,7 @@ from npple.core.passes import (add_up, input_backward, input_forward, loss_start
                                penalty_backward, penalty_forward)
 from npple.core.rows import Concat, Experts, Gate, Pass, Pool, Route, Row, Stitch, Tower
 from npple.core.table import Table
+from npple.errors import Diverged
 from npple.oracle.deviant_rows import Textbook
 from npple.oracle.variant import STEPS, Variant
 from npple.verify.cases import Case
@@ -101,7 +102,7 @@ class Flow(Mapping[str, Array]):
         """`local`, or None if the variant makes no such tensor, or cannot be run at all."""
         try:
             return self.local(name)
-        except (LookupError, ValueError):  # no such row; shapes of several deviations that clash
+        except (LookupError, ValueError, Diverged):  # no such row; deviations that clash
             return None
 
     def made(self, row: str) -> tuple[str, ...]:

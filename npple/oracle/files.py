@@ -1,0 +1,75 @@
+"""Results files: the named arrays of an `.npz` file or of a folder."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npple.archive import FilePath
+from npple.checks import check_path
+from npple.errors import FileError, require
+
+EXPANSION = 200  # times its size that a file may expand to, as for a CSV file
+ANY_EXPANSION = 64 * 2**20  # bytes that any file may expand to
+
+
+def read_results(path: FilePath) -> dict[str, Any]:
+    """The named arrays of an `.npz` file, or of the `.npy` files in a folder and its subfolders.
+
+    Parameters
+    ----------
+    path : str or path
+        The file or the folder.
+
+    Returns
+    -------
+    dict of ndarray
+        By name: in a folder the path of the file within it, without `.npy`.
+
+    Raises
+    ------
+    InputError
+        If `path` is no path.
+    FileError
+        If there is nothing to read at `path`, or it cannot be read.
+    """
+    check_path("path", path)
+    path, arrays, name = Path(path), {}, None
+    try:
+        if path.is_dir():
+            for file in sorted(path.rglob("*.npy")):
+                name = file.relative_to(path).with_suffix("").as_posix()
+                require(file.is_file(), "not a regular file")
+                arrays[name] = np.load(file, allow_pickle=False)
+        else:
+            _check_members(path)
+            file = np.load(path, allow_pickle=False)
+            require(isinstance(file, np.lib.npyio.NpzFile), "a single array, which has no name")
+            with file:
+                for name in (n for n in file.files if n != "meta.json"):
+                    arrays[name] = file[name]
+    except Exception as error:  # zipfile and numpy document no complete list
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = f"{name}: " if name else ""
+        raise FileError(f"{path}: no results file (.npz) or folder of .npy: {where}{reason}") \
+            from error
+    if not arrays:
+        raise FileError(f"{path}: no results: holds no arrays")
+    return arrays
+
+
+def _check_members(path: Path) -> None:
+    """Refuse what is no regular file, and members that would expand far beyond it."""
+    require(path.is_file() or not path.exists(), "not a regular file")
+    if not zipfile.is_zipfile(path):
+        return  # NumPy says what it is
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        require(member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+                f"member {member.filename!r:.80} is compressed by neither of NumPy's ways, "
+                "expected np.savez or np.savez_compressed")
+    size, held = path.stat().st_size, sum(member.file_size for member in members)
+    require(held <= max(EXPANSION * size, ANY_EXPANSION),
+            f"{size} bytes expand to {held}, more than {EXPANSION} times")
