@@ -16,7 +16,8 @@ from npple.oracle.deviations import DEVIATIONS, Deviation
 from npple.oracle.diagnosis import Diagnosis
 from npple.oracle.faults import Fault
 from npple.oracle.report import Report
-from npple.oracle.results import TensorRow, read_results
+from npple.oracle.files import read_results
+from npple.oracle.results import TensorRow
 from npple.oracle.vectors import Vectors, load, make_vectors
 
 __all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Report",

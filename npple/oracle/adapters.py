@@ -27,7 +27,7 @@ from npple.kinds import check_targets
 from npple.network import Network, Trace
 from npple.oracle.comparison import judged
 from npple.oracle.report import Report
-from npple.oracle.results import as_arrays
+from npple.oracle.arrays import as_arrays
 from npple.oracle.rounding import UNITS
 from npple.oracle.vectors import Vectors
 from npple.routing import Pass

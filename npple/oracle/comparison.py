@@ -16,7 +16,8 @@ from npple.errors import require
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.judgement import Judge
 from npple.oracle.report import Report, suggestion
-from npple.oracle.results import as_arrays, read_results
+from npple.oracle.arrays import as_arrays
+from npple.oracle.files import read_results
 from npple.oracle.rounding import UNITS, tolerances
 from npple.oracle.variant import STEPS, cast
 from npple.oracle.vectors import Vectors, bundle
