@@ -615,9 +615,9 @@ DEVIATIONS = (
     Deviation(
         "loss-factor", "the joint loss is multiplied by a constant",
         "none but another step; under Adam hardly any",
-        (), changed(shrink=3.0), fix="drop the factor",
+        (), changed(shrink=1.7), fix="drop the factor",
         free=Free("divisor", lambda variant, number: replace(variant, shrink=number),
-                  3.0, 1e-6, 1e6)),
+                  1.7, 1e-6, 1e6)),
     Deviation(
         "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
         "raising one weight does not lower the others, so gates drift",

@@ -83,6 +83,10 @@ CASES = {
 }
 
 
+# Half of the regression task's rows are its own there: both halve its loss.
+TWINS = {("loss-batch-mean", "cgc"): [("half-square",)]}
+
+
 @functools.cache
 def vectors(name):
     return oracle.make_vectors(MODELS[name](), seed=1)
@@ -176,7 +180,8 @@ def test_half_precision_is_judged_by_the_same_rule(name, precision):
 def test_a_deviation_is_located_and_named(mistake, name):
     report = oracle.check(vectors(name), candidate(name, (mistake,)))
     assert report.first_divergence == enters(name, CASES[mistake][1])
-    assert [diagnosis.names for diagnosis in report.diagnosis] == [(mistake,)]
+    twins = TWINS.get((mistake, name), [])
+    assert [diagnosis.names for diagnosis in report.diagnosis] == [(mistake,), *twins]
 
 
 @pytest.mark.parametrize("mistake", ["selector-input", "stride-outputs", "gate-batchnorm",
