@@ -441,6 +441,9 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 # Checks -----------------------------------------------------------------------------------------
 
+STEADY = 64  # unit roundoffs by which two runs may differ
+
+
 def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
                  conventions: Sequence[str] = ()) -> Report:
     """Whether a module computes what the vectors say: its tensors, and its gradients by autograd.
@@ -474,6 +477,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     _write(module, vectors.model, mapping, vectors.params, mapping.own)
     arrays, stored = as_arrays(dict(module.named_parameters()))
     results = {f"params/{name}": move.forward(arrays) for name, move in mapping.parameters.items()}
+    again, _ = as_arrays(_run(_copy(module), mapping, vectors.inputs))
     seen = _run(module, mapping, vectors.inputs)
     arrays, computed = as_arrays(seen)
     for name, move in mapping.tensors.items():
@@ -487,7 +491,46 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     for name in grads:
         of = name.partition("/")[2]
         precisions[name] = precisions[of if of in precisions else f"params/{of}"]
-    return judged(vectors, results | grads, precisions, "gradients", conventions)
+    unsteady = tuple(name for name, move in mapping.tensors.items()
+                     if not _steady(move.forward(again), results[name], precisions[name]))
+    return judged(vectors, results | grads, precisions, "gradients", conventions,
+                  _reasons(module, mapping, seen), unsteady)
+
+
+def _steady(one: Array, other: Array, precision: str) -> bool:
+    """Whether two runs agree, but for the order of sums."""
+    scale = STEADY * UNITS[precision] * np.abs(other).max(initial=0.0)
+    return bool(one.shape == other.shape and np.array_equal(np.isnan(one), np.isnan(other))
+                and (np.abs(one - other) <= scale)[~np.isnan(one)].all())
+
+
+def _reasons(module: Any, mapping: ModuleMapping, seen: Mapping[str, Any]) -> dict[str, str]:
+    """Why gradients are missing or results not what they are at inference, in words."""
+    reasons = {}
+    training = [(path, type(part).__name__) for path, part in module.named_modules()
+                if getattr(part, "training", False)]
+    dropout = [path for path, kind in training if "Dropout" in kind]
+    if dropout:
+        reasons["dropout"] = f"active in {', '.join(dropout[:3])}: call .eval() before the check"
+    norms = [path for path, kind in training if "BatchNorm" in kind]
+    if norms:
+        reasons["batch statistics"] = (f"in use in {', '.join(norms[:3])}: call .eval() to check "
+                                       "the model at inference")
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    if frozen:
+        reasons["frozen parameters"] = (f"{', '.join(frozen[:3])}"
+                                        f"{f' and {len(frozen) - 3} more' * (len(frozen) > 3)}: "
+                                        "requires_grad is False, so they have no gradient")
+    cut = [name for name, move in mapping.tensors.items() if name.startswith("tower/")
+           and not any(_tracked(seen[source]) for source in move.sources)]
+    if cut:
+        reasons["gradients"] = (f"none come from {', '.join(cut[:3])}: computed under no_grad, "
+                                "detached, or through NumPy")
+    return reasons
+
+
+def _tracked(tensor: Any) -> bool:
+    return bool(getattr(tensor, "requires_grad", False))
 
 
 def _coarsest(move: Move, precisions: Mapping[str, str]) -> str:
@@ -557,12 +600,12 @@ def _gradients(module: Any, mapping: ModuleMapping, vectors: Vectors, seen: Mapp
     """
     table, rows = vectors.model.table, len(next(iter(vectors.targets.values())))
     outputs = {f"tower/{task}": results.get(f"tower/{task}") for task in table.tasks}
-    tracked = {name: tensor for name, tensor in seen.items() if tensor.requires_grad}
+    tracked = {name: tensor for name, tensor in seen.items() if _tracked(tensor)}
     known: dict[str, Array] = {
         name: y.astype(np.float64) for name, y in outputs.items() if y is not None
-             and y.shape == vectors.expected[name].shape
-             and tracked.keys() >= set(mapping.tensors[name].sources)}
-    if known.keys() < outputs.keys():
+             and y.shape == vectors.expected[name].shape}
+    learning = [name for name in known if tracked.keys() >= set(mapping.tensors[name].sources)]
+    if known.keys() < outputs.keys() or not learning:
         return {}
     trace = Trace(table, known, {})
     targets, masks = check_targets(table, vectors.targets, vectors.masks, rows,
@@ -576,6 +619,7 @@ def _gradients(module: Any, mapping: ModuleMapping, vectors: Vectors, seen: Mapp
     found: dict[str, Array] = {}
     for kind, weights in ({"grad": vectors.weights} | alone).items():
         starts = joint_loss(trace, targets, masks, weights)[1]
+        starts = {name: dy for name, dy in starts.items() if name in learning}
         grads = _backward(mapping, starts, tracked, dict(module.named_parameters()))
         found |= {f"{kind}/{name}": move.forward(grads) for name, move in moves.items()
                   if f"{kind}/{name}" in vectors.expected or name in mapping.parameters}
@@ -593,5 +637,7 @@ def _backward(mapping: ModuleMapping, starts: Mapping[str, Any], tracked: Mappin
         mapping.tensors[name].write(dy, start)
     total = sum((tensor * tensor.new_tensor(start[name])).sum()
                 for name, tensor in tracked.items() if start[name].any())
+    if isinstance(total, int):  # nothing that learns has a part in this loss
+        return {name: _grad(name, tensor) for name, tensor in leaves.items()}
     total.backward(retain_graph=True)
     return {name: _grad(name, tensor) for name, tensor in leaves.items()}

@@ -282,3 +282,37 @@ def test_a_normalisation_in_training_is_a_deviation_and_at_inference_none():
     module = Normalised().double()
     assert not check_module(oracle.make_vectors(BOTTOM), module, NORMALISED).passed
     assert_matches(module.eval(), BOTTOM, NORMALISED)
+
+
+# What stands in the way of gradients ------------------------------------------------------------
+
+class Detached(Stacked):
+    """The outputs are cut from the graph."""
+
+    def forward(self, *inputs):
+        return super().forward(*inputs).detach()
+
+
+def test_outputs_that_are_detached_are_no_full_pass_and_the_reason_is_told(cgc):
+    report = check_module(cgc, Detached().double(), STACKED)
+    assert report.verdict == "passed in part"
+    assert "detached" in report.reasons["gradients"]
+
+
+def test_frozen_parameters_are_named(cgc):
+    module = Stacked().double()
+    next(iter(module.parameters())).requires_grad_(False)
+    assert "frozen parameters" in check_module(cgc, module, STACKED).reasons
+
+
+def test_a_module_that_differs_from_run_to_run_cannot_be_judged(cgc):
+    class Dropping(Stacked):
+        def __init__(self):
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.5)
+
+        def forward(self, *inputs):
+            return super().forward(*(self.drop(x) if x.is_floating_point() else x for x in inputs))
+
+    report = check_module(cgc, Dropping().double(), STACKED)
+    assert report.verdict == "cannot be judged" and "dropout" in report.reasons
