@@ -15,10 +15,9 @@ from npple.core.rows import Row
 from npple.oracle.deviant_rows import (BorrowedFusion, DeviantExperts, DeviantTower, deviant_gate,
                                        with_rows)
 from npple.oracle.variant import Variant
-from npple.routing import Experts, Gate, Level, Pool, Source, Stitch, Table, Tower
+from npple.routing import Experts, Gate, Level, Pool, Source, Table, Tower
 
 Variants: TypeAlias = Callable[[Variant, Arrays], list[tuple[Variant, str]]]
-KEPT = (1, 2, 3)  # experts that a gate of the top k may keep
 
 
 @dataclass(frozen=True)
@@ -260,8 +259,3 @@ def one_table(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 def padding(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """Code 0 of every column stands for nothing: zeros, which learn nothing."""
     return [(replace(variant, padding=True), "")] if variant.table.embeddings else []
-
-
-def stitches() -> Variants:
-    """One row of alpha for all tasks of a level."""
-    return one_for_two(Stitch)

@@ -94,7 +94,7 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
     precisions : dict of str
         What each was computed in.
     expect : str
-        As for `check`.
+        As for `check`, or "steps": the parameters after Adam's.
     conventions : sequence of str
         As for `check`.
     reasons : dict of str, optional
@@ -115,7 +115,7 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
         vectors = _declare(vectors, name, given, precisions)
     unknown = [name for name in given if name not in vectors.expected
                and not name.startswith(GIVEN) and not _own(name, given)]
-    require(any(name in vectors.expected for name in given) or reasons,
+    require(any(name in vectors.expected for name in given),
             "candidate: gives nothing under a known name: " + (", ".join(
                 name + suggestion(name, vectors.expected) for name in unknown[:5])
                 or "no arrays at all"))
@@ -123,8 +123,8 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
                   tuple(conventions), dict(reasons or {}), tuple(unsteady))
 
 
-def check_step(vectors: Vectors, step: Callable[..., Any], *, expect: str = "outputs",
-               precision: str | None = None) -> Report:
+def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | None = None
+               ) -> Report:
     """Whether a training step of one's own does what the paper's loss and Adam do.
 
     `step` is called again and again, as a training loop would, each time with the parameters that
@@ -138,9 +138,6 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, expect: str = "out
         step(params, inputs, targets, masks, weights) -> (loss, params): the joint loss before the
         step, and dicts of arrays by npple's names after it. The loss may be a dict of task ->
         loss instead. Whatever an optimizer keeps between steps is the step's own.
-    expect : str
-        As for `check`, though outputs cannot be had from a step: the loss and Adam's steps are
-        what is expected unless it says otherwise.
     precision : str, optional
         As for `check`.
 
@@ -176,10 +173,7 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, expect: str = "out
     if precision is not None:
         check_choice("precision", precision, UNITS)
         precisions = dict.fromkeys(given, precision)
-    report = judged(vectors, given, precisions, expect)
-    wanted = report.expected if expect != "outputs" else tuple(
-        name for name in vectors.expected if name.startswith("adam"))
-    return Report(vectors, given, precisions, wanted, report.unknown)
+    return judged(vectors, given, precisions, "steps")
 
 
 def check_vectors(vectors: object) -> None:
@@ -199,6 +193,8 @@ def _expected(vectors: Vectors, expect: str) -> tuple[str, ...]:
     outputs = [f"tower/{task}" for task in vectors.model.tasks]
     if expect == "outputs":
         return tuple(outputs)
+    if expect == "steps":
+        return tuple(name for name in vectors.expected if name.startswith("adam"))
     if expect == "gradients":
         return (*outputs, *(name for name in vectors.expected if name.startswith("grad")
                             and name.partition("/")[2] in vectors.params))

@@ -22,7 +22,7 @@ from npple.optimizers import Adam
 from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
                                   forms, gates, level_off_by_one, linear_towers, mean_of_tasks,
                                   normalised_experts, normalised_towers, one_for_two, one_table,
-                                  one_tower, padding, permuted, residual_gates,
+                                  one_tower, padding, permuted, residual_gates, rows,
                                   shared_detached, top_gates, transposed)
 from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
 from npple.oracle.flow import Flow
@@ -68,15 +68,7 @@ class Deviation:
 
 def _gates(change: Callable[[Table, Gate], Row]) -> Variants:
     """The deviation that changes each gate of a table: change(table, gate) -> gate."""
-    def variants(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-        table = variant.table
-        changed = with_rows(table, lambda row: change(table, row) if isinstance(row, Gate) else row)
-        return [(replace(variant, table=changed), "")]
-    return variants
-
-
-def _all_deviant(**changes: Any) -> Variants:
-    return _gates(lambda table, gate: deviant_gate(gate, **changes))
+    return lambda variant, given: [(rows(Gate, change)(variant), "")]
 
 
 def _place(row: Row | Source) -> tuple[str, str]:
@@ -224,7 +216,7 @@ def _gate_hidden(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 
 
 def _batchnorm(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    return [(_all_deviant(normalise=kind)(variant, given)[0][0], detail) for kind, detail in (
+    return [(gates(normalise=kind)(variant, given)[0][0], detail) for kind, detail in (
         ("batch", "with the statistics of the batch"),
         ("fresh", "with running statistics that were never updated"))]
 
@@ -257,10 +249,6 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 
 
 # Losses and Adam --------------------------------------------------------------------------------
-
-def _changed(**changes: Any) -> Variants:
-    return lambda variant, given: [(replace(variant, **changes), "")]
-
 
 def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(replace(variant, shrink=len(variant.table.tasks)), "")]
@@ -413,17 +401,17 @@ DEVIATIONS = (
         "gate-softmax-batch", "the gates' softmax runs over the batch instead of the experts",
         "the weights of a sample do not sum to one and depend on the batch; a batch of one gives "
         "every expert the weight one",
-        (), _all_deviant(squash="batch"),
+        (), gates(squash="batch"),
         fix="take the softmax over the last axis, the experts"),
     Deviation(
         "gate-no-softmax", "the gates have no softmax: the logits are the weights",
         "weights may be negative and of any size, so experts are no longer mixed but combined",
-        (), _all_deviant(squash="none"),
+        (), gates(squash="none"),
         fix="apply a softmax to the gate's logits"),
     Deviation(
         "gate-sigmoid", "the gates have a sigmoid instead of a softmax",
         "the weights do not sum to one, so experts do not compete and specialise less",
-        (), _all_deviant(squash="sigmoid"),
+        (), gates(squash="sigmoid"),
         fix="replace the sigmoid by a softmax"),
     Deviation(
         "expert-linear-end", "an expert's last layer has no activation",
@@ -434,7 +422,7 @@ DEVIATIONS = (
     Deviation(
         "output-probability", "what is given as the tower's output is the probability after it",
         "none for learning; the tensor's name is prediction/TASK",
-        (), _changed(probabilities=True),
+        (), changed(probabilities=True),
         fix="hand it in as prediction/TASK"),
     Deviation(
         "tower-activation", "the tower's output goes through an activation before the loss",
@@ -445,7 +433,7 @@ DEVIATIONS = (
     Deviation(
         "stop-selector", "the gradient is stopped through the selector",
         "lower levels and embeddings do not learn what the gates need to see",
-        (), _all_deviant(selects=False),
+        (), gates(selects=False),
         fix="do not detach what the gate selects on"),
     Deviation(
         "stop-others", "the gradient is stopped through other tasks' experts",
@@ -456,18 +444,18 @@ DEVIATIONS = (
     Deviation(
         "stop-gate", "the gradient is stopped through the gate's weights",
         "the gates never learn and stay as they were initialised",
-        (), _all_deviant(learns=False),
+        (), gates(learns=False),
         fix="do not detach the gate's weights"),
     Deviation(
         "loss-sum", "a task's loss is summed over its rows instead of averaged",
         "the step grows with the batch, and tasks with more rows weigh more",
         ("shenweichen/DeepCTR-Torch, deepctr_torch/models/basemodel.py, fit: reduction='sum'",),
-        _changed(divisor="one"),
+        changed(divisor="one"),
         fix="divide a task's loss by its rows"),
     Deviation(
         "loss-batch-mean", "a task's masked loss is divided by the batch size instead of its rows",
         "tasks whose sample space is small are weighed down by just that share",
-        ("keras-team/keras, issue 12850, custom_mse",), _changed(divisor="batch"),
+        ("keras-team/keras, issue 12850, custom_mse",), changed(divisor="batch"),
         fix="divide a task's loss by its own rows, not by the batch"),
     Deviation(
         "loss-mean-over-tasks", "the joint loss is divided by the number of tasks",
@@ -478,12 +466,12 @@ DEVIATIONS = (
     Deviation(
         "weights-twice", "the task weights are applied twice",
         "weights count as their squares: strong tasks dominate",
-        (), _changed(weight_power=2),
+        (), changed(weight_power=2),
         fix="apply the task weights once"),
     Deviation(
         "weights-ignored", "the task weights are not applied",
         "all tasks weigh the same, whatever was asked for",
-        (), _changed(weight_power=0),
+        (), changed(weight_power=0),
         fix="multiply each task's loss by its weight"),
     Deviation(
         "adam-epsilon-inside", "Adam adds epsilon inside the square root",
@@ -621,11 +609,11 @@ DEVIATIONS = (
     Deviation(
         "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
         "raising one weight does not lower the others, so gates drift",
-        (), _all_deviant(squash="unsummed"), fix="dz = w (dw - sum(w dw))"),
+        (), gates(squash="unsummed"), fix="dz = w (dw - sum(w dw))"),
     Deviation(
         "experts-unweighted", "each expert gets the whole gradient of the mixture, not its share",
         "experts learn from samples that their gate does not send them",
-        (), _all_deviant(weighs=False), fix="dE_i = w_i dy"),
+        (), gates(weighs=False), fix="dE_i = w_i dy"),
     Deviation(
         "gradient-assigned", "where gradients meet, one takes the place of the others",
         "a representation learns from one of its readers only",

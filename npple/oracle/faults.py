@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import combinations, islice
 from typing import Any
 
@@ -31,6 +30,9 @@ COMBINATIONS = 300  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
 TRIES = 40
+TRIALS = 1000  # variants tried before those of two or three deviations are left out
+MOST = 3000  # variants tried before the search ends
+FIT = 5  # variants that fitting a number counts for
 LOOKED = 12  # wrong tensors that a number is fitted to
 SHOWN = 4  # tensors named in a detail
 
@@ -111,6 +113,10 @@ class Search:
         Wrong tensors that no deviation explains.
     looked : set of str
         Wrong tensors that numbers of the candidate's own are fitted to.
+    trials : int
+        Variants tried.
+    ended : bool
+        Whether some wrong tensor was not looked at with deviations together, or not at all.
     """
 
     judge: Judge
@@ -118,6 +124,8 @@ class Search:
     whole: list[Form] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     looked: set[str] = field(default_factory=set)
+    trials: int = 0
+    ended: bool = False
 
     def __post_init__(self) -> None:
         judge = self.judge
@@ -144,16 +152,19 @@ class Search:
             else:
                 self._give_up(wrong)
             wrong = [name for name in self.judge.wrong(self.final.flow)
-                     if name not in self.unexplained]
+                     if name not in self.unexplained and not (self.unexplained and _later(name))]
 
     # What a deviation explains ----------------------------------------------------------------
 
     def _explained(self, wrong: Sequence[str]) -> list[tuple[list[str], Form]]:
         """Forms under which the first wrong tensor is right, best first, with what they leave."""
+        self.ended = self.ended or self.trials > TRIALS
+        if self.trials > MOST:
+            return []
         first, self.looked = wrong[0], set(wrong[:LOOKED])
         touching = self._touching(first)
-        later = first.startswith("adam") and not first.startswith("adam1/")
-        for size in SIZES[:1] if later else SIZES:  # whole passes stand behind a later step
+        alone = _later(first) or self.ended
+        for size in SIZES[:1] if alone else SIZES:
             for fitted in (0, 1):  # numbers that are fitted explain much: they come last
                 tried = self._together(touching, size, fitted)
                 found = [form for form in tried if self.judge.right(first, form.flow)]
@@ -207,6 +218,7 @@ class Search:
     def _form(self, form: Form, deviation: Deviation, variant: Variant, detail: str,
               fit: bool = True) -> Form | None:
         judge = self.judge
+        self.trials += FIT if deviation.free and fit else 1
         completed = complete(variant, judge.case, judge.given, judge.usable)
         if completed is None:
             return None
@@ -251,12 +263,13 @@ class Search:
             change = -float(slope @ here) / square if square else np.nan
             if not np.isfinite(change):
                 return None
-            if not free.low < number + change < free.high:  # half the way to the end
+            halved = not free.low < number + change < free.high
+            if halved:  # half the way to the end
                 change = ((free.low if change < 0 else free.high) - number) / 2
             before, here = here, residual(number + change)
             number += change
-            if not here @ here < before @ before:  # as near as rounding lets it come
-                break
+            if not here @ here < (1.0 if halved else 0.25) * (before @ before):
+                break  # as near as rounding, or another mistake, lets it come
         return free.set(variant, number), (
             f"{free.what} {number:.6g}, fitted: {equations} equations, 1 unknown")
 
@@ -372,7 +385,7 @@ class Search:
                         f"; the part of {row} counts {1 + scale:.6g} times")
         return f"; it is the sum of what comes from {', '.join(parts)}"
 
-    @cached_property
+    @property
     def exact(self) -> bool:
         """Whether the deviations found explain everything given."""
         return not self.unexplained
@@ -416,6 +429,14 @@ def _row(table: Table, name: str) -> str:
         return owner(table, name)
     except KeyError:
         return name
+
+
+def _later(name: str) -> bool:
+    """Whether this stands after Adam's second step or a later one.
+
+    Its gradient is that of the whole model, so it follows from whatever was not explained before.
+    """
+    return name.startswith("adam") and not name.startswith("adam1/")
 
 
 def _same(one: Array | None, other: Array | None) -> bool:

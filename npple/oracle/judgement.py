@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
+
 import numpy as np
 
 from npple.core.base import Array, Arrays, Float64
@@ -43,7 +44,7 @@ class Judge:
         self.vectors, self.given, self.precisions = vectors, given, precisions
         self.case = cast(vectors.case, np.float64)
         self.stored = vectors.notes["dtype"]  # nothing is judged finer than the vectors are
-        self._noisy: dict[tuple[int, str], tuple[Flow, Flow]] = {}
+        self._noisy: dict[tuple[int, str, float], tuple[Flow, Flow]] = {}
 
     @cached_property
     def usable(self) -> dict[str, Array]:
@@ -175,10 +176,10 @@ class Judge:
 
     def tolerance(self, name: str, y: Array, flow: Flow, precision: str) -> float:
         """How far rounding may take a tensor from `y`, relative to its largest entry."""
-        key = id(flow), precision
+        safety = SAFETY if self._fine(precision) or _backward(name) else HALF[precision]
+        key = id(flow), precision, safety
         if key not in self._noisy:
             unit = np.array([UNITS[precision]])
-            safety = SAFETY if self._fine(precision) or _backward(name) else HALF[precision]
             given = _Shaken(flow.given, unit, safety)
             case = noisy_case(flow.case, unit, safety)
             self._noisy[key] = flow, Flow(textbook(flow.variant), case, given)

@@ -146,7 +146,7 @@ class Report(Printed):
     @cached_property
     def diagnosis(self) -> list[Diagnosis]:
         """The known deviations that reproduce the candidate, best first; found when first asked."""
-        return diagnose(self.search) if self.wrong else []
+        return diagnose(self.search) if self.verdict == "failed" else []
 
     @cached_property
     def not_excluded(self) -> tuple[str, ...]:
@@ -220,7 +220,7 @@ class Report(Printed):
                  "tolerance": _number(row.tolerance), "precision": row.precision,
                  "index": list(row.index), "got": row.got, "expected": row.expected,
                  "fault": row.fault} for row in self.rows]
-        faults = self.faults if self.wrong else []
+        faults = self.faults if self.verdict == "failed" else []
         return {"verdict": self.verdict, "passed": self.passed, "precision": self.precision,
                 "compared": len(rows), "faults": [fault.to_dict() for fault in faults],
                 "first_divergence": self.first_divergence,
@@ -263,7 +263,7 @@ class Report(Printed):
                    f"{worst.name}")
 
     def _faults(self) -> Iterator[str]:
-        if not self.wrong:
+        if self.verdict != "failed":
             return
         coarser = self._coarser()
         if coarser:
@@ -276,7 +276,9 @@ class Report(Printed):
         if len(self.faults) > most:
             yield f"... and {len(self.faults) - most} more"
         if self.search.unexplained:
-            yield "no known deviation, alone or with others, explains what has no name in brackets"
+            yield ("the search ended before all deviations were tried together" if self.search.ended
+                   else "no known deviation, alone or with others, explains what has no name in "
+                        "brackets")
         for diagnosis in self.diagnosis:
             if diagnosis.convention:
                 yield (f"a convention, not a mistake: declare it with conventions="

@@ -2,6 +2,7 @@
 
 import functools
 import random
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 import npple
 from npple import oracle
+from npple.oracle.deviant_rows import deviant_gate, with_rows
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.variant import cast
+from npple.routing import Gate
 
 TWO = {"a": "binary", "b": "regression"}
 THREE = TWO | {"c": "multiclass:3"}
@@ -162,3 +165,23 @@ def test_five_faults_of_a_large_model_are_found_and_all_are_unknown():
     faults = oracle.check(vectors("deep ple"), given).faults
     assert [fault.tensor for fault in faults] == wrong
     assert not any(fault.names for fault in faults)
+
+
+def unknown(name):
+    """A candidate whose gates are normalised over the layer, which the catalogue does not have."""
+    variant = vectors(name).variant
+    table = with_rows(variant.table, lambda row: deviant_gate(row, normalise="layer")
+                      if isinstance(row, Gate) else row)
+    return dict(compute(replace(variant, table=table), cast(vectors(name).case, np.float64)))
+
+
+@pytest.mark.parametrize("name", ["ple", "cgc"])
+def test_adam_is_not_blamed_for_the_gradients_of_an_unknown_model(name):
+    faults = oracle.check(vectors(name), unknown(name)).faults
+    gates = [row.name for row in vectors(name).model.table.rows if isinstance(row, Gate)]
+    assert [fault.row for fault in faults] == gates
+
+
+def test_a_search_that_ends_early_says_so(monkeypatch):
+    monkeypatch.setattr("npple.oracle.faults.TRIALS", 0)
+    assert "the search ended before" in str(oracle.check(vectors("cgc"), unknown("cgc")))

@@ -104,6 +104,23 @@ def test_an_error_of_the_size_promised_is_found_in_half_precision(dtype, size, n
     assert oracle.check(vectors(), given, precision=dtype).first_divergence == name
 
 
+def test_a_gradient_judged_before_loosens_no_forward_tensor():
+    report = oracle.check(vectors(), half(), precision="float16")
+    judge, flow, name = report.judge, report.start, "level2/b"
+    y = flow.local(name)
+    alone = report.judge.tolerance(name, y, judge.flow(vectors().variant, judge.case), "float16")
+    gradient = "grad/level2/b"
+    judge.tolerance(gradient, flow.local(gradient), flow, "float16")
+    assert judge.tolerance(name, y, flow, "float16") == pytest.approx(alone, rel=0.5)
+
+
+def test_an_unsteady_candidate_is_not_searched_for_faults():
+    wrong = right() | {"level1/a": right()["level1/a"] + 1}
+    report = judged(vectors(), wrong, {}, "outputs", unsteady=("level1/a",))
+    assert report.diagnosis == [] and report.to_dict()["faults"] == []
+    assert "fault" not in str(report)
+
+
 def test_what_passes_as_float32_is_told_so():
     given = {name: array.astype(np.float32).astype(np.float64) for name, array in right().items()}
     assert "all of it passes as float32" in str(oracle.check(vectors(), given))

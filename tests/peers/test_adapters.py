@@ -299,6 +299,20 @@ def test_outputs_that_are_detached_are_no_full_pass_and_the_reason_is_told(cgc):
     assert "detached" in report.reasons["gradients"]
 
 
+def test_a_task_whose_output_alone_is_detached_fails_by_its_gradients(cgc):
+    class OneDetached(Stacked):
+        def forward(self, *inputs):
+            made = super().forward(*inputs)
+            keep = torch.tensor([1.0, 0.0], dtype=made.dtype)
+            keep = keep[:, None] if made.shape[0] == 2 else keep
+            return keep * made + (1 - keep) * made.detach()
+
+    report = check_module(cgc, OneDetached().double(), STACKED)
+    assert report.verdict == "failed"
+    assert any(name.startswith("grad[b]/") for name in report.wrong)
+    assert not any(name.startswith("grad[a]/") for name in report.wrong)
+
+
 def test_frozen_parameters_are_named(cgc):
     module = Stacked().double()
     next(iter(module.parameters())).requires_grad_(False)
