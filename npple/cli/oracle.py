@@ -42,7 +42,8 @@ def _add_check(parser: Parser) -> None:
         "--precision": {"help": "what the results were computed in: float64, float32, float16, "
                                 "bfloat16; the dtype they have, otherwise"},
         "--conventions": {"nargs": "+", "default": [], "metavar": "NAME", "help": "choices that "
-                          "are no mistakes: shared-first, gate-bias, gate-hidden"}})
+                          "are no mistakes: shared-first, gate-bias, gate-hidden, "
+                          "loss-data-mean"}})
 
 
 def export(args: Namespace) -> None:

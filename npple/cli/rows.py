@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from npple.cli.options import Options, Parser, add_arguments, number, one_of
 from npple.errors import InputError, require
-from npple.learn.columns import Dress
+from npple.learn.census import GROUPS, census_roles, census_split
+from npple.learn.columns import Dress, Texts
 from npple.learn.frames import columns_of
 from npple.learn.schema import FILLS, Schema, known_enough
 
@@ -35,8 +38,10 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
     columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
     add_arguments(parser.add_argument_group("data"), {
         "--data": {"default": "census", "metavar": "D",
-                   "help": "'census' (the bundled sample), 'synthetic', or a file: Census-Income "
-                           "as published or, with the flags below, a CSV with a header"},
+                   "help": "'census' (the bundled sample of its test file), 'synthetic', or a "
+                           "file: Census-Income as published or, with the flags below, a CSV with "
+                           "a header; a folder with both Census-Income files is split as in the "
+                           "papers"},
         "--validation": {"metavar": "F", "help": "a file in the same format (otherwise a fifth of "
                                                  "the rows is held out)"},
         "--numeric": columns | {"help": "numeric feature columns"},
@@ -55,6 +60,9 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
         "--time": {"metavar": "COLUMN", "help": "hold out the latest fifth of the rows by it"},
         "--split-by": {"metavar": "COLUMN", "help": "keep rows with the same value together when "
                                                     "a fifth is held out"},
+        "--task-group": {"type": one_of("task group", GROUPS), "default": "1", "metavar": "N",
+                         "help": "of Census-Income: 1 (income, never married) or 2 (college, "
+                                 "never married)"},
         **DRESS,
         "--rows": number(20000, "rows of synthetic data"),
         "--inputs": number(128, "width of synthetic data"),
@@ -90,7 +98,6 @@ def load(args: Namespace, schema: Schema | None = None
     A `schema` that is given, from a checkpoint, is used and not learned again.
     """
     from npple import data
-    from npple.learn.census import ROLES
     from npple.learn.fitting import prepare
     named = roles(args)
     if args.data == "synthetic":
@@ -99,12 +106,22 @@ def load(args: Namespace, schema: Schema | None = None
         tasks = dict.fromkeys(rows.targets, "regression")
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
     form = "csv" if named else "census"
-    held_out = columns_of(args.validation, form, dress(args)) if args.validation else None
-    made = prepare(columns_of(args.data, form, dress(args)), held_out, named or ROLES,
-                   seed=args.seed, time=args.time, split_by=args.split_by, min_count=args.min_count,
+    made = prepare(*_tables(args, form), named or census_roles(args.task_group), seed=args.seed,
+                   time=args.time, split_by=args.split_by, min_count=args.min_count,
                    missing=args.missing, standardise=not args.raw_targets, form=form, schema=schema)
     return (made.train, made.validation, made.schema.inputs(args.embedding_width),
             made.schema.tasks, made.schema)
+
+
+def _tables(args: Namespace, form: str
+            ) -> tuple[Mapping[str, Texts], Mapping[str, Texts] | None]:
+    """The rows to train on, and those to validate on if files say which."""
+    if form == "census" and os.path.isdir(args.data):
+        require(not args.validation, "--validation: the published files come with their own split")
+        split = census_split(args.data)
+        return split.train, split.validation
+    held_out = columns_of(args.validation, form, dress(args)) if args.validation else None
+    return columns_of(args.data, form, dress(args)), held_out
 
 
 def dress(args: Namespace) -> Dress:

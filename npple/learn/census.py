@@ -1,11 +1,17 @@
-"""The Census-Income (KDD) files, read as MMoE and PLE use them: income and marital status."""
+"""The Census-Income (KDD) files, read as MMoE and PLE use them: features, tasks, split."""
 
 from importlib.resources import as_file, files
 from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from npple.archive import FilePath
-from npple.errors import require
+from npple.checks import check_choice, check_path
+from npple.errors import FileError, require
 from npple.learn.columns import Texts, as_columns, converted, read_rows
+from npple.learn.dataset import streams
 
 FIELDS = (
     "age class_worker det_ind_code det_occ_code education wage_per_hour hs_college marital_stat "
@@ -18,10 +24,13 @@ FIELDS = (
 ).split()
 LOG = ("wage_per_hour", "capital_gains", "capital_losses", "stock_dividends")
 NUMERIC = ("age", *LOG, "num_emp", "weeks_worked")
-NO_FEATURES = ("marital_stat", "income_50k", "instance_weight")  # two labels, a survey weight
+NO_FEATURES = ("education", "marital_stat", "income_50k", "instance_weight")  # MMoE, section 6.3
 CATEGORICAL = tuple(name for name in FIELDS if name not in (*NUMERIC, *NO_FEATURES))
-TASKS = {"income": "binary", "marital": "binary"}
-ROLES = {"numeric": NUMERIC, "categorical": CATEGORICAL, "tasks": TASKS, "log": LOG}
+GROUPS = {  # the papers' groups of tasks: the main one, and whether someone has never married
+    "1": {"income": "binary", "marital": "binary"},
+    "2": {"college": "binary", "marital": "binary"},
+}
+TRAIN_FILE, TEST_FILE = "census-income.data", "census-income.test"  # as published
 
 LAYOUTS = {  # number of fields -> their names
     42: FIELDS,
@@ -43,6 +52,45 @@ LABELS = {  # task -> its field, and the label of each text found there
         },
     ),
 }
+COLLEGE = (  # an associate's degree or more: correlates with `marital` as MMoE says, |r| 0.239
+    "Associates degree-academic program", "Associates degree-occup /vocational",
+    "Bachelors degree(BA AB BS)", "Doctorate degree(PhD EdD)",
+    "Masters degree(MA MS MEng MEd MSW MBA)", "Prof school degree (MD DDS DVM LLB JD)",
+)
+
+
+class Split(NamedTuple):
+    """Columns to train on, to choose by and to judge by."""
+
+    train: dict[str, Texts]
+    validation: dict[str, Texts]
+    test: dict[str, Texts]
+
+
+def census_roles(group: str = "1") -> dict[str, Any]:
+    """What the columns are, as `npple.fit` and `Schema.learn` take it.
+
+    Parameters
+    ----------
+    group : str, optional
+        "1", income above 50,000 and never married, or "2", at least college and never married.
+
+    Returns
+    -------
+    dict
+        `numeric`, `categorical`, `tasks` and `log`.
+
+    Raises
+    ------
+    InputError
+        If there is no such group.
+
+    References
+    ----------
+    MMoE section 6.3: the two groups; education and marital status are removed from the features.
+    """
+    check_choice("task group", group, GROUPS)
+    return {"numeric": NUMERIC, "categorical": CATEGORICAL, "tasks": GROUPS[group], "log": LOG}
 
 
 def read_census(path: FilePath) -> dict[str, Texts]:
@@ -59,8 +107,9 @@ def read_census(path: FilePath) -> dict[str, Texts]:
     Returns
     -------
     dict column -> Texts
-        The features, NUMERIC and CATEGORICAL, and the labels of TASKS: `income` is "1" above
-        50,000 and `marital` is "1" for "Never married", otherwise "0".
+        The features, NUMERIC and CATEGORICAL; `education`, which the papers do not use as one;
+        and the labels: `income` is "1" above 50,000, `marital` is "1" for "Never married",
+        `college` is "1" for an associate's degree or more, otherwise "0".
 
     Raises
     ------
@@ -86,16 +135,62 @@ def read_census(path: FilePath) -> dict[str, Texts]:
             texts = columns.pop(field)
             values = converted(field, texts, labels.get, expected, object)
             columns[task] = Texts.of(task, values.tolist())
+    degrees = columns["education"]
+    columns["college"] = Texts.of("college", ["01"[text in COLLEGE] for text in degrees])
     return columns
 
 
+def census_split(folder: FilePath, seed: int = 0) -> Split:
+    """The published files, split as MMoE and PLE do: half of the test file is for validation.
+
+    Parameters
+    ----------
+    folder : str or path
+        Holds `census-income.data` and `census-income.test`, each perhaps with ".gz" behind.
+    seed : int, optional
+        Of which half is which.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    FileError
+        If a file is not there or cannot be read.
+    InputError
+        If a file is not of the published form, or an argument cannot be used.
+
+    References
+    ----------
+    MMoE section 6.3: 199,523 rows to train on, the other 99,762 split 1:1.
+    """
+    check_path("folder", folder)
+    (random,) = streams(seed, 1)
+    train, rest = (read_census(_published(folder, name)) for name in (TRAIN_FILE, TEST_FILE))
+    count = len(rest["age"])
+    order = random.permutation(count)
+    halves = (np.sort(rows) for rows in (order[:count // 2], order[count // 2:]))
+    return Split(train, *({name: Texts(column.words, column.numbers[rows])
+                           for name, column in rest.items()} for rows in halves))
+
+
+def _published(folder: FilePath, name: str) -> Path:
+    """Where a published file lies, packed or not."""
+    for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
+        if path.exists():
+            return path
+    raise FileError(f"no {name} or {name}.gz in {str(folder)!r}, expected the folder with the "
+                    "published files")
+
+
 def bundled() -> dict[str, Texts]:
-    """The columns of the bundled sample: 10,000 rows, described in `census-sample.md`.
+    """The bundled sample of the published test file: 10,000 rows, see `census-test-sample.md`.
 
     Returns
     -------
     dict column -> Texts
         As from `read_census`.
     """
-    with as_file(files("npple.learn") / "census-sample.csv.gz") as path:
+    with as_file(files("npple.learn") / "census-test-sample.csv.gz") as path:
         return read_census(path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from npple.checks import shown
 from npple.errors import FileError, InputError, require
-from npple.learn.census import bundled, read_census
+from npple.learn.census import bundled, census_split, read_census
 from npple.learn.columns import CSV, Columns, Dress, Texts, read_columns
 
 
@@ -25,7 +25,8 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
         A path is a CSV file, or a parquet file where pandas or polars can read one. A dict is
         column -> list or array.
     form : str, optional
-        "census" for a path in the census' own format; then "census" is the bundled sample.
+        "census" for a path in the census' own format; then "census" is the bundled sample, and a
+        folder with both published files stands for the half of the test file to judge by.
     dress : Dress, optional
         How a CSV file is written down.
 
@@ -43,6 +44,8 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
     if isinstance(frame, (str, os.PathLike)):
         path = os.fspath(frame)
         if form == "census":
+            if os.path.isdir(path):
+                return census_split(path).test
             return bundled() if path == "census" else read_census(path)
         if not path.endswith(".parquet"):
             return read_columns(path, *_in_order(dress))

@@ -459,7 +459,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     mapping : ModuleMapping
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden".
+        "gate-hidden", "loss-data-mean".
 
     Returns
     -------

@@ -54,7 +54,7 @@ def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
         it is computed from.
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden".
+        "gate-hidden", "loss-data-mean".
 
     Returns
     -------

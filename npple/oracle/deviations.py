@@ -250,6 +250,16 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 
 # Losses and Adam --------------------------------------------------------------------------------
 
+def _over_data(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """The other reading of equation 9, with each task's part of the training rows as told."""
+    told = {task: given.get(f"params/share/{task}") for task in variant.table.tasks}
+    shares = tuple((task, float(share)) for task, share in told.items()
+                   if share is not None and share.shape == () and 0 < share <= 1)
+    if len(shares) < len(told):
+        return []
+    return [(replace(variant, divisor="batch", shares=shares), "")]
+
+
 def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(replace(variant, shrink=len(variant.table.tasks)), "")]
 
@@ -457,6 +467,14 @@ DEVIATIONS = (
         "tasks whose sample space is small are weighed down by just that share",
         ("keras-team/keras, issue 12850, custom_mse",), changed(divisor="batch"),
         fix="divide a task's loss by its own rows, not by the batch"),
+    Deviation(
+        "loss-data-mean", "a task's masked loss is divided by the batch size times the task's part "
+        "of the training rows",
+        "none on average: a batch's gradient is an unbiased estimate of that of equation 9 over "
+        "the whole training set, where npple takes the mean over the batch's own rows",
+        (), _over_data, convention=True,
+        fix="divide by the task's rows in the batch, or declare the convention, with each task's "
+            "part of the training rows as params/share/TASK"),
     Deviation(
         "loss-mean-over-tasks", "the joint loss is divided by the number of tasks",
         "none but a smaller step; under Adam hardly any",

@@ -30,7 +30,7 @@ from timing import measure, save, table, threads_here, with_threads
 
 import npple
 from npple.data import Schema
-from npple.learn.census import CATEGORICAL, FIELDS, LOG, NUMERIC, ROLES, TASKS, read_census
+from npple.learn.census import CATEGORICAL, FIELDS, GROUPS, LOG, NUMERIC, census_roles, read_census
 from npple.verify.gradcheck import gradcheck
 from npple.metrics import auc
 from npple.learn.training import Run
@@ -71,7 +71,7 @@ def as_row(result):
 
 def repeated_sample(path):
     """The bundled sample's rows again and again, as a plain file of ROWS rows."""
-    lines = gzip.decompress((files("npple.data") / "census-sample.csv.gz").read_bytes())
+    lines = gzip.decompress((files("npple.learn") / "census-test-sample.csv.gz").read_bytes())
     path.write_bytes(b"".join(islice(cycle(lines.splitlines(keepends=True)), ROWS)))
     return path
 
@@ -114,7 +114,7 @@ def read_file(census):
     for name in CATEGORICAL:
         pairs = np.unique(np.stack([data.x[name], expected[name]]), axis=1)
         assert pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1])), name
-    for task in TASKS:
+    for task in GROUPS["1"]:
         np.testing.assert_array_equal(data.targets[task], targets[task])
     runs = {"npple": lambda: read_and_encode(census), "pandas": theirs}
     return {f"census file, {len(data)} rows, to arrays": measure(runs, 3, warm=0)}
@@ -123,7 +123,7 @@ def read_file(census):
 def read_and_encode(census):
     """The file as a Dataset."""
     columns = read_census(census)
-    return Schema.learn(columns, **ROLES).encode(columns)
+    return Schema.learn(columns, **census_roles()).encode(columns)
 
 
 def area(census):
@@ -161,8 +161,8 @@ def start(census):
 def epoch(census):
     """The default PLE with embeddings of width 4; batches shuffled anew."""
     data = read_and_encode(census)
-    schema = Schema.learn(read_census(census), **ROLES)
-    model = npple.ple(schema.inputs(), TASKS)
+    schema = Schema.learn(read_census(census), **census_roles())
+    model = npple.ple(schema.inputs(), GROUPS["1"])
     first = data.take(slice(0, BATCH))
     problem = Problem(model, model.init(0, np.float32), first.x, first.targets)
     contenders = make(["npple", "looped", "wide"], problem)

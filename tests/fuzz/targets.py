@@ -507,7 +507,7 @@ CENSUS = None
 def census():
     import gzip
     from importlib.resources import files
-    text = gzip.decompress((files("npple.learn") / "census-sample.csv.gz").read_bytes())
+    text = gzip.decompress((files("npple.learn") / "census-test-sample.csv.gz").read_bytes())
     return b"\n".join(text.split(b"\n")[:20]) + b"\n"
 
 

@@ -4,17 +4,20 @@ import gzip
 from collections import Counter
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
-from npple.data import Schema, bundled, read_census
-from npple.learn.census import CATEGORICAL, FIELDS, LOG, NUMERIC, ROLES, TASKS
-from npple.errors import InputError
+import npple
+from npple.cli import main
+from npple.data import Schema, bundled, census_roles, census_split, read_census
+from npple.learn.census import CATEGORICAL, COLLEGE, FIELDS, GROUPS, LOG, NUMERIC
+from npple.errors import FileError, InputError
 
 MARITAL, INCOME, WEIGHT = FIELDS.index("marital_stat"), 41, FIELDS.index("instance_weight")
 
 
 def sample_lines():
-    packed = (files("npple.learn") / "census-sample.csv.gz").read_bytes()
+    packed = (files("npple.learn") / "census-test-sample.csv.gz").read_bytes()
     return gzip.decompress(packed).decode().splitlines()
 
 
@@ -36,8 +39,9 @@ def test_the_sample_has_10_000_rows_as_published():
 
 def test_the_columns_are_features_and_labels_without_the_survey_weight():
     columns = bundled()
-    assert set(columns) == {*NUMERIC, *CATEGORICAL, *TASKS}
-    assert len(NUMERIC) == 7 and len(CATEGORICAL) == 32
+    labels = {"income", "college", "marital"}
+    assert set(columns) == {*NUMERIC, *CATEGORICAL, "education", *labels}
+    assert len(NUMERIC) == 7 and len(CATEGORICAL) == 31
     assert set(LOG) <= set(NUMERIC)
 
 
@@ -106,6 +110,76 @@ def test_a_file_for_prediction_may_lack_labels(tmp_path, left_out, absent):
     assert columns == {name: texts for name, texts in expected.items() if name not in absent}
 
 
+def test_college_is_a_degree():
+    columns = bundled()
+    assert {text for text, label in zip(columns["education"], columns["college"])
+            if label == "1"} == {*COLLEGE}
+
+
+def test_labels_correlate_as_the_paper_says_of_the_published_file():
+    labels = {name: np.array(list(bundled()[name]), float) for name in ("income", "college",
+                                                                        "marital")}
+    for main_task, published in (("income", 0.1768), ("college", 0.2373)):
+        found = abs(np.corrcoef(labels[main_task], labels["marital"])[0, 1])
+        assert found == pytest.approx(published, abs=0.02)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_label_and_neither_education_nor_marital_status_is_a_feature(group):
+    roles = census_roles(group)
+    assert "marital" in roles["tasks"] and len(roles["tasks"]) == 2
+    assert not {"education", "marital_stat", "income_50k", "instance_weight", "income", "college",
+                "marital"} & {*roles["numeric"], *roles["categorical"]}
+
+
+def test_there_are_two_groups():
+    with pytest.raises(InputError, match="task group"):
+        census_roles("3")
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder with 60 rows of a training and 41 of a test file, the latter packed."""
+    lines = [line + "\n" for line in sample_lines()]
+    (tmp_path / "census-income.data").write_text("".join(lines[:60]))
+    with gzip.open(tmp_path / "census-income.test.gz", "wt") as file:
+        file.write("".join(lines[60:101]))
+    return tmp_path
+
+
+def test_the_test_file_is_split_in_two_halves_without_a_common_row(published):
+    split = census_split(published)
+    whole = bundled()
+    rows = [list(zip(*(map(str, column) for column in part.values()))) for part in split]
+    assert [len(part) for part in rows] == [60, 20, 21]
+    expected = list(zip(*(list(column)[:101] for column in whole.values())))
+    assert rows[0] == expected[:60] and sorted(rows[1] + rows[2]) == sorted(expected[60:])
+    assert census_split(published) == split and census_split(published, seed=1) != split
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path):
+    with pytest.raises(FileError, match="census-income.data"):
+        census_split(tmp_path)
+
+
+def test_the_command_line_trains_on_the_folder_and_evaluates_the_other_half(published, capsys):
+    run = str(published / "run")
+    assert main(["train", "--data", str(published), "--task-group", "2", "--epochs", "1",
+                 "--expert-units", "2", "--tower-units", "2", "--out", run]) == 0
+    assert "60 rows to train on, 20 to validate on" in capsys.readouterr().out
+    assert main(["evaluate", "--data", str(published), "--checkpoint", run + "/checkpoint.npz",
+                 "--bins", "2", "--allow-unknown"]) == 0
+    told = capsys.readouterr().out
+    assert "21 rows" in told and "college" in told and "marital" in told
+
+
+def test_the_papers_split_goes_into_fit(published):
+    train, validation, test = census_split(published)
+    run = npple.fit(train, validation=validation, **census_roles(), epochs=1, expert_units=(2,),
+                    tower_units=())
+    assert run.evaluate(test, accept_unknown=True, bins=2).rows == 21
+
+
 @pytest.mark.parametrize("field, text", [(INCOME, "50000"), (INCOME, ""), (MARITAL, "Single")])
 def test_an_unknown_label_text_is_refused(tmp_path, field, text):
     rows = rows_of_sample(3)
@@ -125,7 +199,7 @@ def test_another_number_of_fields_is_refused(tmp_path):
 
 def test_the_sample_can_be_learned_and_encoded_whole():
     columns = bundled()
-    schema = Schema.learn(columns, **ROLES)
+    schema = Schema.learn(columns, **census_roles())
     data = schema.encode(columns)
     assert len(data) == 10_000 and not data.masks
     assert list(schema.inputs()) == list(data.x) == [*NUMERIC, *CATEGORICAL]

@@ -20,7 +20,7 @@ from npple.oracle.variant import cast
 
 CUT = {"stop-selector", "stop-others", "stop-gate",  # hold gradients back, or have others
        "stop-shared-by-task", "softmax-unsummed", "experts-unweighted", "activation-forgotten"}
-OWN = {"gate-hidden", "gate-bias", "last-gate-all"}  # need numbers of the candidate
+OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean"}  # need its own numbers
 
 
 TASKS = {"a": "binary", "b": "regression"}
@@ -116,7 +116,7 @@ def test_all_deviations_say_what_they_are_and_where_they_were_seen():
         assert isinstance(deviation.seen, tuple) and all(deviation.seen)
         assert deviation.name == deviation.name.lower() and " " not in deviation.name
     assert {d.name for d in DEVIATIONS if d.convention} == {"shared-first", "gate-bias",
-                                                            "gate-hidden"}
+                                                            "gate-hidden", "loss-data-mean"}
 
 
 def test_what_several_deviations_explain_is_told_with_the_tensor_that_decides():
@@ -147,6 +147,39 @@ def test_a_candidate_with_parameters_of_its_own_tells_them():
     given = deviating("last-gate-all", own)
     assert names(given | own) == [("last-gate-all",)]
     assert names(given) == []  # nobody can tell without them
+
+
+def over_the_data(parts):
+    """A candidate's losses by equation 9 over the whole training set, of which tasks have parts."""
+    case, losses = vectors().case, {}
+    for task, z in (("a", "tower/a"), ("b", "tower/b")):
+        z, y, total = vectors().expected[z], case.targets[task], 0.0
+        for i in np.flatnonzero(case.masks[task]):
+            total += (np.logaddexp(0, z[i]) - y[i] * z[i] if task == "a" else (z[i] - y[i]) ** 2)
+        losses[f"loss[{task}]"] = total / (parts[task] * len(z))
+    losses["loss"] = sum(case.weights[task] * losses[f"loss[{task}]"] for task in "ab")
+    return losses
+
+
+def test_the_other_reading_of_equation_9_passes_once_declared():
+    parts = {"a": 0.75, "b": 0.2}
+    given = over_the_data(parts) | {f"tower/{task}": vectors().expected[f"tower/{task}"]
+                                    for task in "ab"}
+    told = given | {f"params/share/{task}": part for task, part in parts.items()}
+    assert not oracle.check(vectors(), told).passed
+    assert names(told) == [("loss-data-mean",)]
+    assert oracle.check(vectors(), told, conventions=["loss-data-mean"]).passed
+    wrong = told | {"params/share/b": 0.3}
+    assert not oracle.check(vectors(), wrong, conventions=["loss-data-mean"]).passed
+
+
+@pytest.mark.parametrize("parts", [{}, {"a": 0.5}, {"a": 0.5, "b": 0.0}, {"a": 0.5, "b": 1.5},
+                                   {"a": 0.5, "b": [0.5]}, {"a": np.nan, "b": 0.5}])
+def test_without_the_parts_of_all_tasks_it_cannot_be_declared(parts):
+    told = {f"params/share/{task}": part for task, part in parts.items()}
+    with pytest.raises(npple.InputError, match="loss-data-mean"):
+        oracle.check(vectors(), over_the_data({"a": 1.0, "b": 1.0}) | told,
+                     conventions=["loss-data-mean"])
 
 
 def test_a_deviation_that_changes_nothing_is_not_tried():
