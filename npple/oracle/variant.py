@@ -27,7 +27,8 @@ class Variant:
     """A model, and how its losses are averaged, weighted and followed.
 
     `divisor` is what a task's summed loss is divided by: its "rows" (PLE, section 4.3), the whole
-    "batch" times its part of the training rows (by task in `shares`, otherwise 1), or "one". `weight_power` is how often the task weights are applied, `shrink` what the
+    "batch" times the task's part of the training rows (`shares`, otherwise 1), or "one".
+    `weight_power` is how often the task weights are applied, `shrink` what the
     joint loss is divided by. With `probabilities`, `tower/TASK` is reported as `prediction/TASK`.
     `unlabelled` makes negatives of the rows outside a task's sample space, `positive` and
     `smoothing` change binary losses, `square` halves the squared error or its "gradient" alone.
@@ -60,7 +61,8 @@ class Variant:
             return {task: float(count) for task, count in counts.items()}
         if self.divisor == "rows":
             return dict.fromkeys(counts, 1.0)
-        return {task: count / (rows * dict(self.shares).get(task, 1.0)) for task, count in counts.items()}
+        shares = dict(self.shares)
+        return {task: count / (rows * shares.get(task, 1.0)) for task, count in counts.items()}
 
     def kind(self, task: str) -> Kind:
         """How the loss of a task looks at a row."""
