@@ -1,7 +1,7 @@
 """The architectures, each a routing table: what tells them apart is who reads whom.
 
-All take `inputs` (the width of a plain matrix, or a dict column -> "numeric" or (vocabulary size,
-embedding width)) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K"), return a
+All take `inputs` (the width of a plain matrix, or a dict column -> "numeric", (vocabulary size,
+embedding width) or, for a bag of values, (size, width, "mean" or "sum")) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K"), return a
 `npple.Network`, and raise `InputError` for counts, widths, names or kinds that make no model.
 """
 
@@ -13,13 +13,13 @@ from npple.checks import check_choice, check_count, check_number
 from npple.core.ops import LIMITS
 from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Source, Stitch,
                              Tower, check_task)
-from npple.core.table import Level, Table
+from npple.core.table import Embedded, Level, Table
 from npple.errors import InputError, require
 from npple.network import Network
 
 MANY = 1000  # levels, subspaces or sub-networks: each is a row of the table of its own
 
-Inputs: TypeAlias = int | Mapping[str, str | Sequence[int]]
+Inputs: TypeAlias = int | Mapping[str, str | Sequence[int | str]]
 Tasks: TypeAlias = Mapping[str, str]
 Units: TypeAlias = Sequence[int]
 LevelUnits: TypeAlias = Units | Sequence[Units]
@@ -42,7 +42,8 @@ def ple(inputs: Inputs, tasks: Tasks, *, levels: int = 2, task_experts: TaskCoun
     Parameters
     ----------
     inputs : int or dict
-        Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
+        Width of the matrix x; or column -> "numeric", (vocabulary size, embedding width) or, for a
+        column of bags, (vocabulary size, embedding width, "mean" or "sum").
     tasks : dict of str
         Task -> "binary", "regression" or "multiclass:K".
     levels : int
@@ -492,11 +493,11 @@ def _network(inputs: Inputs, tasks: Tasks, levels: Sequence[Level], reads: Mappi
     return Network(Table(_count("inputs", inputs), tuple(levels), towers))
 
 
-def _column(kind: str | Sequence[int]) -> str | tuple[int, int]:
+def _column(kind: str | Sequence[int | str]) -> str | Embedded:
     """A column's kind with plain lists and integers; what is no kind is for the table to refuse."""
     if not _is_list(kind):
         return kind  # type: ignore[return-value]  # a text, or for the table to refuse
-    return tuple(int(size) if isinstance(size, Integral) else size for size in kind)  # type: ignore[return-value]  # of two, or for the table to refuse
+    return tuple(int(size) if isinstance(size, Integral) else size for size in kind)  # type: ignore[return-value]  # of sizes, or for the table to refuse
 
 
 def _tasks(tasks: Tasks) -> Tasks:

@@ -178,15 +178,18 @@ def check_x(table: Table, x: Array | Columns, dtype: np.dtype[np.inexact]) -> tu
     require(not missing, f"x: missing columns {_list(missing)}")
     require(not extra, f"x: columns that the model does not read: {_list(extra)}")
     arrays = {name: check_array(f"x: {name!r}", x[name]) for name in columns}
-    rows = arrays[next(iter(columns))].size
+    rows = len(first) if (first := arrays[next(iter(columns))]).ndim else 0
     for name, array in arrays.items():
         kind = columns[name]
-        if array.shape != (rows,):
-            raise InputError(f"x: {name!r}: shape {array.shape}, expected ({rows},)")
+        bag = not isinstance(kind, str) and len(kind) == 3
+        fits = array.ndim == 1 + bag and len(array) == rows and array.size >= rows
+        if not fits:
+            raise InputError(f"x: {name!r}: shape {array.shape}, expected "
+                             f"{f'({rows}, longest bag)' if bag else (rows,)}")
         if isinstance(kind, str):
             _check_features(f"x: {name!r}", array, real)
         else:
-            _check_codes(f"x: {name!r}", array, kind[0])
+            _check_codes(f"x: {name!r}", array, -1 if bag else 0, kind[0])
     return arrays, rows
 
 
@@ -232,13 +235,14 @@ def _check_features(what: str, x: Values, real: np.dtype[np.floating]) -> None:
         raise InputError(f"{what}: {x[at]} at row {at[0]}; features must be finite")
 
 
-def _check_codes(what: str, codes: Values, size: int) -> None:
+def _check_codes(what: str, codes: Values, least: int, size: int) -> None:
     require(codes.size, f"{what}: no rows, expected at least one")
     if codes.dtype.kind not in "iu":
         raise InputError(f"{what}: dtype {codes.dtype}, expected integer codes")
     low, high = codes.min(), codes.max()
-    if low < 0 or high >= size:
-        raise InputError(f"{what}: codes from {low} to {high}, expected 0 to {size - 1}")
+    if low < least or high >= size:
+        raise InputError(f"{what}: codes from {low} to {high}, expected {least} to {size - 1}"
+                         f"{' (-1 for none)' if least else ''}")
 
 
 def check_mask(task: str, mask: Mask | None, rows: int) -> Mask | None:

@@ -31,8 +31,9 @@ unit_lists = st.lists(widths, min_size=1, max_size=2).map(tuple)
 hidden_lists = st.lists(widths, max_size=2).map(tuple)
 task_dicts = st.lists(st.sampled_from(KINDS), min_size=1, max_size=5).map(
     lambda kinds: dict(zip(TASKS, kinds, strict=False)))
-columns = st.lists(st.just("numeric") | st.tuples(widths, widths), min_size=1, max_size=3).map(
-    lambda kinds: {f"c{i}": kind for i, kind in enumerate(kinds)})
+bags = st.tuples(widths, widths, st.sampled_from(["mean", "sum"]))
+columns = st.lists(st.just("numeric") | st.tuples(widths, widths) | bags, min_size=1,
+                   max_size=3).map(lambda kinds: {f"c{i}": kind for i, kind in enumerate(kinds)})
 
 
 # Models -----------------------------------------------------------------------------------------
@@ -194,7 +195,15 @@ def random_x(rng, table, rows, real="float64"):
     if isinstance(table.inputs, int):
         return rng.standard_normal((rows, table.inputs)).astype("float32").astype(real)
     return {name: rng.standard_normal(rows).astype("float32").astype(real) if kind == "numeric"
-            else rng.integers(kind[0], size=rows) for name, kind in table.inputs}
+            else rng.integers(kind[0], size=rows) if len(kind) == 2
+            else random_bags(rng, kind[0], rows) for name, kind in table.inputs}
+
+
+def random_bags(rng, size, rows):
+    """Bags, some of them empty, but not the first."""
+    bags = rng.integers(-1, size, (rows, rng.integers(1, 4)))
+    bags[0, 0] = rng.integers(size)
+    return bags
 
 
 def random_target(rng, kind, rows):

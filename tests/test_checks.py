@@ -48,10 +48,13 @@ def refuse(call, message):
     ({"inputs": {}}, "inputs: "),
     ({"inputs": {"": "numeric"}}, "inputs: a column name"),
     ({"inputs": {1: "numeric"}}, "inputs: a column name"),
-    ({"inputs": {"n": "text"}}, "inputs: 'n' must be 'numeric' or (vocabulary size, width)"),
+    ({"inputs": {"n": "text"}}, "inputs: 'n' must be 'numeric', (vocabulary size, width) or"),
     ({"inputs": {"n": (3,)}}, "inputs: 'n' must be"),
     ({"inputs": {"n": (0, 2)}}, "inputs: 'n': vocabulary size"),
     ({"inputs": {"n": (3, -1)}}, "inputs: 'n': embedding width"),
+    ({"inputs": {"n": (3, 2, "max")}}, "inputs: 'n' must be 'numeric', (vocabulary size, width)"),
+    ({"inputs": {"n": (3, 2, 1)}}, "inputs: 'n' must be"),
+    ({"inputs": {"n": (3, 0, "sum")}}, "inputs: 'n': embedding width"),
     ({"inputs": {"n": (3.0, 1)}}, "inputs: 'n': vocabulary size"),
     ({"levels": 0}, "levels: "),
     ({"levels": -1}, "levels: "),
@@ -85,7 +88,7 @@ def refuse(call, message):
     ({"shared_experts": 10 ** 9}, "shared_experts: an integer from 0 to 1000000 is needed"),
     ({"expert_units": (10 ** 30,)}, "expert_units: an integer from 1 to 1000000 is needed"),
     ({"inputs": {"n": (10 ** 400, 2)}}, "inputs: 'n': vocabulary size must be a positive integer"),
-    ({"inputs": {"n": np.ones(2)}}, "inputs: 'n' must be 'numeric' or"),
+    ({"inputs": {"n": np.ones(2)}}, "inputs: 'n' must be 'numeric', (vocab"),
     ({"tasks": {"a": "multiclass:1000001"}}, "tasks: 'a' must be"),
     ({"tasks": {"a": "multiclass:" + "9" * 5000}}, "tasks: 'a' must be"),
     ({"gate_bias": 1}, "gate_bias: True or False is needed"),
@@ -274,6 +277,20 @@ def test_large_but_finite_features_are_accepted():
 ])
 def test_columns_the_model_cannot_read_are_refused(mapping, change, message):
     refuse_call(mapping, message, x=change(mapping.x))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda bags: bags[:, 0], "x: 't': shape (5,), expected (5, longest bag)"),
+    (lambda bags: bags[:, :0], "x: 't': shape (5, 0), expected (5, longest bag)"),
+    (lambda bags: bags[:3], "x: 't': shape (3, "),
+    (lambda bags: bags.astype(float), "x: 't': dtype float64, expected integer codes"),
+    (lambda bags: put(bags, (1, 0), 4), "x: 't': codes from -1 to 4, expected -1 to 3 (-1 for none"),
+    (lambda bags: put(bags, (1, 0), -2), "x: 't': codes from -2 to"),
+])
+def test_bags_the_model_cannot_read_are_refused(change, message):
+    drawn = problem(npple.cgc({"n": "numeric", "t": (4, 2, "mean")}, TASKS), 0, 5)
+    drawn.x["t"][0, 0], drawn.x["t"][1, 0] = -1, 3
+    refuse_call(drawn, message, x=drawn.x | {"t": change(drawn.x["t"])})
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -320,6 +320,23 @@ def test_an_embedding_is_a_dense_layer_on_one_hot_codes():
     assert not grads["embedding/c"][[1, 3]].any()
 
 
+def test_padding_a_bag_changes_nothing_and_a_blocked_batch_neither():
+    model = npple.ple({"n": "numeric", "tags": (5, 2, "mean")}, TWO)
+    drawn = problem(model, 3, 1200)
+    wider = {"n": drawn.x["n"], "tags": np.hstack([drawn.x["tags"], np.full((1200, 2), -1)])}
+    loss, grads = drawn.loss_and_grads()
+    other, padded = drawn.loss_and_grads(x=wider)
+    assert loss == other
+    assert_equal(grads, padded)
+
+
+def test_a_bag_is_isolated_as_every_embedding_is_and_its_gradients_are_checked():
+    model = npple.ple({"n": "numeric", "tags": (5, 2, "sum"), "seen": (4, 3, "mean")}, TWO)
+    drawn = problem(model, 3, 5)
+    assert npple.gradcheck(model, drawn.params, *drawn.data).passed
+    assert npple.isolation(model).passed
+
+
 # Names and shapes -------------------------------------------------------------------------------
 
 def test_every_intermediate_has_its_documented_name_and_shape():

@@ -1,6 +1,6 @@
 """What every file stands on: names of types, and the error for what cannot be used."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,8 +16,8 @@ else:  # without numpy.typing, which takes as long to load as all of npple
     Array = Codes = Mask = Float64 = AnyArray = np.ndarray
 Values: TypeAlias = Array | Codes | Mask  # real numbers
 Arrays: TypeAlias = Mapping[str, Array]  # by name: parameters, gradients, tensors
-Columns: TypeAlias = Mapping[str, object]  # as users pass them: arrays (batch,) by name
-Features: TypeAlias = Array | Mapping[str, Values]  # x (batch, width), or columns (batch,)
+Columns: TypeAlias = Mapping[str, object]  # as users pass them: arrays by name
+Features: TypeAlias = Array | Mapping[str, Values]  # x (batch, width), or columns (batch, ...)
 Targets: TypeAlias = Mapping[str, Values]  # by task, each (batch,)
 Masks: TypeAlias = Mapping[str, Mask | None]  # by task, each (batch,); None for all rows
 Gradients: TypeAlias = Iterator[tuple[str, Array]]  # a name may come twice: gradients add up
@@ -58,14 +58,6 @@ def brief(text: str) -> str:
     if len(lines) > LINES:
         lines[LINES - 1:] = [f"... and {len(lines) - LINES + 1} more lines"]
     return "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH - 4]} ..." for line in lines)
-
-
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """A table of texts, in columns as wide as they must be; those in `right` end at one place."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    pads = [str.rjust if i in right else str.ljust for i in range(len(widths))]
-    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths))
-                     .rstrip() for row in rows)
 
 
 class Printed:

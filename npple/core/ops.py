@@ -328,21 +328,39 @@ def overlap_backward(cache: Cache) -> Array:
 
 # Embedding --------------------------------------------------------------------------------------
 
-def embedding_forward(table: Array, codes: Codes) -> tuple[Array, Cache]:
-    """Row `codes[b]` of the table for each sample b.
+def embedding_forward(table: Array, codes: Codes, pool: str = "sum") -> tuple[Array, Cache]:
+    """Row `codes[b]` of the table for each sample b; of a bag of codes the "sum" or "mean".
 
-    table (..., size, width), codes (batch,) of integers -> (..., batch, width)
+    table (..., size, width) -> (..., batch, width); codes are integers (batch,), or bags (batch,
+    longest) with -1 for none. An empty bag gives 0.
     """
-    return table[..., codes, :], (table, codes)
+    if codes.ndim == 1:
+        return table[..., codes, :], (codes, table.shape[-2], slice(None), 1)
+    there = codes >= 0  # n of them
+    samples, counts = np.nonzero(there)[0], there.sum(axis=1)  # (n,), (batch,)
+    share = np.ones((len(samples), 1), table.real.dtype)
+    if pool == "mean":
+        share /= counts[samples, None]
+    rows = share * table[..., codes[there], :]  # (..., n, width)
+    return sums_by(samples, rows, len(codes)), (codes[there], table.shape[-2], samples, share)
 
 
 def embedding_backward(dy: Array, cache: Cache) -> Array:
-    """dtable[c] = sum of dy over the samples whose code is c (0 for codes that do not occur)."""
-    table, codes = cache
-    order = np.argsort(codes, stable=True)
-    ordered = codes[order]
-    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])  # of the samples with its code
+    """dtable[c] = sum of dy, times its share, over the places where the code is c; 0 where none."""
+    codes, size, samples, share = cache
+    return sums_by(codes, share * dy[..., samples, :], size)
+
+
+def sums_by(groups: Codes, rows: Array, count: int) -> Array:
+    """The sum of the rows of each group, 0 for a group without any.
+
+    groups (n,) of integers below count, rows (..., n, width) -> (..., count, width)
+    """
+    order = np.argsort(groups, stable=True)
+    ordered = groups[order]
+    first = np.ones(len(order), bool)  # of the rows of its group
+    first[1:] = ordered[1:] != ordered[:-1]
     starts = np.flatnonzero(first)
-    dtable = np.zeros(dy.shape[:-2] + table.shape[-2:], dy.dtype)
-    dtable[..., ordered[starts], :] = np.add.reduceat(dy[..., order, :], starts, axis=-2)
-    return dtable
+    sums = np.zeros((*rows.shape[:-2], count, rows.shape[-1]), rows.dtype)
+    sums[..., ordered[starts], :] = np.add.reduceat(rows[..., order, :], starts, axis=-2)
+    return sums

@@ -76,27 +76,25 @@ class Trace(Mapping[str, Array]):
 def input_forward(table: Table, params: Arrays, x: Features) -> tuple[dict[str, Array], Cache]:
     """The representation `input`: x itself, or its numeric columns and embeddings side by side.
 
-    x (batch, width), or columns (batch,) by name -> (..., batch, width)
+    x (batch, width), or columns by name, (batch,) or bags (batch, longest) -> (..., batch, width)
     """
     if isinstance(x, np.ndarray):
         return {"input": x}, None
-    made = {name: embedding_forward(params[f"embedding/{name}"], cast(Codes, x[name]))
-            if name in table.embeddings else (cast(Array, x[name])[..., None], None)
-            for name, _ in table.columns}
+    made = {name: (cast(Array, x[name])[..., None], None) if isinstance(kind, str) else
+            embedding_forward(params[f"embedding/{name}"], cast(Codes, x[name]), *kind[2:])
+            for name, kind in table.columns}
     return ({"input": side_by_side([part for part, _ in made.values()])},
-            {name: cache for name, (_, cache) in made.items()})
+            {name: (part.shape[-1], cache) for name, (part, cache) in made.items()})
 
 
 def input_backward(dy: Array, caches: Cache) -> Gradients:
     """Cuts the gradient of `input` into its columns: (`x/name` or `embedding/name`, gradient)."""
     start = 0
-    for name, cache in (caches or {}).items():
-        stop = start + (1 if cache is None else cache[0].shape[-1])
-        if cache is None:
-            yield f"x/{name}", dy[..., start]
-        else:
-            yield f"embedding/{name}", embedding_backward(dy[..., start:stop], cache)
-        start = stop
+    for name, (width, cache) in (caches or {}).items():
+        own = dy[..., start:start + width]
+        yield ((f"x/{name}", own[..., 0]) if cache is None else
+               (f"embedding/{name}", embedding_backward(own, cache)))
+        start += width
 
 
 def forward(table: Table, params: Arrays, x: Features, noise: Arrays | None = None) -> Trace:

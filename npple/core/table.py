@@ -14,7 +14,8 @@ import numpy as np
 from npple.core.base import Array, Printed, Shapes, require
 from npple.core.rows import Experts, Fusion, Row, Tower, check_count
 
-Column = tuple[str, str | tuple[int, int]]  # a name, "numeric" or (vocabulary size, width)
+Embedded = tuple[int, int] | tuple[int, int, str]  # vocabulary size, width, for bags "mean", "sum"
+Column = tuple[str, str | Embedded]  # a name, "numeric" or what is embedded
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Table(Printed):
     Parameters
     ----------
     inputs : int or tuple of tuple
-        The width of a plain matrix, or the columns of a mapping: pairs of a name and "numeric" or
-        (vocabulary size, embedding width).
+        The width of a plain matrix, or the columns of a mapping: pairs of a name and "numeric",
+        (vocabulary size, embedding width) or, for a bag of values, (size, width, "mean" or "sum").
     levels : tuple of Level
         From the first to the last, at least one.
     towers : tuple of Tower
@@ -104,8 +105,8 @@ class Table(Printed):
 
     @cached_property
     def embeddings(self) -> dict[str, tuple[int, int]]:
-        """Categorical column -> (vocabulary size, embedding width)."""
-        return {name: kind for name, kind in self.columns if not isinstance(kind, str)}
+        """Embedded column -> (vocabulary size, embedding width)."""
+        return {name: kind[:2] for name, kind in self.columns if not isinstance(kind, str)}
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -199,9 +200,10 @@ def check_inputs(inputs: int | tuple[Column, ...]) -> None:
                 f"inputs: a column name is a non-empty printable text, got {name!r}")
         require(name not in seen, f"inputs: the column {name!r} stands there twice")
         seen.add(name)
-        require(isinstance(kind, tuple) and len(kind) == 2
+        require(isinstance(kind, tuple) and (len(kind) == 2 or kind[2:] in (("mean",), ("sum",)))
                 or isinstance(kind, str) and kind == "numeric",
-                f"inputs: {name!r} must be 'numeric' or (vocabulary size, width), got {kind!r}")
+                f"inputs: {name!r} must be 'numeric', (vocabulary size, width) or, for a bag, "
+                f"(vocabulary size, width, 'mean' or 'sum'), got {kind!r}")
         if not isinstance(kind, str):
             check_count(f"inputs: {name!r}: vocabulary size", kind[0])
             check_count(f"inputs: {name!r}: embedding width", kind[1])

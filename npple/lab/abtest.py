@@ -16,7 +16,7 @@ import numpy as np
 
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_count, check_kind, check_number, shown
-from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values, aligned
+from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
 from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
 from npple.learn.dataset import streams
@@ -24,6 +24,7 @@ from npple.learn.synthetic import correlations_text
 from npple.learn.training import Run, predict
 from npple.network import Network
 from npple.optimizers import Adam
+from npple.printing import aligned
 
 TASKS = {"vtr": "binary", "vcr": "regression", "shr": "binary", "cmr": "binary"}
 RATES = {"vtr": 0.4, "vcr": 0.5, "shr": 0.03, "cmr": 0.05}  # mean responses to a random video

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Printed, aligned
+from npple.core.base import Printed
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
 from npple.learn.synthetic import correlations_text
+from npple.printing import aligned
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from npple.checks import check_params
-from npple.core.base import Array, Arrays, aligned
+from npple.core.base import Array, Arrays
 from npple.core.ops import hard_concrete_forward
 from npple.core.table import Table
 from npple.learn.dataset import Dataset
 from npple.learn.training import traces
 from npple.network import Network
+from npple.printing import aligned
 from npple.routing import Fusion, Gate, Route
 
 

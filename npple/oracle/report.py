@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Arrays, Printed, aligned
+from npple.core.base import Arrays, Printed
 from npple.errors import CheckFailed
 from npple.oracle.deviations import DEVIATIONS, complete, deviate
 from npple.oracle.diagnosis import Diagnosis, diagnose
@@ -20,6 +20,7 @@ from npple.oracle.results import TensorRow, compare
 from npple.oracle.rounding import UNITS
 from npple.oracle.flow import compute
 from npple.oracle.vectors import Vectors
+from npple.printing import aligned
 
 VERDICTS = ("passed", "passed in part", "failed", "cannot be judged")
 SHOWN = 6  # names on a line of a report

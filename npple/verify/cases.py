@@ -16,7 +16,7 @@ import numpy as np
 
 from npple.architectures import ARCHITECTURES
 from npple.checks import check_choice, check_kind
-from npple.core.base import Array, Features, Float64, Mask, Values
+from npple.core.base import Array, Codes, Features, Float64, Mask, Values
 from npple.core.losses import kind_of
 from npple.errors import require
 from npple.kinds import about
@@ -117,7 +117,8 @@ def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike 
         x = rng.normal(size=(batch, table.inputs)).astype(dtype)
     else:
         x = {name: rng.normal(size=batch).astype(dtype) if isinstance(kind, str)
-             else rng.integers(0, kind[0], batch) for name, kind in table.inputs}
+             else rng.integers(0, kind[0], batch) if len(kind) == 2 else _bags(rng, kind[0], batch)
+             for name, kind in table.inputs}
     targets = {task: _target(kind, rng, batch, dtype) for task, kind in model.tasks.items()}
     masks: dict[str, Mask | None] = {task: _mask(rng, batch) for task in list(model.tasks)[1::2]}
     weights = {task: rng.uniform(0.5, 2) for task in model.tasks}
@@ -131,6 +132,13 @@ def _parameter(name: str, shape: tuple[int, ...], seed: int) -> Float64:
         return rng.uniform(0.1, 1, shape)
     scale = 1 if name.startswith("embedding/") else np.sqrt(2 / shape[-2])
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-scale, scale], shape)
+
+
+def _bags(rng: np.random.Generator, size: int, batch: int) -> Codes:
+    """Bags of up to four codes (batch, 4), some twice in one, and the last of several rows empty."""
+    codes = rng.integers(-1, size, (batch, 4))
+    codes[-1] = -1 if batch > 1 else 0
+    return codes
 
 
 def _target(kind: str, rng: np.random.Generator, batch: int, dtype: DTypeLike) -> Values:

@@ -19,11 +19,12 @@ from npple.checks import (check_array, check_choice, check_count, check_dicts, c
                           check_noise, check_number, check_params, check_weights, check_x, is_plain,
                           shown)
 from npple.core.base import (Array, Arrays, Cache, Codes, Columns, Features, Mask, Masks, Printed,
-                              Targets, aligned)
+                              Targets)
 from npple.core.passes import backward, forward, joint_loss, penalty_forward
 from npple.errors import CheckFailed, require
 from npple.kinds import check_targets
 from npple.network import Network
+from npple.printing import aligned
 from npple.verify.differences import differentiate, units
 from npple.verify.premises import STEP, Function, FunctionLoss, even_direction, examined
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,

@@ -22,9 +22,10 @@ from typing import Any, cast
 import numpy as np
 
 from npple.checks import check_array, check_choice, check_count, check_dicts, check_kind, shown
-from npple.core.base import Array, Arrays, Columns, Masks, Printed, aligned
+from npple.core.base import Array, Arrays, Columns, Masks, Printed
 from npple.errors import require
 from npple.network import Network
+from npple.printing import aligned
 from npple.routing import Experts, Fusion, Tower
 from npple.verify import measure
 from npple.verify.cases import Case

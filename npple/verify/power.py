@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from npple.checks import check_count
-from npple.core.base import Array, Printed, aligned
+from npple.core.base import Array, Printed
+from npple.printing import aligned
 from npple.verify.cases import random_case, random_model
 from npple.verify.gradcheck import (METHODS, Sides, Measured, ModelLoss, compare_directions,
                                     compare_entries, generator, model_loss, row_of)

@@ -126,6 +126,13 @@ def test_embedding_with_repeated_and_unused_codes():
           lambda dy, cache: {"table": ops.embedding_backward(dy, cache)}, {"table": normal(5, 2)})
 
 
+@pytest.mark.parametrize("pool", ["sum", "mean"])
+def test_bags_with_repeated_codes_and_an_empty_one(pool):
+    codes = np.array([[3, 0, 3], [-1, -1, -1], [1, -1, 3]])
+    check(lambda v: ops.embedding_forward(v["table"], codes, pool),
+          lambda dy, cache: {"table": ops.embedding_backward(dy, cache)}, {"table": normal(5, 2)})
+
+
 # Losses -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind", ["binary", "regression", "multiclass:3"])

@@ -323,5 +323,49 @@ def test_rows_of_one_code_are_added_in_the_order_of_the_batch(dtype):
     dy = random(1, 400, 2, dtype=dtype)
     grouped = sorted(range(400), key=lambda b: codes[b])  # within a code as before
     table = np.zeros((3, 2), dtype)
-    np.testing.assert_array_equal(ops.embedding_backward(dy[grouped], (table, codes[grouped])),
-                                  ops.embedding_backward(dy, (table, codes)))
+    found = [ops.embedding_backward(rows, ops.embedding_forward(table, those)[1])
+             for rows, those in ((dy[grouped], codes[grouped]), (dy, codes))]
+    np.testing.assert_array_equal(*found)
+
+
+# Bags -------------------------------------------------------------------------------------------
+
+bags_of_codes = st.integers(1, 4).flatmap(lambda longest: st.lists(
+    st.lists(st.integers(-1, 4), min_size=longest, max_size=longest), min_size=1, max_size=6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pool", ["sum", "mean"])
+@pytest.mark.parametrize("lead", [(), (3,)])
+@given(bags_of_codes)
+def test_a_bag_is_the_sum_or_mean_of_its_rows_and_its_gradient_goes_back_to_them(
+        dtype, pool, lead, bags):
+    table, dy = random(0, *lead, 5, 2, dtype=dtype), random(1, *lead, len(bags), 2, dtype=dtype)
+    y, kept = ops.embedding_forward(table, np.array(bags), pool)
+    dtable = ops.embedding_backward(dy, kept)
+    assert y.dtype == dtable.dtype == dtype
+    expected, gradient = np.zeros_like(dy), np.zeros_like(table)
+    for b, bag in enumerate(bags):
+        codes = [code for code in bag if code >= 0]
+        for code in codes:
+            part = np.dtype(dtype).type(1) / len(codes) if pool == "mean" else 1
+            expected[..., b, :] += table[..., code, :] * part
+            gradient[..., code, :] += dy[..., b, :] * part
+    assert worst(y, expected) < 100 * epsilon(dtype)
+    assert worst(dtable, gradient) < 100 * epsilon(dtype)
+
+
+@pytest.mark.parametrize("pool", ["sum", "mean"])
+def test_an_empty_bag_is_exactly_0_and_gives_no_gradient(pool):
+    table = random(0, 3, 2)
+    y, kept = ops.embedding_forward(table, np.full((2, 3), -1), pool)
+    assert not y.any() and not ops.embedding_backward(np.full((2, 2), np.nan), kept).any()
+
+
+def test_bags_of_one_are_codes():
+    table, codes, dy = random(0, 4, 3), np.array([2, 0, 2, 3]), random(1, 4, 3)
+    for pool in ("sum", "mean"):
+        (y, kept), (own, alone) = (ops.embedding_forward(table, codes[:, None], pool),
+                                   ops.embedding_forward(table, codes))
+        np.testing.assert_array_equal(y, own)
+        np.testing.assert_array_equal(*(ops.embedding_backward(dy, each) for each in (kept, alone)))
