@@ -1,8 +1,9 @@
 """The architectures, each a routing table: what tells them apart is who reads whom.
 
 All take `inputs` (the width of a plain matrix, or a dict column -> "numeric", (vocabulary size,
-embedding width) or, for a bag of values, (size, width, "mean" or "sum")) and `tasks` (a dict name -> "binary", "regression" or "multiclass:K"), return a
-`npple.Network`, and raise `InputError` for counts, widths, names or kinds that make no model.
+embedding width) or, for a bag of values, (size, width, "mean" or "sum")) and `tasks` (a dict name
+-> "binary", "regression" or "multiclass:K"), return a `npple.Network`, and raise `InputError` for
+counts, widths, names or kinds that make no model.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -284,7 +284,7 @@ def test_columns_the_model_cannot_read_are_refused(mapping, change, message):
     (lambda bags: bags[:, :0], "x: 't': shape (5, 0), expected (5, longest bag)"),
     (lambda bags: bags[:3], "x: 't': shape (3, "),
     (lambda bags: bags.astype(float), "x: 't': dtype float64, expected integer codes"),
-    (lambda bags: put(bags, (1, 0), 4), "x: 't': codes from -1 to 4, expected -1 to 3 (-1 for none"),
+    (lambda bags: put(bags, (1, 0), 4), "x: 't': codes from -1 to 4, expected -1 to 3 (-1"),
     (lambda bags: put(bags, (1, 0), -2), "x: 't': codes from -2 to"),
 ])
 def test_bags_the_model_cannot_read_are_refused(change, message):

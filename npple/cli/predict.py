@@ -39,7 +39,7 @@ def run(args: Namespace) -> None:
         print(line, file=sys.stderr)
     predictions = trained.predict(table, accept_unknown=True)
     _write(args.out, predictions, trained.output_names())
-    used = [*schema.numeric, *schema.categorical]
+    used = [*schema.numeric, *schema.categorical, *schema.bags]
     said = {"rows": len(table[used[0]]), "tasks": [*predictions], "columns": used,
             "left_out": [name for name in table if name not in used], "out": args.out}
     show(args, lambda: said, _text(said))

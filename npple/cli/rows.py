@@ -13,7 +13,7 @@ from npple.errors import InputError, require
 from npple.learn.census import GROUPS, census_roles, census_split
 from npple.learn.columns import Dress, Texts
 from npple.learn.frames import columns_of
-from npple.learn.schema import FILLS, Schema, known_enough
+from npple.learn.schema import FILLS, POOLS, Schema, known_enough
 
 if TYPE_CHECKING:
     from npple.architectures import Inputs
@@ -46,11 +46,15 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                                                  "the rows is held out)"},
         "--numeric": columns | {"help": "numeric feature columns"},
         "--categorical": columns | {"help": "categorical feature columns"},
+        "--bag": columns | {"help": "feature columns with several values in a field"},
+        "--bag-separator": {"default": "|", "metavar": "C", "help": "between the values of a bag"},
+        "--bag-pool": {"type": one_of("bag pool", POOLS), "default": "mean", "metavar": "POOL",
+                       "help": "mean or sum of their embeddings"},
         "--log": columns | {"help": "numeric columns to take log(1 + x) of"},
         "--binary": columns | {"help": "label columns of 0 and 1"},
         "--regression": columns | {"help": "label columns of real numbers"},
         "--multiclass": columns | {"help": "label columns of class names"},
-        "--embedding-width": number(4, "width of each categorical column's embedding"),
+        "--embedding-width": number(4, "width of the embedding of a categorical or bag column"),
         "--min-count": number(2, "categories that come more seldom count as unknown"),
         "--missing": {"type": one_of("fill", FILLS), "metavar": "FILL",
                       "help": "fill missing numbers with the training rows' mean or median, or 0, "
@@ -83,12 +87,12 @@ def roles(args: Namespace) -> Options | None:
     for column in tasks:
         require([name for name, _ in labels].count(column) == 1,
                 f"label columns: {column!r} is named twice")
-    if not (tasks or args.numeric or args.categorical or args.log):
+    if not (tasks or args.numeric or args.categorical or args.bag or args.log):
         return None
     require(args.data not in ("census", "synthetic"),
             f"--data {args.data} knows its columns: leave out --numeric, --binary and so on")
-    return {"numeric": args.numeric, "categorical": args.categorical, "tasks": tasks,
-            "log": args.log}
+    return {"numeric": args.numeric, "categorical": args.categorical, "bags": args.bag,
+            "tasks": tasks, "log": args.log}
 
 
 def load(args: Namespace, schema: Schema | None = None
@@ -108,7 +112,8 @@ def load(args: Namespace, schema: Schema | None = None
     form = "csv" if named else "census"
     made = prepare(*_tables(args, form), named or census_roles(args.task_group), seed=args.seed,
                    time=args.time, split_by=args.split_by, min_count=args.min_count,
-                   missing=args.missing, standardise=not args.raw_targets, form=form, schema=schema)
+                   missing=args.missing, standardise=not args.raw_targets, form=form,
+                   separator=args.bag_separator, pool=args.bag_pool, schema=schema)
     return (made.train, made.validation, made.schema.inputs(args.embedding_width),
             made.schema.tasks, made.schema)
 

@@ -29,7 +29,8 @@ class Prepared(NamedTuple):
 def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
             roles: Mapping[str, Any], *, seed: int = 0, time: str | None = None,
             split_by: str | None = None, min_count: int = 2, missing: str | None = None,
-            standardise: bool = True, form: str = "csv", schema: Schema | None = None) -> Prepared:
+            standardise: bool = True, form: str = "csv", separator: str = "|", pool: str = "mean",
+            schema: Schema | None = None) -> Prepared:
     """Split a table, learn a schema from the training rows, and encode both parts.
 
     Parameters
@@ -38,12 +39,12 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
     held_out : dict column -> Texts or None
         A table to validate on; without one, a fifth of the rows is held out.
     roles : dict
-        `numeric`, `categorical`, `tasks` and `log`, as `Schema.learn` takes them.
+        `numeric`, `categorical`, `bags`, `tasks` and `log`, as `Schema.learn` takes them.
     seed : int, optional
         Of what is held out, and of which categories count as unknown in training.
     time, split_by : str, optional
         The column by which the latest rows are held out; whose values stay together.
-    min_count, missing, standardise, form
+    min_count, missing, standardise, form, separator, pool
         As `Schema.learn` takes them.
     schema : Schema, optional
         One that was learned before, from the same rows.
@@ -61,8 +62,8 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
     require(held_out is None or not (time or split_by),
             "--time and --split-by hold rows out, expected no --validation with them")
     check_kind("tasks", roles["tasks"], dict, "a dict of column and kind")
-    roles = {"log": (), **roles}
-    named = [*roles["tasks"], *(name for role in ("numeric", "categorical", "log")
+    roles = {"log": (), "bags": (), **roles}
+    named = [*roles["tasks"], *(name for role in ("numeric", "categorical", "bags", "log")
                                 for name in check_texts(role, roles[role]))]
     for option, column in (("time", time), ("split_by", split_by)):
         require(column is None or isinstance(column, str),
@@ -76,16 +77,18 @@ def prepare(columns: Mapping[str, Texts], held_out: Mapping[str, Texts] | None,
                                  _times(time, columns[time]) if time else None,
                                  columns[split_by].numbers if split_by else None)
     if schema:
-        known = [*schema.numeric], [*schema.categorical], [*schema.tasks]
-        asked = [*roles["numeric"]], [*roles["categorical"]], [*roles["tasks"]]
+        known = [*schema.numeric], [*schema.categorical], [*schema.bags], [*schema.tasks]
+        asked = tuple([*roles[role]] for role in ("numeric", "categorical", "bags", "tasks"))
         require(known == asked, "--resume: was started with another choice of columns: "
                                   f"{shown(known)}, now {shown(asked)}")
     if schema is None or schema.drawn:  # without: of npple 0.1.0, which learned otherwise
         learned = Schema.learn(columns, **roles, rows=train, min_count=min_count, missing=missing,
-                               standardise=standardise, form=form, drawn=DRAWN)
+                               standardise=standardise, form=form, drawn=DRAWN,
+                               separator=separator, pool=pool)
         require(schema in (None, learned),
                 "--resume: the rows or how they are read differ from what the run was started "
-                "with, expected the same data, --log, --min-count, --missing and --raw-targets")
+                "with, expected the same data, --log, --min-count, --missing, --raw-targets and "
+                "options of bags")
         schema = learned
     rows = schema.encode(columns)
     validation = schema.encode(held_out) if held_out is not None else rows.take(rest)

@@ -23,7 +23,7 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
     ----------
     frame : path, dict, or anything with `columns` (pandas, polars, pyarrow)
         A path is a CSV file, or a parquet file where pandas or polars can read one. A dict is
-        column -> list or array.
+        column -> list or array. A list in a cell stands for its values with | between them.
     form : str, optional
         "census" for a path in the census' own format; then "census" is the bundled sample, and a
         folder with both published files stands for the half of the test file to judge by.
@@ -106,6 +106,8 @@ def _texts(name: str, values: Any) -> Texts:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip(" ")
+    if isinstance(value, (list, tuple, np.ndarray)):  # a bag
+        return "|".join(map(_text, value))
     missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
     if isinstance(value, (float, np.floating)) and not missing:
         number = float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from npple.checks import (check_choice, check_count, check_kind, check_number, check_texts,
                           shown)
 from npple.core.base import Array, Codes, Float64, Mask, Values
+from npple.core.table import Embedded
 from npple.errors import InputError, require
 from npple.learn.columns import Texts, absent, converted
 from npple.learn.dataset import Dataset, check_floating, streams
@@ -45,12 +47,28 @@ class Scale(NamedTuple):
     gaps: bool = False
 
 
+class Bag(NamedTuple):
+    """How a text is a bag of values: its sorted vocabulary, what stands between them, the pooling.
+
+    `pool` is "mean" or "sum", of the values' embeddings.
+    """
+
+    words: tuple[str, ...]
+    separator: str = "|"
+    pool: str = "mean"
+
+    def values(self, text: str) -> list[str]:
+        """The values of a text, without spaces around them; empty ones are none."""
+        return [value for part in text.split(self.separator) if (value := part.strip(" "))]
+
+
 class Unknown(NamedTuple):
-    """What a column holds that training did not know."""
+    """What a column holds that training did not know: so many rows, or `nothing` that it knew."""
 
     rows: int
     of: int
     alike: tuple[str, str] | None  # an unknown text, and a known one that may mean the same
+    nothing: bool
 
     def __str__(self) -> str:
         alike = "" if self.alike is None else (" (is {!r} the known {!r}? ids must be written as "
@@ -59,7 +77,10 @@ class Unknown(NamedTuple):
 
 
 AS_IT_IS = Scale(0.0, 1.0, False)
-NEW = ("targets", "form", "drawn")  # fields that a schema of version 0.1.0 may lack
+NEW = ("targets", "form", "drawn", "bags")  # fields that a schema of version 0.1.0 may lack
+POOLS = ("mean", "sum")
+PADDED = 64  # times the values of a column of bags that its array of codes may have places
+ANY_PADDED = 2**20  # places that any may have
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,8 @@ class Schema:
     drawn : float
         The share of training rows in which a category counts as unknown, so that its embedding
         learns what is unknown.
+    bags : dict column -> Bag
+        Columns with several values in a text. Codes are as those of `categorical`.
 
     Raises
     ------
@@ -97,9 +120,13 @@ class Schema:
     targets: dict[str, Scale] = field(default_factory=dict)
     form: str = "csv"
     drawn: float = 0.0
+    bags: dict[str, Bag] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_names([*self.numeric, *map(_gaps, self._gappy), *self.categorical], self.tasks)
+        _check_names([*self.numeric, *map(_gaps, self._gappy), *self.categorical, *self.bags],
+                     self.tasks)
+        for column, bag in self.bags.items():
+            _check_bags(f"column {column!r}: ", bag.separator, bag.pool)
         check_choice("schema form", self.form, ("csv", "census"))
         check_number("schema drawn", self.drawn, 0, 1)
         for column, scale in (self.numeric | self.targets).items():
@@ -110,7 +137,8 @@ class Schema:
             require(fits, f"column {column!r} has {shown(scale)}, expected {expected}")
         for task in self.targets:
             check_choice("schema targets", self.tasks.get(task), ("regression",))
-        for name, texts in (self.categorical | self.classes).items():
+        words = {column: bag.words for column, bag in self.bags.items()}
+        for name, texts in (self.categorical | self.classes | words).items():
             ascending = _ascending(texts)
             require(ascending, f"column {name!r} has values {shown(texts)}, expected sorted texts")
         kinds = {task: f"multiclass:{len(texts)}" for task, texts in self.classes.items()}
@@ -125,7 +153,8 @@ class Schema:
     def learn(cls, columns: Mapping[str, Sequence[str]], numeric: Sequence[str],
               categorical: Sequence[str], tasks: Mapping[str, str], log: Sequence[str] = (), *,
               rows: Codes | None = None, min_count: int = 1, missing: str | None = None,
-              standardise: bool = True, form: str = "csv", drawn: float = 0.0) -> Schema:
+              standardise: bool = True, form: str = "csv", drawn: float = 0.0,
+              bags: Sequence[str] = (), separator: str = "|", pool: str = "mean") -> Schema:
         """Learn the scales, vocabularies, fills and classes of the training rows.
 
         Parameters
@@ -149,6 +178,10 @@ class Schema:
             False leaves the targets of regression as they are.
         form, drawn : str, float
             As attributes.
+        bags : sequence of str, optional
+            The feature columns with several values in a text.
+        separator, pool : str, optional
+            What stands between these values; whether their embeddings' "mean" or "sum" counts.
 
         Returns
         -------
@@ -160,23 +193,27 @@ class Schema:
             If a column is unknown, listed twice or both feature and label; if there are no
             rows, features or tasks; if a value cannot be used; or if a task has no label.
         """
-        numeric, categorical, log = (check_texts(name, names) for name, names in (
-            ("numeric", numeric), ("categorical", categorical), ("log", log)))
+        numeric, categorical, log, bags = (check_texts(name, names) for name, names in (
+            ("numeric", numeric), ("categorical", categorical), ("log", log), ("bags", bags)))
+        _check_bags("", separator, pool)
         check_kind("tasks", tasks, dict, "a dict of column and kind")
         check_count("min_count", min_count)
         if missing is not None:
             check_choice("missing", missing, FILLS)
-        _check_names([*numeric, *categorical], tasks)
+        _check_names([*numeric, *categorical, *bags], tasks)
         for column in log:
             require(column in numeric, f"log of {shown(column)}, expected a numeric column")
-        texts = _texts(columns, [*numeric, *categorical, *tasks])
+        texts = _texts(columns, [*numeric, *categorical, *bags, *tasks])
         rows = np.arange(len(texts[next(iter(tasks))])) if rows is None else rows
         scales = {name: _scale(name, texts[name], name in log, rows, missing) for name in numeric}
-        words = {name: _vocabulary(name, texts[name], rows, min_count) for name in categorical}
+        words = {name: _vocabulary(name, _counts(texts[name], rows), min_count)
+                 for name in categorical}
+        several = {name: Bag(_vocabulary(name, _value_counts(Bag((), separator), texts[name], rows),
+                                         min_count), separator, pool) for name in bags}
         kinds, classes = _kinds(texts, tasks)
         targets = {task: _target_scale(task, texts[task], rows)
                    for task, kind in kinds.items() if kind == "regression" and standardise}
-        schema = cls(scales, words, kinds, classes, targets, form, drawn)
+        schema = cls(scales, words, kinds, classes, targets, form, drawn, several)
         for task in tasks:
             schema._targets(texts, task, np.dtype(np.float64))  # so that a bad label is refused now
         return schema
@@ -189,7 +226,7 @@ class Schema:
         ----------
         content : dict
             As from `to_dict`, or read from JSON; the `schema` of a run too. Version 0.1.0 knew no
-            `targets`, `drawn`, `fill` and `gaps`.
+            `targets`, `drawn`, `bags`, `fill` and `gaps`.
 
         Returns
         -------
@@ -208,8 +245,10 @@ class Schema:
             name: Scale(**_entries(f"column {shown(name)}", entry, Scale._fields, ("fill", "gaps")))
             for name, entry in parts.get(group, {}).items()} for group in ("numeric", "targets"))
         words, classes = _tuples(parts["categorical"]), _tuples(parts["classes"])
+        bags = {name: Bag(**_tuples(_entries(f"column {shown(name)}", entry, Bag._fields)))
+                for name, entry in parts.get("bags", {}).items()}
         return cls(scales, words, dict(parts["tasks"]), classes, targets,
-                   parts.get("form", "csv"), parts.get("drawn", 0.0))
+                   parts.get("form", "csv"), parts.get("drawn", 0.0), bags)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts, lists, texts and numbers, ready for JSON.
@@ -217,8 +256,8 @@ class Schema:
         Returns
         -------
         dict
-            `numeric`, `categorical`, `tasks`, `classes` and `targets`, each by column or task;
-            `form` and `drawn`.
+            `numeric`, `categorical`, `tasks`, `classes`, `targets` and `bags`, each by column or
+            task; `form` and `drawn`.
         """
         return {
             "numeric": {name: scale._asdict() for name, scale in self.numeric.items()},
@@ -227,6 +266,8 @@ class Schema:
             "classes": {task: list(labels) for task, labels in self.classes.items()},
             "targets": {task: scale._asdict() for task, scale in self.targets.items()},
             "form": self.form, "drawn": self.drawn,
+            "bags": {name: bag._asdict() | {"words": list(bag.words)}
+                     for name, bag in self.bags.items()},
         }
 
     def encode(self, columns: Mapping[str, Sequence[str]], dtype: DTypeLike = np.float32,
@@ -239,7 +280,7 @@ class Schema:
             As from `read_columns`.
         dtype : floating dtype, optional
             Of the numeric features and of the binary and regression targets; category codes
-            and classes are int64.
+            and classes are int64. Bags are (n, longest), with -1 behind their codes.
         labels : bool, optional
             False for prediction: label columns are not read and need not exist.
 
@@ -256,13 +297,14 @@ class Schema:
         """
         dtype = check_floating(dtype)
         require(type(labels) is bool, f"labels: True or False is needed, got {shown(labels)}")
-        features = [*self.numeric, *self.categorical]
+        features = [*self.numeric, *self.categorical, *self.bags]
         texts = _texts(columns, [*features, *self.tasks] if labels else features)
         x: dict[str, Values] = {
             **{name: self._standardised(texts, name, dtype) for name in self.numeric},
             **{_gaps(name): converted(name, texts[name], _is_missing, "a text", dtype)
                for name in self._gappy},
-            **{name: self._codes(texts, name) for name in self.categorical}}
+            **{name: self._codes(texts, name) for name in self.categorical},
+            **{name: self._bags_of_codes(texts, name) for name in self.bags}}
         return Dataset(x, *self._labels(texts, dtype) if labels else ({}, {}))
 
     def labels(self, columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Values],
@@ -330,14 +372,19 @@ class Schema:
             If a column is missing, or there are no rows.
         """
         found = {}
-        for name, texts in _texts(columns, list(self.categorical)).items():
-            strange = self._codes({name: texts}, name) == UNKNOWN
+        for name, texts in _texts(columns, [*self.categorical, *self.bags]).items():
+            bag = self.bags.get(name)
+            words, places = texts.distinct
+            values = [bag.values(word) if bag else [word] for word in words]
+            vocabulary = {*(bag.words if bag else self.categorical[name])}
+            strange = np.array([not vocabulary.issuperset(own) for own in values])[places]
             if strange.any():
-                known = {_whole(word): word for word in self.categorical[name]} | {None: ""}
-                words = {*texts.distinct[0]} - {*self.categorical[name]}
-                alike = next(((word, known[_whole(word)]) for word in sorted(words)
+                known = {_whole(word): word for word in vocabulary} | {None: ""}
+                every = {value for own in values for value in own}
+                alike = next(((word, known[_whole(word)]) for word in sorted(every - vocabulary)
                               if known.get(_whole(word))), None)
-                found[name] = Unknown(int(strange.sum()), len(strange), alike)
+                found[name] = Unknown(int(strange.sum()), len(strange), alike,
+                                      vocabulary.isdisjoint(every))
         return found
 
     def with_unknown(self, data: Dataset, seed: int) -> Dataset:
@@ -362,24 +409,27 @@ class Schema:
         if not self.drawn or not isinstance(data.x, dict):
             return data
         x, count = dict(data.x), math.ceil(self.drawn * len(data))
-        for name, random in zip(self.categorical, streams(seed, len(self.categorical))):
+        names = [*self.categorical, *self.bags]
+        for name, random in zip(names, streams(seed, len(names))):
             x[name] = x[name].copy()
-            x[name][random.permutation(len(data))[:count]] = UNKNOWN
+            codes = x[name] if name in self.categorical else x[name][:, 0]  # of a bag, one value
+            rows = random.permutation(len(data))[:count]
+            codes[rows] = np.where(codes[rows] < 0, codes[rows], UNKNOWN)
         return Dataset(x, data.targets, data.masks)
 
-    def inputs(self, embedding_width: int = 4) -> dict[str, str | tuple[int, int]]:
+    def inputs(self, embedding_width: int = 4) -> dict[str, str | Embedded]:
         """What the model builders take as `inputs=`.
 
         Parameters
         ----------
         embedding_width : int, optional
-            Of each categorical column.
+            Of each categorical column and each column of bags.
 
         Returns
         -------
-        dict column -> "numeric" or (codes, embedding_width)
+        dict column -> "numeric", (codes, embedding_width) or (codes, embedding_width, pool)
             `codes` counts the code of the unknown; numeric columns come first, then those that
-            say where one is missing.
+            say where one is missing, categorical ones, and bags.
 
         Raises
         ------
@@ -388,9 +438,11 @@ class Schema:
         """
         positive = isinstance(embedding_width, int) and embedding_width > 0
         require(positive, f"embedding_width is {embedding_width!r}, expected a positive integer")
-        tables = {name: (len(w) + 1, embedding_width) for name, w in self.categorical.items()}
         numbers = [*self.numeric, *map(_gaps, self._gappy)]
-        return dict.fromkeys(numbers, "numeric") | tables
+        return {**dict.fromkeys(numbers, "numeric"),
+                **{name: (len(w) + 1, embedding_width) for name, w in self.categorical.items()},
+                **{name: (len(bag.words) + 1, embedding_width, bag.pool)
+                   for name, bag in self.bags.items()}}
 
     @property
     def _gappy(self) -> list[str]:
@@ -409,6 +461,21 @@ class Schema:
         return converted(
             name, columns[name], lambda text: codes.get(text, UNKNOWN), "a text", np.int64
         )
+
+    def _bags_of_codes(self, columns: Mapping[str, Texts], name: str) -> Codes:
+        """The codes of each row's values, -1 behind them: (n, longest)."""
+        bag, (words, places) = self.bags[name], columns[name].distinct
+        codes = {value: code for code, value in enumerate(bag.words, 1)}
+        rows = [[codes.get(value, UNKNOWN) for value in bag.values(word)] for word in words]
+        counts = np.array([len(row) for row in rows])
+        longest, total = max(1, int(counts.max())), int(counts[places].sum())
+        require(longest * len(places) <= max(PADDED * total, ANY_PADDED),
+                f"column {name!r}, row {int(np.argmax(counts[places])) + 1}: {longest} values, "
+                f"where rows have {total / len(places):.2g} on average: cut the longest short")
+        table = np.full((len(rows), longest), -1)
+        for own, row in zip(table, rows):
+            own[:len(row)] = row
+        return table[places]
 
     def _targets(self, columns: Mapping[str, Texts], task: str, dtype: np.dtype[np.floating]
                  ) -> Values:
@@ -445,7 +512,7 @@ def known_enough(schema: Schema, columns: Mapping[str, Sequence[str]], accept: b
     """
     found = schema.unknown(columns)
     for name, unknown in found.items():
-        require(accept or unknown.rows < unknown.of,
+        require(accept or not unknown.nothing,
                 f"column {shown(name)}: {unknown}: nothing that training knew; --allow-unknown "
                 "(accept_unknown= in Python) predicts all the same")
     return [f"column {shown(name)}: {unknown}" for name, unknown in found.items()]
@@ -538,10 +605,24 @@ def _moments(values: Float64) -> tuple[float, float]:
         return float(values.mean()), float(values.std())
 
 
-def _vocabulary(name: str, texts: Texts, rows: Codes, min_count: int) -> tuple[str, ...]:
-    """The sorted texts that come at least `min_count` times in the training rows."""
+def _counts(texts: Texts, rows: Codes) -> dict[str, int]:
+    """How often each text comes in some rows."""
     numbers, counts = np.unique(texts.numbers[rows], return_counts=True)
-    known = sorted(texts.words[number] for number in numbers[counts >= min_count])
+    return {texts.words[number]: int(count) for number, count in zip(numbers, counts)}
+
+
+def _value_counts(bag: Bag, texts: Texts, rows: Codes) -> dict[str, int]:
+    """How often each value comes in the bags of some rows."""
+    counts: Counter[str] = Counter()
+    for text, count in _counts(texts, rows).items():
+        for value in bag.values(text):
+            counts[value] += count
+    return counts
+
+
+def _vocabulary(name: str, counts: Mapping[str, int], min_count: int) -> tuple[str, ...]:
+    """The sorted texts that come at least `min_count` times in the training rows."""
+    known = sorted(text for text, count in counts.items() if count >= min_count)
     require(known, f"column {name!r}: no value comes {min_count} times in the training rows, "
                    "expected some that do: leave the column out, or lower --min-count")
     return tuple(known)
@@ -561,6 +642,14 @@ def _kinds(texts: Mapping[str, Texts], tasks: Mapping[str, str]
             classes[task] = tuple(sorted(labels))
             kinds[task] = f"multiclass:{len(labels)}"
     return kinds, classes
+
+
+def _check_bags(where: str, separator: object, pool: object) -> None:
+    """Refuse what cannot stand between the values of a bag, or join them."""
+    fits = isinstance(separator, str) and separator and separator.strip() == separator
+    require(fits or separator == " ", f"{where}bag separator {shown(separator)}, expected "
+                                      "characters such as '|'")
+    check_choice(f"{where}bag pool", pool, POOLS)
 
 
 def _check_names(features: Sequence[str], tasks: Mapping[str, str]) -> None:

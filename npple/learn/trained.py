@@ -191,9 +191,10 @@ class Trained:
 
 
 def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str] = (),
-        tasks: Mapping[str, str], log: Sequence[str] = (), model: str = "ple",
-        validation: object = None, time: str | None = None, split_by: str | None = None,
-        min_count: int = 2, missing: str | None = None, raw_targets: bool = False,
+        bags: Sequence[str] = (), tasks: Mapping[str, str], log: Sequence[str] = (),
+        model: str = "ple", validation: object = None, time: str | None = None,
+        split_by: str | None = None, min_count: int = 2, missing: str | None = None,
+        raw_targets: bool = False, bag_separator: str = "|", bag_pool: str = "mean",
         embedding_width: int = 4, optimizer: Adam | SGD | None = None, epochs: int = 10,
         batch_size: int = 256, seed: int = 0, weights: dict[str, float] | None = None,
         keep_best: str = "joint", patience: int | None = None, checkpoint: FilePath | None = None,
@@ -205,9 +206,11 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     ----------
     frame : path, dict, or anything with columns (pandas, polars, pyarrow)
         A path is a CSV file, or a parquet file where pandas or polars can read one; a dict is
-        column -> list or array.
+        column -> list or array. A list in a cell stands for its values with | between them.
     numeric, categorical : sequences of str
         The feature columns.
+    bags : sequence of str, optional
+        Feature columns with several values in a text, such as "news|sport", or none.
     tasks : dict column -> "binary", "regression" or "multiclass"
         The label columns, each a task. A row without a label is outside the task's sample space.
     log : sequence of str, optional
@@ -224,8 +227,11 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
         What stands for a missing number; by default one is refused.
     raw_targets : bool, optional
         Leave the targets of regression as they are; otherwise they are standardised.
+    bag_separator, bag_pool : str, optional
+        What stands between the values of a bag; whether it is the "mean" or "sum" of their
+        embeddings.
     embedding_width : int, optional
-        Of each categorical column.
+        Of each categorical column and each column of bags.
     optimizer : Adam or SGD, optional
         By default `npple.Adam(rate=1e-3)`.
     epochs, batch_size, seed : int, optional
@@ -267,11 +273,12 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     require(not isinstance(checkpoint, (str, PathLike)) or not Path(checkpoint).exists(),
             f"checkpoint: {checkpoint} exists, expected a new file")
     dress = Dress(delimiter, columns, encoding)
-    roles = {"numeric": numeric, "categorical": categorical, "tasks": tasks, "log": log}
+    roles = {"numeric": numeric, "categorical": categorical, "bags": bags, "tasks": tasks,
+             "log": log}
     held_out = None if validation is None else columns_of(validation, dress=dress)
     made = prepare(columns_of(frame, dress=dress), held_out, roles, seed=seed, time=time,
                    split_by=split_by, min_count=min_count, missing=missing,
-                   standardise=not raw_targets)
+                   standardise=not raw_targets, separator=bag_separator, pool=bag_pool)
     network = ARCHITECTURES[model](made.schema.inputs(embedding_width), made.schema.tasks,
                                    **options)
     run = Run(network, Adam(rate=1e-3) if optimizer is None else optimizer, batch_size, seed,

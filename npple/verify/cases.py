@@ -135,7 +135,7 @@ def _parameter(name: str, shape: tuple[int, ...], seed: int) -> Float64:
 
 
 def _bags(rng: np.random.Generator, size: int, batch: int) -> Codes:
-    """Bags of up to four codes (batch, 4), some twice in one, and the last of several rows empty."""
+    """Bags of up to four codes (batch, 4), some twice in one; the last of several is empty."""
     codes = rng.integers(-1, size, (batch, 4))
     codes[-1] = -1 if batch > 1 else 0
     return codes

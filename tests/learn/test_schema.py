@@ -288,7 +288,7 @@ def test_a_schema_from_elsewhere_is_validated(content, message):
 
 def test_a_sound_schema_from_elsewhere_is_accepted():
     assert Schema.from_dict(GOOD).to_dict() == scale(fill=None, gaps=False) | {
-        "targets": {}, "form": "csv", "drawn": 0.0}
+        "targets": {}, "form": "csv", "drawn": 0.0, "bags": {}}
 
 
 @given(NUMBERS, NUMBERS)
@@ -362,7 +362,7 @@ def test_true_and_false_are_numbers():
 def test_an_unknown_id_that_is_written_otherwise_is_pointed_out(known, later):
     schema = learn(small(c=[known, known, "x"]))
     unknown = schema.unknown(small(c=[later, "y", known]))["c"]
-    assert unknown == (2, 3, (later, known)) and "2 of 3 unknown" in str(unknown)
+    assert unknown == (2, 3, (later, known), False) and "2 of 3 unknown" in str(unknown)
     assert schema.unknown(small(c=[known, "x", "x"])) == {}
     assert schema.unknown(small(c=["y", "4", "x"]))["c"].alike is None
 

@@ -191,7 +191,8 @@ def test_a_trained_model_shows_its_best_epoch(trained):
 
 @pytest.mark.parametrize("frame, said", [
     ({"age": [1, 2], "user": ["a"]}, "columns of different lengths, 1 ('user') and 2 ('age')"),
-    ({"age": np.float64(1)}, "column 'age'"), ({"age": [np.ones(2)]}, "column 'age'"),
+    ({"age": np.float64(1)}, "column 'age'"),
+    ({"age": [np.ones(2)], "user": ["u1"]}, "column 'age', row 1: '1.0|1.0', expected a finite"),
     ({"age": 3}, "column 'age': 3, expected a list or array"), (3, "frame: 3, expected a path")])
 def test_what_is_no_table_is_refused_by_name(trained, frame, said):
     with pytest.raises(npple.InputError, match=re.escape(said)):
