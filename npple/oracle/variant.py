@@ -19,7 +19,8 @@ from npple.oracle.deviant_losses import DeviantBinary, DeviantRegression
 from npple.routing import Table
 from npple.verify.cases import Case
 
-STEPS = (1, 2, 10)  # the Adam steps whose parameters are kept
+STEPS = (1, 2, 12)  # the Adam steps whose parameters are kept
+HANDED = (1, 2, 11, 12)  # the same, of steps along gradients that are handed over
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def cast(case: Case, dtype: Any) -> Case:
     targets, masks = check_targets(table, floats, case.masks, rows, dtype)
     return replace(case, params={name: real(p) for name, p in case.params.items()}, x=x,
                    targets=targets, masks=masks,
-                   noise={name: real(u) for name, u in case.noise.items()})
+                   noise={name: real(u) for name, u in case.noise.items()},
+                   gradients={name: real(g) for name, g in case.gradients.items()})
 
 
 def each_column(x: Any, convert: Callable[[Any], Any]) -> Any:

@@ -146,7 +146,23 @@ def test_a_candidate_with_parameters_of_its_own_tells_them():
     own = {f"params/level2/{task}/gate/layer1/weight": rng.normal(size=(3, 7)) for task in "ab"}
     given = deviating("last-gate-all", own)
     assert names(given | own) == [("last-gate-all",)]
-    assert names(given) == []  # nobody can tell without them
+    assert names(given) == [("last-gate-all",)]  # they follow from its logits
+    logits = {f"level2/{task}/gate/logits" for task in "ab"}
+    without = {name: y for name, y in given.items() if name not in logits}
+    assert names(without) == []  # nobody can tell
+
+
+def test_a_shared_gate_of_the_shared_experts_alone_is_named_though_it_is_narrow():
+    made = oracle.make_vectors(npple.ple(4, TASKS, levels=2, task_experts=3, shared_experts=2,
+                                         expert_units=(3,), tower_units=(2,)))
+    form, _ = deviate(BY_NAME["shared-gate-shared-only"], made.variant, {})[1]
+    weight = "level1/shared/gate/layer1/weight"
+    own = {f"params/{weight}": np.random.default_rng(0).normal(size=form.table.shapes[weight])}
+    assert form.table.shapes[weight] == (4, 2)  # of the shared experts alone
+    given = dict(compute(*complete(form, cast(made.case, np.float64), own)))
+    for told in (given | own, given):
+        report = oracle.check(made, told)
+        assert [each.names for each in report.diagnosis] == [("shared-gate-shared-only",)]
 
 
 def over_the_data(parts):
