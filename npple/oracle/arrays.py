@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Array
+from npple.core.base import AnyArray, Array
 from npple.errors import require
 from npple.oracle.rounding import UNITS
 
@@ -14,7 +14,8 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
               ) -> tuple[dict[str, Array], dict[str, str]]:
     """A candidate's results as real arrays, and what each was computed in.
 
-    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
+    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`,
+    `__dlpack__`), what has the buffer protocol as NumPy takes it.
 
     Raises
     ------
@@ -25,7 +26,8 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
             f"{what}: a dict of arrays by name is needed, got {type(results).__name__}")
     arrays, precisions = {}, {}
     for name, value in results.items():
-        require(isinstance(name, str), f"{what}: names are text, got {name!r}")
+        require(isinstance(name, str) and name.isprintable(),
+                f"{what}: names are printable text, got {name!r:.80}")
         arrays[name], precisions[name] = _real(f"{what}: {name}", value)
     return arrays, precisions
 
@@ -34,16 +36,23 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     """One array, and its precision; float64 for integers, in which small ones are exact."""
     require(not isinstance(value, np.ma.MaskedArray),
             f"{name}: real numbers are needed, got a masked array; fill it first")
+    sparse = hasattr(value, "toarray") or getattr(value, "is_sparse", False)
+    require(not sparse, f"{name}: a dense array is needed, got a sparse {type(value).__name__}; "
+                        "make it dense first (.toarray(), .to_dense())")
     for step in ("detach", "cpu"):
         value = getattr(value, step, lambda value=value: value)()
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
-    if precision == "bfloat16":  # NumPy has none of its own
-        value = value.float() if hasattr(value, "float") else value.astype(np.float32)
+    if precision == "bfloat16" and hasattr(value, "float"):  # of PyTorch, which NumPy has not
+        value = value.float()
     try:
-        array = np.asarray(value)
+        foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        array: AnyArray = np.from_dlpack(value) if foreign else np.asarray(value)
+        if array.dtype.name == "bfloat16":  # of ml_dtypes, as TensorFlow and JAX have it
+            array = array.astype(np.float32)
     except Exception as error:
         require(False, f"{name}: not an array: {error}")
     require(array.dtype.kind in "biuf",
             f"{name}: real numbers are needed, got dtype {array.dtype}")
+    precision = precision or array.dtype.name
     return array, precision if precision in UNITS else "float64"
