@@ -20,10 +20,11 @@ from npple.core.rows import Row
 from npple.errors import InputError
 from npple.optimizers import Adam
 from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
-                                  forms, gates, level_off_by_one, linear_towers, mean_of_tasks,
+                                  forms, gates, leaky, level_off_by_one, linear_towers,
+                                  mean_of_tasks,
                                   normalised_experts, normalised_towers, one_for_two, one_table,
                                   one_tower, padding, permuted, residual_gates, rows,
-                                  shared_detached, top_gates, transposed)
+                                  shared_detached, top_gates, towers_on_both, transposed)
 from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
@@ -266,6 +267,16 @@ def _over_data(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     if len(shares) < len(told):
         return []
     return [(replace(variant, divisor="batch", shares=shares), "")]
+
+
+def _uncertainty(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """With each task's logarithm as told, for the loss as it is or by half."""
+    told = {task: given.get(f"params/log_variance/{task}") for task in variant.table.tasks}
+    found = tuple((task, float(s)) for task, s in told.items() if s is not None and s.shape == ()
+                  and np.isfinite(s))
+    if len(found) < len(told):
+        return []
+    return [(replace(variant, variances=found, weight_power=0), "")]
 
 
 def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
@@ -632,6 +643,31 @@ DEVIATIONS = (
         (), changed(shrink=1.7), fix="drop the factor",
         free=Free("divisor", lambda variant, number: replace(variant, shrink=number),
                   1.7, 1e-6, 1e6)),
+    Deviation(
+        "loss-clipped", "a row's loss is clipped",
+        "rows that are predicted worst teach nothing",
+        (), changed(limit=0.5), fix="do not clip losses",
+        free=Free("limit", lambda variant, number: replace(variant, limit=number),
+                  0.5, 0.0, 1e6)),
+    Deviation(
+        "uncertainty-weights", "the joint loss sums exp(-s) L + s with an s learned for each task "
+        "(uncertainty weights)",
+        "the tasks weigh what their noise allows, whatever was asked for",
+        (), _uncertainty, fix="add the tasks' losses up by the given weights; s is looked for as "
+                              "params/log_variance/TASK"),
+    Deviation(
+        "masked-target-gradient", "backward multiplies the targets by the mask, not the gradient",
+        "rows outside a task's sample space pull its predictions to 0",
+        (), changed(leaking=True), fix="multiply the gradient by the mask"),
+    Deviation(
+        "activation-slope", "the relu of experts and towers has a slope below 0",
+        "units are never off",
+        (), forms(leaky, (0.01, "")), fix="use the plain relu",
+        free=Free("slope", leaky, 0.01, 0.0, 1.0)),
+    Deviation(
+        "tower-side-by-side", "the towers read the experts of their gate side by side",
+        "nothing weighs the experts for a sample; a tower takes all of them in",
+        (), towers_on_both, fix="let the tower read the gate's mixture"),
     Deviation(
         "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
         "raising one weight does not lower the others, so gates drift",

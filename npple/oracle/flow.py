@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Cache
+from npple.core.base import Array, Arrays, Cache, Masks, Targets
 from npple.core.losses import kind_of, loss_forward
 from npple.core.ops import ACTIVATIONS, dense_forward, mixture_forward, softmax_forward
 from npple.core.passes import (add_up, input_backward, input_forward, loss_starts,
@@ -183,7 +183,9 @@ class Flow(Mapping[str, Array]):
     # Losses -----------------------------------------------------------------------------------
 
     def _own(self) -> dict[str, tuple[Array, Cache]]:
-        targets, masks = self.variant.sample(self.case.targets, self.case.masks)
+        return self._losses(*self.variant.sample(self.case.targets, self.case.masks))
+
+    def _losses(self, targets: Targets, masks: Masks) -> dict[str, tuple[Array, Cache]]:
         return {task: loss_forward(self.variant.kind(task), self._output(task), targets[task],
                                    masks[task]) for task in self.table.tasks}
 
@@ -199,10 +201,11 @@ class Flow(Mapping[str, Array]):
             task = name[len("loss["):-1]
             value, _ = self._find("losses", self._own)[task]
             return self._factors()[task] * value
-        weights, shrink = self.case.weights, self.variant.shrink
-        parts = [weights[task] ** self.variant.weight_power / shrink * self[f"loss[{task}]"]
-                 for task in self.table.tasks if weights[task] ** self.variant.weight_power]
+        weights = {task: self.variant.weight(task, self.case.weights[task])
+                   for task in self.table.tasks}
+        parts = [weight * self[f"loss[{task}]"] for task, weight in weights.items() if weight]
         penalty, _ = penalty_forward(self.table, self.case.params)
+        penalty = penalty + sum(s for _, s in self.variant.variances)
         return np.asarray(sum(parts, start=np.asarray(0.0)) + penalty)
 
     # Backward ---------------------------------------------------------------------------------
@@ -210,12 +213,21 @@ class Flow(Mapping[str, Array]):
     def _starts(self, kind: str) -> dict[str, Array]:
         factors, weights = self._factors(), self.case.weights
         if kind == "grad":
-            scale = {task: weights[task] ** self.variant.weight_power * factors[task]
-                     / self.variant.shrink for task in self.table.tasks}
+            scale = {task: self.variant.weight(task, weights[task]) * factors[task]
+                     for task in self.table.tasks}
         else:
             scale = dict.fromkeys(self.table.tasks, 0.0)
             scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
-        return loss_starts(self._find("losses", self._own), scale)
+        if not self.variant.leaking:
+            return loss_starts(self._find("losses", self._own), scale)
+        rows = {task: 1 if mask is None else len(mask) / max(int(np.count_nonzero(mask)), 1)
+                for task, mask in self.case.masks.items()}
+        return loss_starts(self._find("losses leaking", self._leaking),
+                           {task: scale[task] * rows[task] for task in scale})
+
+    def _leaking(self) -> dict[str, tuple[Array, Cache]]:
+        targets, masks = self.variant.filled(self.case.targets, self.case.masks)
+        return self._losses(targets, masks)
 
     def _gradient(self, kind: str, name: str) -> Array:
         """The sum of what the losses, the rows that read `name` and the penalties add to it."""

@@ -21,7 +21,7 @@ from npple.routing import Gate
 from npple.verify.cases import Case
 
 HIDDEN = 4  # units
-SHARE = 0.5  # of the training rows, that a task has, where a deviation asks for it
+SHARE = 0.5  # a number of a task's that a deviation asks for
 
 
 def shows(vectors: Vectors, variant: Variant, case: Case, names: Mapping[str, str]) -> bool:
@@ -64,7 +64,8 @@ def tells(vectors: Vectors, deviation: Deviation) -> bool | None:
     """
     case, names = cast(vectors.case, np.float64), dict.fromkeys(vectors.expected, "float64")
     variant = vectors.variant
-    own = {f"params/share/{task}": np.array(SHARE) for task in vectors.model.tasks}
+    own = {f"params/{what}/{task}": np.array(SHARE) for task in vectors.model.tasks
+           for what in ("share", "log_variance")}
     found = deviate(deviation, variant, own)
     found = found or deviate(deviation, variant, {**own, **_hidden(variant)})
     made = [complete(form, case, {**own, **_own(form, case.params)}) for form, _ in found]

@@ -20,7 +20,8 @@ from npple.oracle.variant import cast
 
 CUT = {"stop-selector", "stop-others", "stop-gate",  # hold gradients back, or have others
        "stop-shared-by-task", "softmax-unsummed", "experts-unweighted", "activation-forgotten"}
-OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean"}  # need its own numbers
+OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean", "uncertainty-weights",
+       "tower-side-by-side"}  # need its own numbers
 
 
 TASKS = {"a": "binary", "b": "regression"}
@@ -196,6 +197,28 @@ def test_without_the_parts_of_all_tasks_it_cannot_be_declared(parts):
     with pytest.raises(npple.InputError, match="loss-data-mean"):
         oracle.check(vectors(), over_the_data({"a": 1.0, "b": 1.0}) | told,
                      conventions=["loss-data-mean"])
+
+
+def test_uncertainty_weights_are_named_where_their_numbers_are_told():
+    told = {"params/log_variance/a": np.array(0.3), "params/log_variance/b": np.array(-0.7)}
+    given = deviating("uncertainty-weights", told)
+    losses = {task: given[f"loss[{task}]"] for task in "ab"}
+    assert given["loss"] == pytest.approx(
+        np.exp(-0.3) * losses["a"] + 0.3 + np.exp(0.7) * losses["b"] - 0.7, rel=1e-12)
+    assert names(given | told) == [("uncertainty-weights",)]
+    assert oracle.check(vectors(), given).verdict == "failed"
+
+
+def test_towers_that_read_experts_side_by_side_are_named_where_their_parameters_are_told():
+    table = deviate(BY_NAME["tower-side-by-side"], vectors().variant, {})[0][0].table
+    wide = {name: shape for name, shape in table.shapes.items()
+            if shape != vectors().model.shapes.get(name)}
+    assert {*wide} == {f"tower/{task}/layer1/weight" for task in "ab"}
+    rng = np.random.default_rng(0)
+    own = {f"params/{name}": rng.normal(size=shape) for name, shape in wide.items()}
+    given = deviating("tower-side-by-side", own)
+    given = {name: y for name, y in given.items() if name in vectors().expected}
+    assert names(given | own) == [("tower-side-by-side",)]
 
 
 def test_a_deviation_that_changes_nothing_is_not_tried():
