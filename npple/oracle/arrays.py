@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from npple.core.base import Array
-from npple.errors import require
+from npple.core.base import AnyArray, Array
+from npple.errors import InputError, require
 from npple.oracle.rounding import UNITS
 
 
@@ -34,16 +34,33 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     """One array, and its precision; float64 for integers, in which small ones are exact."""
     require(not isinstance(value, np.ma.MaskedArray),
             f"{name}: real numbers are needed, got a masked array; fill it first")
-    for step in ("detach", "cpu"):
-        value = getattr(value, step, lambda value=value: value)()
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
-    if precision == "bfloat16":  # NumPy has none of its own
-        value = value.float() if hasattr(value, "float") else value.astype(np.float32)
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        require(False, f"{name}: not an array: {error}")
+    array = as_numpy(name, value)
+    precision = precision or array.dtype.name  # a buffer, or a capsule of DLPack
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        array = array.astype(np.float32)
     require(array.dtype.kind in "biuf",
             f"{name}: real numbers are needed, got dtype {array.dtype}")
     return array, precision if precision in UNITS else "float64"
+
+
+def as_numpy(name: str, value: Any) -> AnyArray:
+    """The array of any library as NumPy's, in its own dtype where NumPy has that.
+
+    By `__array__` or the buffer protocol, else by `__dlpack__`.
+
+    Raises
+    ------
+    InputError
+        For what cannot be one.
+    """
+    for step in ("detach", "cpu"):
+        value = getattr(value, step, lambda value=value: value)()
+    if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
+        value = value.float()  # PyTorch's, for which NumPy has no dtype
+    try:
+        by_capsule = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        return np.from_dlpack(value) if by_capsule else np.asarray(value)
+    except Exception as error:  # of a library of another's
+        raise InputError(f"{name}: not an array: {error}") from None
