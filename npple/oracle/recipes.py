@@ -41,10 +41,10 @@ def check_recipe(what: str, recipe: Any, depth: int = 0) -> None:
                        "may stand beside it")
     require(_fits(option, recipe) or option not in recipe and kind not in ("slice", "reshape"),
             f"{what}: {kind}: {option}: {shown(recipe.get(option))}, expected {EXPECTED[option]}")
-    if kind in ("stack", "concat"):
-        require(isinstance(parts, list) and parts,
-                f"{what}: {kind}: {shown(parts)}, expected a list of at least one")
-    for part in parts if isinstance(parts, list) else [parts]:
+    many = kind in ("stack", "concat")
+    require(not many or isinstance(parts, list) and parts,
+            f"{what}: {kind}: {shown(parts)}, expected a list of at least one")
+    for part in parts if many else [parts]:
         check_recipe(what, part, depth + 1)
 
 
