@@ -79,7 +79,8 @@ def into_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMappi
     Returns
     -------
     dict of array
-        Names, shapes and dtypes of `weights`: NumPy arrays, or tensors where those were PyTorch's.
+        Names, shapes and dtypes of `weights`: arrays of NumPy or JAX, tensors of PyTorch; for other
+        libraries arrays of NumPy.
 
     Raises
     ------
@@ -101,9 +102,11 @@ def _weights(weights: Mapping[str, Any], mapping: ModuleMapping) -> dict[str, Ar
 
 
 def like(value: Any, array: Array) -> Any:
-    """An array in the dtype of another's value; a tensor, where that is one of PyTorch."""
-    if callable(getattr(value, "new_tensor", None)):
+    """An array in the kind and dtype of another's value: of the same library, if it offers that."""
+    if callable(getattr(value, "new_tensor", None)):  # PyTorch
         return value.new_tensor(array)
+    if callable(getattr(value, "__array_namespace__", None)):  # NumPy, JAX, CuPy
+        return value.__array_namespace__().asarray(array, dtype=value.dtype, copy=True)
     dtype = as_numpy("weights", value).dtype
     return array.astype(dtype if dtype.name in UNITS else np.float32)
 
@@ -193,7 +196,7 @@ def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
     moves = program.mapping.parameters | {
         name: move for name, move in tensors.items()
         if tracked.issuperset(move.sources) and not isinstance(table.row.get(name), Pass)}
-    shapes = {name: np.shape(seen[name]) for name in tracked}
+    shapes = {name: np.shape(tensor) for name, tensor in seen.items() if name in tracked}
     alone = {f"grad[{task}]": dict.fromkeys(table.tasks, 0.0) | {task: 1.0} for task in table.tasks}
     found: dict[str, Array] = {}
     for kind, weights in ({"grad": vectors.weights} | alone).items():
@@ -215,7 +218,8 @@ def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMa
     """Whether a program of any framework computes what the vectors say.
 
     The functions are given weights by their own names, with the vectors' parameters in them, and
-    inputs, all in the dtypes of `weights`: NumPy arrays, or tensors where those are PyTorch's.
+    inputs, all in the kind and dtypes of `weights`: arrays of NumPy or JAX, tensors of PyTorch; for
+    other libraries arrays of NumPy.
 
     Parameters
     ----------
