@@ -18,13 +18,15 @@ from npple.oracle.faults import Fault
 from npple.oracle.frameworks import check_arrays, from_arrays, into_arrays
 from npple.oracle.mappings import (ModuleMapping, concatenated, linear, load_mapping, moved,
                                    reshaped, sliced, stacked, transposed)
+from npple.oracle.proposals import Proposal, suggest
 from npple.oracle.report import Report
 from npple.oracle.files import read_results
 from npple.oracle.results import TensorRow
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Report",
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Proposal", "Report",
            "TensorRow", "Vectors", "check", "check_arrays", "check_module", "check_step",
            "concatenated", "export_all", "from_arrays", "from_module", "gradients_from_module",
            "into_arrays", "linear", "load", "load_mapping", "load_module", "make_vectors", "moved",
-           "read_results", "reshaped", "sliced", "stacked", "suite", "transposed"]
+           "read_results", "reshaped", "sliced", "stacked", "suggest", "suite",
+           "transposed"]

@@ -47,7 +47,7 @@ def from_module(module: Any, model: Network, mapping: ModuleMapping) -> dict[str
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    return read(model, mapping, _parameters(module, mapping))
+    return read(model, mapping, folded_parameters(module, mapping))
 
 
 def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -> dict[str, Array]:
@@ -103,9 +103,9 @@ def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arr
 
 def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
            own: Iterable[str] = ()) -> None:
-    arrays = written(model, mapping, params, _parameters(module, mapping), own)
+    arrays = written(model, mapping, params, folded_parameters(module, mapping), own)
     for norm in mapping.norms:
-        _make_identity(module.get_submodule(norm))
+        make_identity(module.get_submodule(norm))
     for name, parameter in module.named_parameters():
         if name in arrays:
             parameter.data.copy_(parameter.new_tensor(arrays[name]))
@@ -119,7 +119,7 @@ def _named_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Any]:
     return dict(module.named_parameters())
 
 
-def _parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
+def folded_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     """The module's parameters as arrays, norms folded into the layers before them."""
     arrays, _ = as_arrays(_named_parameters(module, mapping), "module")
     for path, layer in mapping.norms.items():
@@ -132,7 +132,7 @@ def _parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     return arrays
 
 
-def _make_identity(norm: Any) -> None:
+def make_identity(norm: Any) -> None:
     """A batch normalisation that at inference changes nothing."""
     norm.weight.data.fill_(1)
     norm.bias.data.fill_(0)
@@ -181,7 +181,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     """
     check_vectors(vectors)
     _named_parameters(module, mapping)
-    module = _copy(module)
+    module = copied(module)
     _write(module, vectors.model, mapping, vectors.params, mapping.own)
     return check_program(vectors, _Module(module, mapping, vectors.inputs), conventions)
 
@@ -195,7 +195,7 @@ class _Module(Program):
 
     def run(self) -> dict[str, Any]:
         """The tensors that the mapping asks for; their graph leads to the copy's parameters."""
-        module = _copy(self.module)
+        module = copied(self.module)
         seen = _run(module, self.mapping, self.inputs)
         self.weights = dict(module.named_parameters())
         for tensor in seen.values():
@@ -252,7 +252,7 @@ def _tracked(tensor: Any) -> bool:
     return bool(getattr(tensor, "requires_grad", False))
 
 
-def _copy(module: Any) -> Any:
+def copied(module: Any) -> Any:
     try:
         return deepcopy(module)
     except RuntimeError as error:  # PyTorch copies no tensor that an operation made
@@ -263,6 +263,17 @@ def _copy(module: Any) -> Any:
 def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any]:
     """The module's own tensors that the mapping asks for, by the names it has for them."""
     wanted = {source for move in mapping.tensors.values() for source in move.sources}
+    parts = {re.split(r"[:#[]", name)[0] for name in wanted}
+    seen = observed(module, {"" if part == "return" else part for part in parts},
+                    mapping.feed(inputs))
+    missing = sorted(wanted - seen.keys())
+    require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
+                         "it did not run")
+    return {name: seen[name] for name in wanted}
+
+
+def observed(module: Any, paths: Iterable[str], inputs: Any) -> dict[str, Any]:
+    """What the parts of a module at `paths` are given and return, by the names of a mapping."""
     seen: dict[str, Any] = {}
     runs: Counter[str] = Counter()
 
@@ -270,28 +281,28 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
         def hook(part: Any, inputs: Any, output: Any) -> None:
             runs[path] += 1
             again = f"#{runs[path]}" if runs[path] > 1 else ""
-            seen.update(_parts(f"{path or 'return'}{again}", output))
-            seen.update(_parts(f"{path}:input{again}", inputs[0] if inputs else None))
+            seen.update(elements(f"{path or 'return'}{again}", output))
+            seen.update(elements(f"{path}:input{again}", inputs[0] if inputs else None))
         return hook
 
-    paths = dict(module.named_modules())
-    for source in {re.split(r"[:#[]", name)[0] for name in wanted}:
-        path = "" if source == "return" else source
-        if path in paths:
-            paths[path].register_forward_hook(watch(path))
-    given = fed(mapping.feed(inputs), next(iter(dict(module.named_parameters()).values())))
-    module(*(given if isinstance(given, tuple) else (given,)))
-    missing = sorted(wanted - seen.keys())
-    require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
-                         "it did not run")
-    return {name: seen[name] for name in wanted}
+    modules = dict(module.named_modules())
+    for path in modules.keys() & set(paths):
+        modules[path].register_forward_hook(watch(path))
+    called(module, inputs)
+    return seen
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def called(module: Any, inputs: Any) -> Any:
+    """What a module returns for the inputs that its mapping feeds it."""
+    given = fed(inputs, next(iter(dict(module.named_parameters()).values())))
+    return module(*(given if isinstance(given, tuple) else (given,)))
+
+
+def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) and, of a tuple or dict, the same for each element."""
     yield name, value
     if isinstance(value, (tuple, list)):
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _parts(f"{name}[{key}]", part)
+            yield from elements(f"{name}[{key}]", part)
