@@ -20,7 +20,7 @@ from npple.routing import Experts, Table
 
 Key = tuple[int, ...]
 Shape = tuple[int, ...]
-COMBINATIONS = 20_000  # of layouts that are looked at
+COMBINATIONS = 5000  # of layouts that are looked at
 READINGS = 8  # of one array's shape
 
 
@@ -105,16 +105,17 @@ def layouts(shapes: Mapping[str, Shape], slots: Sequence[Slot]) -> Iterator[list
     for name, shape in shapes.items():
         alike.setdefault(shape, []).append(name)
     choices = [list(islice(_readings(shape, wanted), READINGS)) or [[]] for shape in alike]
+    keys = list(wanted)
+    counts = [np.array([[len(names) * sum(piece.key == key for piece in pieces) for key in keys]
+                        for pieces in cuts]) for names, cuts in zip(alike.values(), choices)]
     ranked = []
-    for rank, chosen in enumerate(islice(product(*choices), COMBINATIONS)):
-        found: Counter[Key] = Counter()
-        for names, pieces in zip(alike.values(), chosen):
-            for piece in pieces:
-                found[piece.key] += len(names)
-        ranked.append((sum((wanted - found).values()), sum((found - wanted).values()), rank,
-                       chosen))
+    for rank, chosen in enumerate(islice(product(*(range(len(cuts)) for cuts in choices)),
+                                         COMBINATIONS)):
+        lacking = np.array(list(wanted.values())) - sum(
+            count[i] for count, i in zip(counts, chosen))
+        ranked.append((lacking.clip(0).sum(), (-lacking).clip(0).sum(), rank, chosen))
     for *_, chosen in sorted(ranked, key=lambda each: each[:3]):
-        cut = dict(zip(alike, chosen))
+        cut = {shape: cuts[i] for shape, cuts, i in zip(alike, choices, chosen)}
         yield [Piece(name, _in(piece.recipe, name), piece.shape)
                for name, shape in shapes.items() for piece in cut[shape]]
 
