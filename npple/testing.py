@@ -6,8 +6,9 @@ from typing import Any
 from npple.core.base import Arrays
 from npple.errors import CheckFailed, require
 from npple.network import Network
-from npple.oracle.adapters import ModuleMapping, check_module
+from npple.oracle.adapters import check_module
 from npple.oracle.comparison import check
+from npple.oracle.mappings import ModuleMapping
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors, make_vectors
 from npple.verify.gradcheck import GradcheckReport, gradcheck_function

@@ -4,23 +4,29 @@
     check(vectors, candidate)      another implementation's tensors against them
     check_step(vectors, step)      a training step of one's own: its loss, its optimizer
     export_all(folder)             a suite of vectors over all architectures
+    check_arrays(vectors, weights, mapping, run, gradients)    a program of any framework
     check_module(vectors, module, mapping)    a module of PyTorch, by a mapping of names
     from_module(module, model, mapping)       its parameters
 """
 
-from npple.oracle.adapters import (ModuleMapping, check_module, from_module, gradients_from_module,
-                                   linear, load_module, moved, stacked)
+from npple.oracle.adapters import check_module, from_module, gradients_from_module, load_module
 from npple.oracle.cases import export_all, suite
 from npple.oracle.comparison import check, check_step
 from npple.oracle.deviations import DEVIATIONS, Deviation
 from npple.oracle.diagnosis import Diagnosis
 from npple.oracle.faults import Fault
+from npple.oracle.frameworks import check_arrays, from_arrays, into_arrays
+from npple.oracle.mappings import (ModuleMapping, concatenated, linear, load_mapping, moved,
+                                   reshaped, sliced, stacked, transposed)
+from npple.oracle.proposals import Proposal, suggest
 from npple.oracle.report import Report
 from npple.oracle.files import read_results
 from npple.oracle.results import TensorRow
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Report",
-           "TensorRow", "Vectors", "check", "check_module", "check_step", "export_all",
-           "from_module", "gradients_from_module", "linear", "load", "load_module", "make_vectors",
-           "moved", "read_results", "stacked", "suite"]
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Proposal", "Report",
+           "TensorRow", "Vectors", "check", "check_arrays", "check_module", "check_step",
+           "concatenated", "export_all", "from_arrays", "from_module", "gradients_from_module",
+           "into_arrays", "linear", "load", "load_mapping", "load_module", "make_vectors", "moved",
+           "read_results", "reshaped", "sliced", "stacked", "suggest", "suite",
+           "transposed"]

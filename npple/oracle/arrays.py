@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from npple.core.base import AnyArray, Array
-from npple.errors import require
+from npple.errors import InputError, require
 from npple.oracle.rounding import UNITS
 
 
@@ -14,8 +14,7 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
               ) -> tuple[dict[str, Array], dict[str, str]]:
     """A candidate's results as real arrays, and what each was computed in.
 
-    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`,
-    `__dlpack__`), what has the buffer protocol as NumPy takes it.
+    Tensors of other libraries are taken by duck typing, see `as_numpy`.
 
     Raises
     ------
@@ -39,20 +38,33 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     sparse = hasattr(value, "toarray") or getattr(value, "is_sparse", False)
     require(not sparse, f"{name}: a dense array is needed, got a sparse {type(value).__name__}; "
                         "make it dense first (.toarray(), .to_dense())")
-    for step in ("detach", "cpu"):
-        value = getattr(value, step, lambda value=value: value)()
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
-    if precision == "bfloat16" and hasattr(value, "float"):  # of PyTorch, which NumPy has not
-        value = value.float()
-    try:
-        foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
-        array: AnyArray = np.from_dlpack(value) if foreign else np.asarray(value)
-        if array.dtype.name == "bfloat16":  # of ml_dtypes, as TensorFlow and JAX have it
-            array = array.astype(np.float32)
-    except Exception as error:
-        require(False, f"{name}: not an array: {error}")
+    array = as_numpy(name, value)
+    precision = precision or array.dtype.name  # a buffer, or a capsule of DLPack
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        array = array.astype(np.float32)
     require(array.dtype.kind in "biuf",
             f"{name}: real numbers are needed, got dtype {array.dtype}")
-    precision = precision or array.dtype.name
     return array, precision if precision in UNITS else "float64"
+
+
+def as_numpy(name: str, value: Any) -> AnyArray:
+    """The array of any library as NumPy's, in its own dtype where NumPy has that.
+
+    By `__array__` or the buffer protocol, else by `__dlpack__`.
+
+    Raises
+    ------
+    InputError
+        For what cannot be one.
+    """
+    for step in ("detach", "cpu"):
+        value = getattr(value, step, lambda value=value: value)()
+    if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
+        value = value.float()  # PyTorch's, for which NumPy has no dtype
+    try:
+        by_capsule = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        return np.from_dlpack(value) if by_capsule else np.asarray(value)
+    except Exception as error:  # of a library of another's
+        raise InputError(f"{name}: not an array: {error}") from None

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import npple
 from npple import oracle
-from npple.oracle.adapters import (Move, ModuleMapping, from_module, gradients_from_module, linear,
-                                   load_module, moved, stacked)
+from npple.oracle.adapters import from_module, gradients_from_module, load_module
+from npple.oracle.mappings import Move, ModuleMapping, linear, moved, stacked
 from npple.testing import assert_matches
 
 

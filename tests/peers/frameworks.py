@@ -15,7 +15,7 @@ from npple.architectures import Inputs, mmoe, ple, shared_bottom
 from npple.core.table import Embedded
 from npple.errors import require
 from npple.network import Network
-from npple.oracle.adapters import ModuleMapping, linear, moved, stacked
+from npple.oracle.mappings import ModuleMapping, linear, moved, stacked
 from npple.routing import Experts, Gate, Table, Tower
 
 ACTIVATIONS = {"ReLU": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "GELU": "gelu",

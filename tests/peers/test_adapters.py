@@ -7,8 +7,8 @@ import pytest
 
 import npple
 from npple import oracle
-from npple.oracle.adapters import (ModuleMapping, check_module, from_module, gradients_from_module,
-                                   linear, load_module, moved, stacked)
+from npple.oracle import (ModuleMapping, check_module, from_module, gradients_from_module, linear,
+                          load_module, moved, stacked)
 from npple.testing import assert_matches
 
 torch = pytest.importorskip("torch")

@@ -1,0 +1,317 @@
+"""One door for every framework: weights by name, a function that runs, one that differentiates.
+
+`check_arrays` asks a program of NumPy, JAX, TensorFlow, PyTorch or anything else whose arrays
+speak `__dlpack__`, `__array__` or the buffer protocol. A `Program` is what it and `check_module`
+have in common: tensors and gradients by the program's own names, which a mapping translates.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npple.checks import check_kind, shown
+from npple.core.base import Array, Arrays
+from npple.core.passes import joint_loss
+from npple.errors import require
+from npple.kinds import check_targets
+from npple.network import Network, Trace
+from npple.oracle.arrays import as_arrays, as_numpy
+from npple.oracle.comparison import check_vectors, judged
+from npple.oracle.mappings import (ModuleMapping, Move, by_recipe, coarsest, read, shapes_of,
+                                   unreadable, written)
+from npple.oracle.report import Report
+from npple.oracle.rounding import UNITS
+from npple.oracle.vectors import Vectors
+from npple.routing import Pass
+
+STEADY = 64  # unit roundoffs by which two runs may differ
+
+Run = Callable[[dict[str, Any], Any], Mapping[str, Any]]
+Gradients = Callable[[dict[str, Any], Any, dict[str, Any]], Mapping[str, Any]]
+
+
+# Weights ----------------------------------------------------------------------------------------
+
+def from_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMapping
+                ) -> dict[str, Array]:
+    """The weights of a program as npple's parameters.
+
+    Parameters
+    ----------
+    weights : dict of array
+        The program's, by its own names, of any framework.
+    model : npple.network.Network
+        The same architecture in npple.
+    mapping : ModuleMapping
+
+    Returns
+    -------
+    dict of ndarray
+        In the program's precision, but at least float32. A copy.
+
+    Raises
+    ------
+    InputError
+        For weights that are no arrays of real numbers.
+    MappingError
+        With a list of all parameters that are not mapped or of the wrong shape, on both sides.
+    """
+    return read(model, mapping, _weights(weights, mapping))
+
+
+def into_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMapping,
+                params: Arrays) -> dict[str, Any]:
+    """npple's parameters as the weights of a program.
+
+    Parameters
+    ----------
+    weights : dict of array
+        The program's, for their shapes and dtypes, and for what is not mapped. They stay as they
+        are.
+    model : npple.network.Network
+        The same architecture in npple.
+    mapping : ModuleMapping
+    params : dict of ndarray
+        As from `from_arrays` or `model.init`; cast to the program's precision.
+
+    Returns
+    -------
+    dict of array
+        Names, shapes and dtypes of `weights`: arrays of NumPy or JAX, tensors of PyTorch; for other
+        libraries arrays of NumPy.
+
+    Raises
+    ------
+    InputError
+        For weights that are no arrays of real numbers, parameters that are not the model's, or that
+        a constant of the mapping has no place for.
+    MappingError
+        With a list of all parameters that are not mapped or of the wrong shape, on both sides.
+    """
+    made = written(model, mapping, params, _weights(weights, mapping))
+    return {name: like(weights[name], array) for name, array in made.items()}
+
+
+def _weights(weights: Mapping[str, Any], mapping: ModuleMapping) -> dict[str, Array]:
+    check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
+    require(not mapping.norms, "mapping: norms: fold them into the layers before them; only a "
+                               "module of PyTorch has them folded by npple")
+    return as_arrays(weights, "weights")[0]
+
+
+def like(value: Any, array: Array) -> Any:
+    """An array in the kind and dtype of another's value: of the same library, if it offers that."""
+    if callable(getattr(value, "new_tensor", None)):  # PyTorch
+        return value.new_tensor(array)
+    if callable(getattr(value, "__array_namespace__", None)):  # NumPy, JAX, CuPy
+        return value.__array_namespace__().asarray(array, dtype=value.dtype, copy=True)
+    dtype = as_numpy("weights", value).dtype
+    return array.astype(dtype if dtype.name in UNITS else np.float32)
+
+
+# Programs ---------------------------------------------------------------------------------------
+
+class Program(ABC):
+    """A program with the vectors' parameters in it. All names are its own."""
+
+    mapping: ModuleMapping
+    weights: Mapping[str, Any]
+
+    @abstractmethod
+    def run(self) -> dict[str, Any]:
+        """Its tensors on the vectors' inputs."""
+
+    @abstractmethod
+    def gradients(self, seen: Mapping[str, Any], starts: dict[str, Array]) -> dict[str, Array]:
+        """The gradients of weights and tensors, from those of the tensors in `starts`."""
+
+    def tracked(self, seen: Mapping[str, Any]) -> set[str]:
+        """Which of the tensors gradients can start from."""
+        return set(seen)
+
+    def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:
+        """Why gradients are missing or results not what they are at inference, in words."""
+        return {}
+
+
+def check_program(vectors: Vectors, program: Program, conventions: Sequence[str] = ()) -> Report:
+    """Whether a program computes what the vectors say: its tensors, and its gradients."""
+    mapping = program.mapping
+    stored, precisions_of = as_arrays(program.weights)
+    results = {f"params/{name}": move.forward(stored) for name, move in mapping.parameters.items()}
+    precisions = {f"params/{name}": coarsest(move, precisions_of)
+                  for name, move in mapping.parameters.items()}
+    again, _ = as_arrays(program.run())
+    seen = program.run()
+    arrays, computed = as_arrays(seen)
+    moves = _tensors(mapping, arrays)
+    for name, move in moves.items():
+        fault = unreadable(move, shapes_of(arrays)) or unreadable(move, shapes_of(again))
+        require(not fault, f"mapping: tensors: {name}: {fault}")
+        results[name] = move.forward(arrays)
+        precisions[name] = coarsest(move, computed)
+    grads = _gradients(program, moves, vectors, seen, results)
+    for name in grads:
+        of = name.partition("/")[2]
+        precisions[name] = precisions[of if of in precisions else f"params/{of}"]
+    unsteady = tuple(name for name, move in moves.items()
+                     if not _steady(move.forward(again), results[name], precisions[name]))
+    return judged(vectors, results | grads, precisions, "gradients", conventions,
+                  program.reasons(seen), unsteady)
+
+
+def _tensors(mapping: ModuleMapping, seen: Arrays) -> dict[str, Move]:
+    """How npple's tensors are read; what no entry reads goes by its own name."""
+    taken = {source for move in mapping.tensors.values() for source in move.sources}
+    return {name: by_recipe(name) for name in seen if name not in taken} | mapping.tensors
+
+
+def _steady(one: Array, other: Array, precision: str) -> bool:
+    """Whether two runs agree, but for the order of sums."""
+    scale = STEADY * UNITS[precision] * np.abs(other).max(initial=0.0)
+    return bool(one.shape == other.shape and np.array_equal(np.isnan(one), np.isnan(other))
+                and (np.abs(one - other) <= scale)[~np.isnan(one)].all())
+
+
+def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
+               seen: Mapping[str, Any], results: Arrays) -> dict[str, Array]:
+    """The gradients of the joint loss and of each task's alone, where all outputs are known.
+
+    Those of a `Pass` are left out: there a program has one tensor for the expert and all its uses.
+    """
+    table, rows = vectors.model.table, len(next(iter(vectors.targets.values())))
+    outputs = {f"tower/{task}": results.get(f"tower/{task}") for task in table.tasks}
+    tracked = program.tracked(seen)
+    known: dict[str, Array] = {
+        name: y.astype(np.float64) for name, y in outputs.items() if y is not None
+             and y.shape == vectors.expected[name].shape}
+    learning = [name for name in known if tracked.issuperset(tensors[name].sources)]
+    if known.keys() < outputs.keys() or not learning:
+        return {}
+    trace = Trace(table, known, {})
+    targets, masks = check_targets(table, vectors.targets, vectors.masks, rows,
+                                   np.dtype(np.float64))
+    moves = program.mapping.parameters | {
+        name: move for name, move in tensors.items()
+        if tracked.issuperset(move.sources) and not isinstance(table.row.get(name), Pass)}
+    shapes = {name: np.shape(tensor) for name, tensor in seen.items() if name in tracked}
+    alone = {f"grad[{task}]": dict.fromkeys(table.tasks, 0.0) | {task: 1.0} for task in table.tasks}
+    found: dict[str, Array] = {}
+    for kind, weights in ({"grad": vectors.weights} | alone).items():
+        starts = {name: np.zeros(shape) for name, shape in shapes.items()}
+        for name, dy in joint_loss(trace, targets, masks, weights)[1].items():
+            if name in learning:
+                tensors[name].write(dy, starts)
+        grads = program.gradients(seen, starts)
+        found |= {f"{kind}/{name}": move.forward(grads) for name, move in moves.items()
+                  if grads.keys() >= set(move.sources)
+                  and (f"{kind}/{name}" in vectors.expected or name in program.mapping.parameters)}
+    return found
+
+
+# Arrays -----------------------------------------------------------------------------------------
+
+def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMapping, run: Run,
+                 gradients: Gradients | None = None, *, conventions: Sequence[str] = ()) -> Report:
+    """Whether a program of any framework computes what the vectors say.
+
+    The functions are given weights by their own names, with the vectors' parameters in them, and
+    inputs, all in the kind and dtypes of `weights`: arrays of NumPy or JAX, tensors of PyTorch; for
+    other libraries arrays of NumPy.
+
+    Parameters
+    ----------
+    vectors : npple.oracle.Vectors
+    weights : dict of array
+        The program's, by its own names and in its own layouts: a flattened pytree, `{w.path: w}`,
+        `dict(module.named_parameters())`. Anything with `__dlpack__`, `__array__` or a buffer.
+    mapping : ModuleMapping
+        Its `tensors` say what npple's are made of among those that `run` gives; what they do not
+        read counts under the name it has. Its `feed` makes the inputs that the functions get.
+    run : callable
+        run(weights, inputs) -> dict of arrays: the outputs, and as many others as there are.
+    gradients : callable, optional
+        gradients(weights, inputs, starts) -> dict of arrays: the gradients of a loss by weight, and
+        perhaps by tensor of `run`. `starts` has the loss's gradient by each tensor that `run`
+        gives, in its shape and dtype.
+    conventions : sequence of str
+        Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
+        "gate-hidden", "loss-data-mean".
+
+    Returns
+    -------
+    npple.oracle.Report
+
+    Raises
+    ------
+    InputError
+        For a mapping that does not fit, or functions that give something else.
+    """
+    check_vectors(vectors)
+    for name, function in {"run": run, "gradients": gradients or run}.items():
+        require(callable(function), f"{name}: a function is needed, got {shown(function)}")
+    return check_program(vectors, _Functions(vectors, weights, mapping, run, gradients),
+                         conventions)
+
+
+class _Functions(Program):
+    """A dict of weights, and two functions of it."""
+
+    def __init__(self, vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMapping,
+                 run: Run, gradients: Gradients | None) -> None:
+        self.mapping = mapping
+        made = written(vectors.model, mapping, vectors.params, _weights(weights, mapping),
+                       mapping.own)
+        self.weights = {name: like(weights[name], array) for name, array in made.items()}
+        self._made, self._inputs = made, mapping.feed(vectors.inputs)
+        self._run, self._gradients = run, gradients
+
+    def run(self) -> dict[str, Any]:
+        """What the user's function gives for fresh copies, which it may spoil."""
+        seen = self._run(*self._arguments())
+        check_kind("run", seen, Mapping, "a dict of arrays")
+        return dict(seen)
+
+    def gradients(self, seen: Mapping[str, Any], starts: dict[str, Array]) -> dict[str, Array]:
+        """What the user's function gives; None stands for 0."""
+        if self._gradients is None:
+            return {}
+        both = sorted(self.weights.keys() & seen.keys())
+        require(not both, f"run: {', '.join(map(shown, both[:3]))}: also the name of a weight, so "
+                          "its gradient is ambiguous; give the tensor another name")
+        given = self._gradients(*self._arguments(),
+                                {name: like(seen[name], start) for name, start in starts.items()})
+        check_kind("gradients", given, Mapping, "a dict of arrays")
+        shapes = {name: np.shape(each) for name, each in (*seen.items(), *self.weights.items())}
+        found, _ = as_arrays({name: np.zeros(shapes.get(name, ()), np.float32) if grad is None
+                              else grad for name, grad in given.items()}, "gradients")
+        for name, grad in found.items():
+            require(name in shapes, f"gradients: {shown(name)}: neither a weight nor a tensor of "
+                                    "run")
+            require(grad.shape == shapes[name],
+                    f"gradients: {name}: shape {grad.shape}, expected {tuple(shapes[name])}")
+        return found
+
+    def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:
+        """That there is no function for gradients."""
+        if self._gradients is None:
+            return {"gradients": "no function for them was given"}
+        return {}
+
+    def _arguments(self) -> tuple[dict[str, Any], Any]:
+        """The weights and the inputs, anew."""
+        weights = {name: like(self.weights[name], array) for name, array in self._made.items()}
+        return weights, fed(self._inputs, next(iter(weights.values()), np.zeros(0)))
+
+
+def fed(value: Any, weight: Any) -> Any:
+    """Inputs, or a dict or tuple of them, in the kind of a weight: reals in its dtype, codes."""
+    if isinstance(value, dict):
+        return {name: fed(array, weight) for name, array in value.items()}
+    if isinstance(value, tuple):
+        return tuple(fed(array, weight) for array in value)
+    if value.dtype.kind == "f":
+        return like(weight, value)
+    return weight.long().new_tensor(value) if hasattr(weight, "new_tensor") else value.copy()

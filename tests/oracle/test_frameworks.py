@@ -1,0 +1,220 @@
+"""`check_arrays` on an MMoE in plain NumPy, which keeps its arrays in a layout of its own."""
+
+import array
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import npple
+from npple import oracle
+from npple.oracle import (ModuleMapping, check_arrays, from_arrays, into_arrays, reshaped, sliced,
+                          transposed)
+
+MODEL = npple.mmoe(3, {"a": "binary", "b": "regression"}, experts=2, expert_units=(4,),
+                   tower_units=(), activation="tanh")
+VECTORS = oracle.make_vectors(MODEL, batch=5)
+SHAPES = {"kernel": (3, 8), "offset": (8,), "gates": (2, 2, 3), "heads": (2, 5)}
+PARAMETERS = {
+    "level1/shared/experts/layer1/weight": transposed(reshaped("kernel", 3, 2, 4), (1, 0, 2)),
+    "level1/shared/experts/layer1/bias": reshaped("offset", 2, 4)} | {
+    f"level1/{task}/gate/layer1/weight": transposed(sliced("gates", i))
+    for i, task in enumerate("ab")} | {
+    f"tower/{task}/layer1/weight": reshaped(sliced("heads", i, (0, 4)), 4, 1)
+    for i, task in enumerate("ab")} | {
+    f"tower/{task}/layer1/bias": sliced("heads", i, (4, 5)) for i, task in enumerate("ab")}
+MAPPING = ModuleMapping(PARAMETERS, {f"tower/{task}": sliced("y", None, i)
+                                     for i, task in enumerate("ab")})
+
+
+def weights(dtype=np.float64):
+    return {name: np.ones(shape, dtype) for name, shape in SHAPES.items()}
+
+
+def run(w, x, softmax_axis=1):
+    experts = np.tanh(x @ w["kernel"] + w["offset"]).reshape(len(x), 2, 4)
+    outputs = []
+    for gate, head in zip(w["gates"], w["heads"], strict=True):
+        e = np.exp(x @ gate.T)
+        mixed = np.einsum("bn,bno->bo", e / e.sum(axis=softmax_axis, keepdims=True), experts)
+        outputs.append(mixed @ head[:4] + head[4])
+    return {"y": np.stack(outputs, axis=1)}
+
+
+def gradients(w, x, starts, of=run):
+    """By complex steps, an entry at a time."""
+    w, made = {name: each.astype(complex) for name, each in w.items()}, {}
+    for name, each in w.items():
+        made[name] = np.zeros(each.shape)
+        for at in np.ndindex(each.shape):
+            stepped = w | {name: each.copy()}
+            stepped[name][at] += 1e-30j
+            made[name][at] = (of(stepped, x)["y"] * starts["y"]).sum().imag / 1e-30
+    return made
+
+
+def test_a_right_program_passes_with_all_gradients():
+    report = check_arrays(VECTORS, weights(), MAPPING, run, gradients)
+    assert report.verdict == "passed"
+    compared = {row.name for row in report.rows}
+    assert {f"{kind}/{name}" for kind in ("grad", "grad[a]", "grad[b]")
+            for name in MODEL.shapes} <= compared
+
+
+def test_without_gradients_the_outputs_are_compared_and_the_reason_is_told():
+    report = check_arrays(VECTORS, weights(), MAPPING, run)
+    assert report.verdict == "passed in part"
+    assert report.reasons == {"gradients": "no function for them was given"}
+
+
+def test_a_wrong_softmax_is_named():
+    report = check_arrays(VECTORS, weights(), MAPPING, lambda w, x: run(w, x, softmax_axis=0))
+    assert report.diagnosis[0].names == ("gate-softmax-batch",)
+
+
+def test_a_wrong_gradient_is_located_at_its_parameter():
+    def wrong(w, x, starts):
+        made = gradients(w, x, starts)
+        return made | {"gates": made["gates"] * 2}
+
+    report = check_arrays(VECTORS, weights(), MAPPING, run, wrong)
+    assert {name.partition("/")[2] for name in report.wrong} == {
+        "level1/a/gate/layer1/weight", "level1/b/gate/layer1/weight"}
+
+
+def test_tensors_that_no_entry_reads_count_by_their_own_names():
+    bare = ModuleMapping(PARAMETERS)
+    named = lambda w, x: {f"tower/{t}": run(w, x)["y"][:, i]  # noqa: E731
+                          for i, t in enumerate("ab")} | {"nonsense": np.ones(1)}
+    report = check_arrays(VECTORS, weights(), bare, named)
+    assert {row.name for row in report.rows} == {"tower/a", "tower/b"}
+    assert report.unknown == ("nonsense",)
+
+
+def test_gradients_of_intermediates_locate_what_is_stopped():
+    """Given for the experts too, where None stands for 0."""
+    bare = ModuleMapping(PARAMETERS)
+
+    def seen(w, x):
+        y = run(w, x)["y"]
+        experts = np.tanh(x @ w["kernel"] + w["offset"]).reshape(len(x), 2, 4)
+        return {"tower/a": y[:, 0], "tower/b": y[:, 1],
+                "level1/shared/experts": experts.transpose(1, 0, 2)}
+
+    def stopped(w, x, starts):
+        inner = {"y": np.stack([starts["tower/a"], starts["tower/b"]], axis=1)}
+        return gradients(w, x, inner) | {"level1/shared/experts": None}
+
+    report = check_arrays(VECTORS, weights(), bare, seen, stopped)
+    assert report.first_divergence == "grad/level1/shared/experts"
+
+
+@pytest.mark.parametrize("dtype, told", [("float64", "float64"), ("float32", "float32"),
+                                         ("float16", "float16")])
+def test_functions_are_given_the_dtype_of_the_weights(dtype, told):
+    given = []
+
+    def spy(w, x):
+        given.extend([x.dtype, *(each.dtype for each in w.values())])
+        return run(w, x)
+
+    report = check_arrays(VECTORS, weights(dtype), MAPPING, spy)
+    assert {*given} == {np.dtype(dtype)} and not report.wrong
+    assert {row.precision for row in report.rows} == {told}
+
+
+def test_what_the_functions_spoil_is_their_own_copy():
+    def spoiling(w, x):
+        made = run(w, x)
+        w["kernel"][...] = np.nan
+        x[...] = np.nan
+        return made
+
+    given = weights()
+    assert not check_arrays(VECTORS, given, MAPPING, spoiling).wrong
+    assert (given["kernel"] == 1).all()
+
+
+def test_a_program_that_differs_from_run_to_run_cannot_be_judged():
+    rng = np.random.default_rng(0)
+    report = check_arrays(VECTORS, weights(), MAPPING,
+                          lambda w, x: {"y": run(w, x)["y"] + rng.normal(size=(5, 2))})
+    assert report.verdict == "cannot be judged"
+
+
+@pytest.mark.parametrize("arguments, fault", [
+    ({"run": None}, "run: a function is needed, got None"),
+    ({"gradients": 3}, "gradients: a function is needed, got 3"),
+    ({"run": lambda w, x: run(w, x)["y"]}, "run: a dict of arrays is needed, got an array"),
+    ({"run": lambda w, x: {"z": run(w, x)["y"]}}, "tower/a: made of 'y', which the module"),
+    ({"run": lambda w, x: run(w, x) | {"gates": 1.0}, "gradients": gradients},
+     "run: 'gates': also the name of a weight"),
+    ({"gradients": lambda w, x, s: (w,)}, "gradients: a dict of arrays is needed, got "),
+    ({"gradients": lambda w, x, s: {"kernal": w["kernel"]}}, "gradients: 'kernal': neither a"),
+    ({"gradients": lambda w, x, s: {"kernel": w["kernel"].T}},
+     r"gradients: kernel: shape \(8, 3\), expected \(3, 8\)"),
+    ({"mapping": replace(MAPPING, norms={"n": "l"})}, "mapping: norms: fold them"),
+    ({"mapping": None}, "mapping: a ModuleMapping is needed, got None"),
+    ({"weights": {"kernel": object()}}, "weights: kernel: "),
+    ({"vectors": MODEL}, "vectors: from make_vectors or load"),
+])
+def test_what_cannot_be_used_is_told_in_one_line(arguments, fault):
+    given = {"vectors": VECTORS, "weights": weights(), "mapping": MAPPING, "run": run} | arguments
+    with pytest.raises(npple.InputError, match=fault) as error:
+        check_arrays(**given)
+    assert "\n" not in str(error.value)
+
+
+# Weights ----------------------------------------------------------------------------------------
+
+def test_weights_go_in_and_come_out_again():
+    given, params = weights(np.float32), MODEL.init(3, np.float32)
+    made = into_arrays(given, MODEL, MAPPING, params)
+    assert {name: each.dtype for name, each in made.items()} == dict.fromkeys(
+        SHAPES, np.dtype("float32"))
+    back = from_arrays(made, MODEL, MAPPING)
+    assert all((back[name] == params[name]).all() for name in params)
+    assert all((each == 1).all() for each in given.values())
+
+
+class Capsule:
+    """An array that speaks DLPack alone."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __dlpack__(self, **options):
+        return self.inner.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.inner.__dlpack_device__()
+
+
+class Plain:
+    """An array that speaks `__array__` alone, as a variable of another library."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __array__(self, dtype=None, copy=None):
+        return self.inner
+
+
+@pytest.mark.parametrize("kind", [Capsule, Plain, memoryview,
+                                  lambda a: array.array(a.dtype.char, a.tolist())])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whatever_is_an_array_is_judged_by_its_own_dtype(kind, dtype):
+    given = {name: each for name, each in VECTORS.expected.items() if name.startswith("tower/")}
+    given = {name: kind(each.astype(dtype)) for name, each in given.items()}
+    report = oracle.check(VECTORS, given)
+    assert report.passed and {row.precision for row in report.rows} == {dtype}
+
+
+def test_bfloat16_of_ml_dtypes_is_known_by_its_name():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    given = {f"tower/{task}": VECTORS.expected[f"tower/{task}"].astype(bfloat16) for task in "ab"}
+    for each in (given, {name: Plain(value) for name, value in given.items()}):
+        report = oracle.check(VECTORS, each)
+        assert not report.wrong and {row.precision for row in report.rows} == {"bfloat16"}
+    widened = {name: each.astype(np.float64) for name, each in given.items()}
+    assert oracle.check(VECTORS, widened).wrong
