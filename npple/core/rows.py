@@ -88,7 +88,7 @@ class Row(ABC):
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:
         """From dL/d(what the row made) to dL/d(parameter) and dL/d(tensor read), by name.
 
-        Representations in `unread` are left out: nobody needs their gradient.
+        Representations in `unread` are left out: their gradient is not needed.
         """
 
     # of rows with a penalty: that term (...), weight included, and its gradient by parameter name

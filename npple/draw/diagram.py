@@ -175,7 +175,7 @@ def diagram(model: Network) -> Diagram:
     embeddings = {name: shape for name, shape in table.shapes.items()
                   if name.startswith("embedding/")}
     nodes = [Node("input", "input", "input", 0, 0, 1, "", f"(B, {table.widths['input']})", "x",
-                  "dx: cut into columns and embeddings" if group else "dx: nobody needs it",
+                  "dx: cut into columns and embeddings" if group else "dx: not needed",
                   group, embeddings)]
     nodes += [_node(table, row, level.get(row.name, 0), layer[row.name]) for row in table.rows]
     nodes += [_loss(tower, top + 1) for tower in table.towers]

@@ -77,6 +77,8 @@ def drawn(size, number):
         if sum(each.startswith("adam") for each in names) > 1 or "adam-epsilon" in names:
             continue  # so are two mistakes in one step of Adam, and an epsilon beside others,
             # which is fitted less exactly than the smallest gradients would show
+        if {"shared-reads-tasks", "level-reads-mean"} <= {*names}:
+            continue  # if all read the mean, the first changes nothing but how often experts run
         given = made(name, names)
         if given is None:
             continue

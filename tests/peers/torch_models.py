@@ -45,6 +45,19 @@ class Gate(nn.Module):
         return sum(weights[:, i:i + 1] * expert for i, expert in enumerate(experts))
 
 
+class Bag(nn.Embedding):
+    """The sum or mean of the rows that are there; codes below 0 are none."""
+
+    def __init__(self, size, width, pool):
+        super().__init__(size, width)
+        self.pool = pool
+
+    def forward(self, codes):
+        there = (codes >= 0)[..., None]
+        rows = torch.where(there, super().forward(codes.clamp(min=0)), 0.0).sum(dim=1)
+        return rows / there.sum(dim=1).clamp(min=1) if self.pool == "mean" else rows
+
+
 class MultiTask(nn.Module):
     """Embeddings below, towers above; what is between makes a representation for each task."""
 
@@ -55,7 +68,7 @@ class MultiTask(nn.Module):
         if isinstance(inputs, dict):
             for name, kind in inputs.items():
                 if kind != "numeric":
-                    self.embeddings[name] = nn.Embedding(*kind)
+                    self.embeddings[name] = nn.Embedding(*kind) if len(kind) == 2 else Bag(*kind)
         self.towers = nn.ModuleDict({
             task: MLP(top, tower_units, activation, int(kind.partition(":")[2] or 1))
             for task, kind in tasks.items()})
