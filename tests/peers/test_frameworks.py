@@ -1,4 +1,4 @@
-"""`check_arrays` with JAX (a plain pytree) and with functional PyTorch, by the lines of the book."""
+"""`check_arrays` with JAX (a plain pytree) and functional PyTorch, by the lines of the book."""
 
 import re
 from pathlib import Path
