@@ -23,14 +23,14 @@ from npple.checks import check_kind
 from npple.core.base import Array, Arrays
 from npple.errors import MappingError, require
 from npple.network import Network
-from npple.oracle.adapters import (called, copied, elements, folded_parameters, make_identity,
-                                   observed)
 from npple.oracle.arrays import as_arrays
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, deviate
 from npple.oracle.frameworks import Run, fed, like
 from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriented,
                                   slots_of)
 from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, read, written
+from npple.oracle.modules import (called, copied, elements, folded_parameters, make_identity,
+                                  observed)
 from npple.oracle.rounding import UNITS
 from npple.oracle.variant import Variant
 from npple.oracle.vectors import ADAM
@@ -383,8 +383,9 @@ def _probed(probe: _Probe, name: str | None, table: Table, seed: int) -> Proposa
     filled = {slot: piece.fill(slot, turned) for slot, (piece, turned) in point.placed.items()}
     slots, pieces = point.open()
     open_names = {slot.name for slot in slots}
-    parameters = {each: by_recipe(recipe) for each, recipe in assembled(filled).items()
-                  if each not in open_names}
+    recipes = assembled(filled)
+    parameters = {each: by_recipe(recipes[each]) for each in table.shapes
+                  if each in recipes and each not in open_names}
     missing = {str(slot): "no array changes the outputs as it does" for slot in slots}
     unplaced: dict[str, str] = {}
     for piece in sorted(pieces, key=lambda piece: piece not in silent):  # what is not silent wins
@@ -535,7 +536,8 @@ def _guessed(probe: _Probe) -> Proposal:
     pieces = next(layouts(shapes, slots))
     placed, ambiguous = _assigned(probe, slots, pieces)
     filled = {slot: piece.fill(slot, _turned(piece, slot)) for slot, piece in placed.items()}
-    parameters = {name: by_recipe(recipe) for name, recipe in assembled(filled).items()
+    recipes = assembled(filled)
+    parameters = {name: by_recipe(recipes[name]) for name in probe.model.shapes
                   if all(slot in filled for slot in slots if slot.name == name)}
     missing = {str(slot): f"no array of shape {slot.shape} is left"
                for slot in slots if slot not in placed}
