@@ -1,11 +1,17 @@
 """`npple oracle`: test vectors of a model, and whether another implementation agrees with them."""
 
+from __future__ import annotations
+
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from npple.cli.files import check_file, check_folder
 from npple.cli.options import (Commands, Parser, add_arguments, add_model, build, command,
                                named_tasks, number, shape, show)
 from npple.errors import require
+
+if TYPE_CHECKING:
+    from npple.oracle import Report, Vectors
 
 
 EXPECT = ("outputs", "forward", "gradients", "everything")
@@ -38,7 +44,10 @@ def _add_export(parser: Parser) -> None:
 def _add_check(parser: Parser) -> None:
     add_arguments(parser, {
         "vectors": {"help": "from npple oracle export"},
-        "results": {"help": "an .npz, or a folder of .npy files, by the same names"},
+        "results": {"help": "an .npz, or a folder of .npy files, by the same names; or an .onnx "
+                            "file, which is run"},
+        "--mapping": {"metavar": "F", "help": "JSON that says where an .onnx file has what; by "
+                      "default it is found by probing"},
         "--expect": {"default": "outputs", "choices": EXPECT, "help": "what must be there for a "
                      "full pass"},
         "--precision": {"help": "what the results were computed in: float64, float32, float16, "
@@ -86,7 +95,29 @@ def export(args: Namespace) -> None:
 def check(args: Namespace) -> int:
     """Judge the results."""
     from npple import oracle
-    report = oracle.check(oracle.load(args.vectors), args.results, expect=args.expect,
-                          precision=args.precision, conventions=args.conventions)
+    vectors = oracle.load(args.vectors)
+    if args.results.lower().endswith(".onnx"):
+        report = _check_onnx(args, vectors)
+    else:
+        require(args.mapping is None, "--mapping: for an .onnx file alone, results go by npple's "
+                                      "names")
+        report = oracle.check(vectors, args.results, expect=args.expect, precision=args.precision,
+                              conventions=args.conventions)
     show(args, report.to_dict, report)
     return 0 if report.passed else 1
+
+
+def _check_onnx(args: Namespace, vectors: Vectors) -> Report:
+    """The report on an ONNX file, by the mapping that is given or found."""
+    from npple import oracle
+    require(args.precision is None, "--precision: an .onnx file has its own")
+    if args.mapping is not None:
+        mapping = oracle.load_mapping(args.mapping)
+    else:
+        file = oracle.OnnxModel(args.results)
+        proposal = oracle.suggest(file.weights, vectors.model, file.run)
+        require(proposal.certain, "--mapping: needed, for where this file has what could not be "
+                                  "found with certainty; npple.oracle.suggest shows how far")
+        mapping = proposal.mapping
+    return oracle.check_onnx(vectors, args.results, mapping, expect=args.expect,
+                             conventions=args.conventions)

@@ -1,25 +1,19 @@
-"""A torch.nn.Module under npple's names: weights out, weights in, tensors and gradients to check.
-
-PyTorch is not imported: the module is asked for `named_parameters`, `get_submodule` and forward
-hooks, its tensors for arrays.
-"""
+"""A torch.nn.Module by npple's names: weights out, weights in, tensors and gradients to check."""
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from npple.checks import check_kind, shown
 from npple.core.base import Array, Arrays, Features
-from npple.errors import InputError, require
+from npple.errors import require
 from npple.network import Network
-from npple.oracle.arrays import as_arrays
 from npple.oracle.comparison import check_vectors
-from npple.oracle.frameworks import Program, check_program, fed
+from npple.oracle.frameworks import Program, check_program
 from npple.oracle.mappings import ModuleMapping, read, written
+from npple.oracle.modules import (array_of, copied, folded_parameters, make_identity,
+                                  named_parameters, observed)
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors
 
@@ -72,7 +66,7 @@ def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    parameters = _named_parameters(module, mapping)
+    parameters = named_parameters(module, mapping)
     own = {f"{path}.{kind}" for path in mapping.norms for kind in ("weight", "bias")}
     return read(model, mapping, {name: _grad(name, parameter) for name, parameter
                                   in parameters.items() if name not in own})
@@ -111,44 +105,11 @@ def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
             parameter.data.copy_(parameter.new_tensor(arrays[name]))
 
 
-def _named_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Any]:
-    """The module's own parameters by name, if both arguments are what they should be."""
-    check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
-    require(callable(getattr(module, "named_parameters", None)) and not isinstance(module, type),
-            f"module: a torch.nn.Module is needed, got {shown(module)}")
-    return dict(module.named_parameters())
-
-
-def folded_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
-    """The module's parameters as arrays, norms folded into the layers before them."""
-    arrays, _ = as_arrays(_named_parameters(module, mapping), "module")
-    for path, layer in mapping.norms.items():
-        norm = module.get_submodule(path)
-        mean, variance = _array(path, norm.running_mean), _array(path, norm.running_var)
-        scale = arrays.pop(f"{path}.weight") / np.sqrt(variance + norm.eps)
-        shift = arrays.pop(f"{path}.bias")
-        arrays[f"{layer}.weight"] = arrays[f"{layer}.weight"] * scale[:, None]  # (out, in)
-        arrays[f"{layer}.bias"] = (arrays[f"{layer}.bias"] - mean) * scale + shift
-    return arrays
-
-
-def make_identity(norm: Any) -> None:
-    """A batch normalisation that at inference changes nothing."""
-    norm.weight.data.fill_(1)
-    norm.bias.data.fill_(0)
-    norm.running_mean.fill_(0)
-    norm.running_var.fill_(1 - norm.eps)
-
-
-def _array(name: str, tensor: Any) -> Array:
-    return as_arrays({name: tensor}, "module")[0][name]
-
-
 def _grad(name: str, tensor: Any) -> Array:
     """A tensor's gradient as an array; 0 where nothing depends on it."""
     if tensor.grad is None:
         return np.zeros(tuple(tensor.shape), np.float32)
-    return _array(name, tensor.grad)
+    return array_of(name, tensor.grad)
 
 
 # Checks -----------------------------------------------------------------------------------------
@@ -180,7 +141,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
         For a mapping that does not fit, or parts of the module that did not run.
     """
     check_vectors(vectors)
-    _named_parameters(module, mapping)
+    named_parameters(module, mapping)
     module = copied(module)
     _write(module, vectors.model, mapping, vectors.params, mapping.own)
     return check_program(vectors, _Module(module, mapping, vectors.inputs), conventions)
@@ -252,14 +213,6 @@ def _tracked(tensor: Any) -> bool:
     return bool(getattr(tensor, "requires_grad", False))
 
 
-def copied(module: Any) -> Any:
-    try:
-        return deepcopy(module)
-    except RuntimeError as error:  # PyTorch copies no tensor that an operation made
-        raise InputError(f"module: cannot be copied, does it keep tensors of an earlier run? "
-                         f"({error})") from error
-
-
 def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any]:
     """The module's own tensors that the mapping asks for, by the names it has for them."""
     wanted = {source for move in mapping.tensors.values() for source in move.sources}
@@ -270,39 +223,3 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
     require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
                          "it did not run")
     return {name: seen[name] for name in wanted}
-
-
-def observed(module: Any, paths: Iterable[str], inputs: Any) -> dict[str, Any]:
-    """What the parts of a module at `paths` are given and return, by the names of a mapping."""
-    seen: dict[str, Any] = {}
-    runs: Counter[str] = Counter()
-
-    def watch(path: str) -> Callable[..., None]:
-        def hook(part: Any, inputs: Any, output: Any) -> None:
-            runs[path] += 1
-            again = f"#{runs[path]}" if runs[path] > 1 else ""
-            seen.update(elements(f"{path or 'return'}{again}", output))
-            seen.update(elements(f"{path}:input{again}", inputs[0] if inputs else None))
-        return hook
-
-    modules = dict(module.named_modules())
-    for path in modules.keys() & set(paths):
-        modules[path].register_forward_hook(watch(path))
-    called(module, inputs)
-    return seen
-
-
-def called(module: Any, inputs: Any) -> Any:
-    """What a module returns for the inputs that its mapping feeds it."""
-    given = fed(inputs, next(iter(dict(module.named_parameters()).values())))
-    return module(*(given if isinstance(given, tuple) else (given,)))
-
-
-def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) and, of a tuple or dict, the same for each element."""
-    yield name, value
-    if isinstance(value, (tuple, list)):
-        value = dict(enumerate(value))
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from elements(f"{name}[{key}]", part)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from npple.checks import check_kind, shown
+from npple.checks import check_choice, check_kind, shown
 from npple.core.base import Array, Arrays
 from npple.core.passes import joint_loss
 from npple.errors import require
 from npple.kinds import check_targets
 from npple.network import Network, Trace
 from npple.oracle.arrays import as_arrays, as_numpy
-from npple.oracle.comparison import check_vectors, judged
+from npple.oracle.comparison import EXPECT, check_vectors, judged
 from npple.oracle.mappings import (ModuleMapping, Move, by_recipe, coarsest, read, shapes_of,
                                    unreadable, written)
 from npple.oracle.report import Report
@@ -136,7 +136,8 @@ class Program(ABC):
         return {}
 
 
-def check_program(vectors: Vectors, program: Program, conventions: Sequence[str] = ()) -> Report:
+def check_program(vectors: Vectors, program: Program, conventions: Sequence[str] = (),
+                  expect: str = "gradients") -> Report:
     """Whether a program computes what the vectors say: its tensors, and its gradients."""
     mapping = program.mapping
     stored, precisions_of = as_arrays(program.weights)
@@ -158,8 +159,8 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
         precisions[name] = precisions[of if of in precisions else f"params/{of}"]
     unsteady = tuple(name for name, move in moves.items()
                      if not _steady(move.forward(again), results[name], precisions[name]))
-    return judged(vectors, results | grads, precisions, "gradients", conventions,
-                  program.reasons(seen), unsteady)
+    reasons = program.reasons(seen) if expect in ("gradients", "everything") else {}
+    return judged(vectors, results | grads, precisions, expect, conventions, reasons, unsteady)
 
 
 def _tensors(mapping: ModuleMapping, seen: Arrays) -> dict[str, Move]:
@@ -214,7 +215,8 @@ def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
 # Arrays -----------------------------------------------------------------------------------------
 
 def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMapping, run: Run,
-                 gradients: Gradients | None = None, *, conventions: Sequence[str] = ()) -> Report:
+                 gradients: Gradients | None = None, *, expect: str = "gradients",
+                 conventions: Sequence[str] = ()) -> Report:
     """Whether a program of any framework computes what the vectors say.
 
     The functions are given weights by their own names, with the vectors' parameters in them, and
@@ -236,6 +238,8 @@ def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMa
         gradients(weights, inputs, starts) -> dict of arrays: the gradients of a loss by weight, and
         perhaps by tensor of `run`. `starts` has the loss's gradient by each tensor that `run`
         gives, in its shape and dtype.
+    expect : str
+        What must be there for a full pass: "outputs", "forward", "gradients" or "everything".
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
         "gate-hidden", "loss-data-mean".
@@ -252,8 +256,9 @@ def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMa
     check_vectors(vectors)
     for name, function in {"run": run, "gradients": gradients or run}.items():
         require(callable(function), f"{name}: a function is needed, got {shown(function)}")
+    check_choice("expect", expect, EXPECT)
     return check_program(vectors, _Functions(vectors, weights, mapping, run, gradients),
-                         conventions)
+                         conventions, expect)
 
 
 class _Functions(Program):

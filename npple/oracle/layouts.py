@@ -79,7 +79,8 @@ def _long(shape: Iterable[int]) -> Shape:
 
 def oriented(canonical: Array, shape: Shape) -> Array:
     """An array of a key, as an array of this shape: the other way round where that fits."""
-    return (canonical if _long(shape) == canonical.shape else canonical.T).reshape(shape)
+    turned = canonical.ndim == 2 and _long(shape) != canonical.shape
+    return (canonical.T if turned else canonical).reshape(shape)
 
 
 def slots_of(table: Table) -> list[Slot]:
@@ -104,7 +105,8 @@ def layouts(shapes: Mapping[str, Shape], slots: Sequence[Slot]) -> Iterator[list
     alike: dict[Shape, list[str]] = {}
     for name, shape in shapes.items():
         alike.setdefault(shape, []).append(name)
-    choices = [list(islice(_readings(shape, wanted), READINGS)) or [[]] for shape in alike]
+    choices = [_readings(shape, wanted, len(names)) or [[Piece("", "", shape)]]
+               for shape, names in alike.items()]
     keys = list(wanted)
     counts = [np.array([[len(names) * sum(piece.key == key for piece in pieces) for key in keys]
                         for pieces in cuts]) for names, cuts in zip(alike.values(), choices)]
@@ -128,19 +130,21 @@ def _in(recipe: Any, name: str) -> Any:
             for kind, part in recipe.items()}
 
 
-def _readings(shape: Shape, wanted: Mapping[Key, int]) -> Iterator[list[Piece]]:
-    """Ways to cut one array, the simplest first; recipes over ""."""
-    yield from _cuts(Piece("", "", shape), wanted, 2)
+def _readings(shape: Shape, wanted: Counter[Key], arrays: int) -> list[list[Piece]]:
+    """Ways to cut so many arrays of one shape, those of few pieces first; recipes over ""."""
+    cuts = list(_cuts(Piece("", "", shape), wanted, 2))
+    fitting = [cut for cut in cuts if len(cut) == 1 or all(
+        arrays * count <= wanted[key] for key, count in Counter(p.key for p in cut).items())]
+    return sorted(fitting, key=len)[:READINGS]
 
 
 def _cuts(piece: Piece, wanted: Mapping[Key, int], depth: int) -> Iterator[list[Piece]]:
     if piece.key in wanted:
         yield [piece]
-    if not depth:
-        return
-    for parts in _halved(piece, wanted):
-        inner = [islice(_cuts(part, wanted, depth - 1), READINGS) for part in parts]
-        yield from ([piece for cut in cuts for piece in cut] for cuts in zip(*inner))
+    if depth:
+        for parts in _halved(piece, wanted):
+            inner = [_cuts(part, wanted, depth - 1) for part in parts]
+            yield from ([piece for cut in cuts for piece in cut] for cuts in zip(*inner))
 
 
 def _halved(piece: Piece, wanted: Mapping[Key, int]) -> Iterator[list[Piece]]:

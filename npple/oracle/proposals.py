@@ -23,14 +23,14 @@ from npple.checks import check_kind
 from npple.core.base import Array, Arrays
 from npple.errors import MappingError, require
 from npple.network import Network
-from npple.oracle.adapters import (called, copied, elements, folded_parameters, make_identity,
-                                   observed)
 from npple.oracle.arrays import as_arrays
-from npple.oracle.deviations import DEVIATIONS, deviate
+from npple.oracle.deviations import BY_NAME, DEVIATIONS, deviate
 from npple.oracle.frameworks import Run, fed, like
 from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriented,
                                   slots_of)
 from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, read, written
+from npple.oracle.modules import (called, copied, elements, folded_parameters, make_identity,
+                                  observed)
 from npple.oracle.rounding import UNITS
 from npple.oracle.variant import Variant
 from npple.oracle.vectors import ADAM
@@ -39,7 +39,8 @@ from npple.verify.cases import random_case
 
 ROWS = 24  # of the batch on which a program is probed
 SEEDS = 3  # bases that are tried
-TRIED = 24  # layouts that are tried for each structure
+TRIED = 24  # layouts that are tried for the model; for a deviation from it, a few
+POINTS = 4  # random parameters on which a program must agree
 NOISE = 512  # unit roundoffs that do not count
 
 
@@ -141,14 +142,16 @@ def suggest(weights: Any, model: Network, run: Run | None = None, *,
 
 
 def _structures(model: Network) -> Iterator[tuple[str | None, Table]]:
-    """The model, then every deviation from it that is another table."""
+    """The model, every deviation from it that is another table, and those with gates' biases."""
     yield None, model.table
-    variant, seen = Variant(model.table, ADAM), [model.table]
-    for deviation in DEVIATIONS:
-        for changed, _ in deviate(deviation, variant, {}):
-            if changed.table not in seen:
-                seen.append(changed.table)
-                yield deviation.name, changed.table
+    start, seen = Variant(model.table, ADAM), [model.table]
+    biased = [variant for variant, _ in deviate(BY_NAME["gate-bias"], start, {})]
+    for base_of, added in ((start, ""), *((variant, " and gate-bias") for variant in biased)):
+        for deviation in DEVIATIONS:
+            for changed, _ in deviate(deviation, base_of, {}):
+                if changed.table not in seen:
+                    seen.append(changed.table)
+                    yield deviation.name + added, changed.table
 
 
 # Programs that answer ---------------------------------------------------------------------------
@@ -184,9 +187,9 @@ class _Probe:
         return {name: array for name, array in _numbers(self.answer(arrays)).items()
                 if array.ndim in (1, 2) and len(array) == ROWS}
 
-    def tensors(self, arrays: Arrays, trace: Arrays) -> dict[str, Any]:
-        """Recipes of the model's other tensors among what the program gives."""
-        return _recognised(_numbers(self.answer(arrays)), trace, self.noise)
+    def tensors(self, arrays: Arrays) -> dict[str, Array]:
+        """All that can be seen of it with these weights."""
+        return _numbers(self.answer(arrays))
 
 
 class _ModuleProbe(_Probe):
@@ -210,13 +213,12 @@ class _ModuleProbe(_Probe):
         self._write(arrays)
         return dict(elements("return", called(self.module, self.feed(self.x))))
 
-    def tensors(self, arrays: Arrays, trace: Arrays) -> dict[str, Any]:
-        """Also among what its parts return."""
+    def tensors(self, arrays: Arrays) -> dict[str, Array]:
+        """Also what its parts return."""
         self._write(arrays)
         module = copied(self.module)
         seen = observed(module, [path for path, _ in module.named_modules()], self.feed(self.x))
-        given = {name: tensor for name, tensor in seen.items() if ":input" not in name}
-        return _recognised(_numbers(given), trace, self.noise)
+        return _numbers({name: each for name, each in seen.items() if ":input" not in name})
 
     def _write(self, arrays: Arrays) -> None:
         for name, array in arrays.items():
@@ -299,16 +301,15 @@ def _expected(table: Table, params: Arrays, x: Any) -> dict[str, dict[str, Array
             for task in table.tasks}
 
 
-def _recognised(seen: Arrays, trace: Arrays, noise: float) -> dict[str, Any]:
-    """Recipes of the model's tensors that some of the program's, and no other, are equal to."""
+def _alike_tensors(seen: Arrays, trace: Arrays, noise: float) -> dict[str, list[set[str]]]:
+    """The model's tensor -> for it, or for each expert, the program's that are equal to it."""
     found = {}
     for name, tensor in trace.items():
-        if name in seen or name == "input" or name.startswith("tower/") and "/layer" not in name:
-            continue
-        parts = list(tensor) if tensor.ndim == 3 else [tensor]
-        names = [[n for n, array in seen.items() if _close(array, part, noise)] for part in parts]
-        if all(names):
-            found[name] = {"stack": [n[0] for n in names]} if tensor.ndim == 3 else names[0][0]
+        if name not in seen and name != "input" and not (
+                name.startswith("tower/") and "/layer" not in name):
+            parts = list(tensor) if tensor.ndim == 3 else [tensor]
+            found[name] = [{own for own, array in seen.items() if _close(array, part, noise)}
+                           for part in parts]
     return found
 
 
@@ -327,9 +328,11 @@ class _Point:
                                          for name, array in probe.arrays.items()}
         for slot in self.slots:
             slot.of(self.params)[...] = oriented(base(slot.key, seed)[0], slot.shape)
+        keys = {slot.key for slot in self.slots}
         for piece in pieces:
-            by_recipe(piece.recipe).write(oriented(base(piece.key, seed)[0], piece.shape),
-                                          self.arrays)
+            if piece.key in keys:
+                by_recipe(piece.recipe).write(oriented(base(piece.key, seed)[0], piece.shape),
+                                              self.arrays)
         self.reading = self._reading()
 
     def _reading(self) -> Reading | None:
@@ -373,22 +376,21 @@ class _Point:
 
 def _probed(probe: _Probe, name: str | None, table: Table, seed: int) -> Proposal | None:
     """What is found if the program has the structure of this table, or None."""
-    point = _point(probe, table, seed)
+    point = _point(probe, table, seed, TRIED if name is None else TRIED // 6)
     if point is None:
         return None
     silent, ambiguous = _place_all(point)
     filled = {slot: piece.fill(slot, turned) for slot, (piece, turned) in point.placed.items()}
     slots, pieces = point.open()
     open_names = {slot.name for slot in slots}
-    parameters = {each: by_recipe(recipe) for each, recipe in assembled(filled).items()
-                  if each not in open_names}
+    recipes = assembled(filled)
+    parameters = {each: by_recipe(recipes[each]) for each in table.shapes
+                  if each in recipes and each not in open_names}
     missing = {str(slot): "no array changes the outputs as it does" for slot in slots}
-    cut = {piece.source for piece in point.pieces}
-    unplaced = {array: "the model has nothing of its shape" for array in probe.arrays
-                if array not in cut}
-    for piece in pieces:
-        unplaced[piece.source] = (SILENT if piece in silent else
-                                  "it changes the outputs as nothing in the model does")
+    unplaced: dict[str, str] = {}
+    for piece in sorted(pieces, key=lambda piece: piece not in silent):  # what is not silent wins
+        unplaced[piece.source] = SILENT if piece in silent else (
+            "it changes the outputs as nothing in the model does")
     idle = tuple(array for array, why in unplaced.items() if why == SILENT)
     own = tuple(each for each in {**table.shapes, **probe.model.shapes}
                 if table.shapes.get(each) != probe.model.shapes.get(each))
@@ -403,10 +405,10 @@ def _probed(probe: _Probe, name: str | None, table: Table, seed: int) -> Proposa
 SILENT = "no output depends on it"
 
 
-def _point(probe: _Probe, table: Table, seed: int) -> _Point | None:
+def _point(probe: _Probe, table: Table, seed: int, tried: int) -> _Point | None:
     """The first layout of the program in which it gives the outputs of the table, if any."""
     shapes = {name: array.shape for name, array in probe.arrays.items()}
-    for pieces in islice(layouts(shapes, slots_of(table)), TRIED):
+    for pieces in islice(layouts(shapes, slots_of(table)), tried):
         point = _Point(probe, table, seed, pieces)
         if point.reading:
             return point
@@ -486,18 +488,30 @@ def _square(slot: Slot) -> bool:
 
 
 def _confirmed(point: _Point, found: Proposal) -> Proposal:
-    """The proposal, certain if the program agrees on random parameters of the table."""
+    """The proposal, certain if the program agrees on random parameters of the table.
+
+    On several, so that a tensor is not taken for one that only happens to be equal: relu changes
+    nothing where all are positive.
+    """
     probe, model = point.probe, Network(point.table)
-    params: Arrays = _generic(point.table, point.seed + SEEDS)
-    try:
-        arrays = written(model, found.mapping, params, point.arrays)
-        params = read(model, found.mapping, arrays)
-    except MappingError:
-        return found  # arrays that nothing in the model accounts for
-    if not _close(point.program(arrays), point.model(params), probe.noise):
-        return found
-    seen = probe.tensors(arrays, model.forward(dict(params), probe.x))
-    tensors = {name: by_recipe(recipe) for name, recipe in seen.items()}
+    alike: dict[str, list[set[str]]] = {}
+    for seed in range(POINTS):
+        params: Arrays = _generic(point.table, SEEDS + seed)
+        try:
+            arrays = written(model, found.mapping, params, point.arrays)
+            params = read(model, found.mapping, arrays)
+        except MappingError:
+            return found  # arrays that nothing in the model accounts for
+        if not _close(point.program(arrays), point.model(params), probe.noise):
+            return found
+        again = _alike_tensors(probe.tensors(arrays), model.forward(dict(params), probe.x),
+                               probe.noise)
+        alike = {name: [one & other for one, other in zip(alike.get(name, parts), parts)]
+                 for name, parts in again.items()}
+    tensors = {name: by_recipe({"stack": [min(part) for part in parts]}
+                               if name.endswith("/experts") or "/experts/" in name
+                               else min(parts[0]))
+               for name, parts in alike.items() if all(parts)}
     return replace(found, certain=True, mapping=replace(
         found.mapping, tensors=tensors | found.mapping.tensors))
 
@@ -522,7 +536,8 @@ def _guessed(probe: _Probe) -> Proposal:
     pieces = next(layouts(shapes, slots))
     placed, ambiguous = _assigned(probe, slots, pieces)
     filled = {slot: piece.fill(slot, _turned(piece, slot)) for slot, piece in placed.items()}
-    parameters = {name: by_recipe(recipe) for name, recipe in assembled(filled).items()
+    recipes = assembled(filled)
+    parameters = {name: by_recipe(recipes[name]) for name in probe.model.shapes
                   if all(slot in filled for slot in slots if slot.name == name)}
     missing = {str(slot): f"no array of shape {slot.shape} is left"
                for slot in slots if slot not in placed}

@@ -117,7 +117,8 @@ class Report(Printed):
     @property
     def verdict(self) -> str:
         """One of "passed", "passed in part", "failed", "cannot be judged"."""
-        if self.unsteady or len(self.blunt) == len(self.judge.paper):
+        if self.unsteady or "quantised" in self.reasons or (
+                len(self.blunt) == len(self.judge.paper)):
             return "cannot be judged"
         if self.wrong:
             return "failed"

@@ -1,6 +1,7 @@
 """npple oracle: vectors out, verdicts back."""
 
 import json
+import sys
 
 import numpy as np
 
@@ -43,3 +44,16 @@ def test_the_oracle_refuses_what_holds_no_results(here, capsys):
         capsys.readouterr()
         assert main(["oracle", *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_onnx_file_without_the_packages_names_the_extra(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    main(["oracle", "export", "--model", "cgc", "--out", "cgc.npz"])
+    assert main(["oracle", "check", "cgc.npz", "model.onnx"]) == 2
+    assert "pip install 'npple[onnx]'" in capsys.readouterr().err
+
+
+def test_a_mapping_is_for_onnx_files_alone(here, capsys):
+    main(["oracle", "export", "--model", "cgc", "--out", "cgc.npz"])
+    assert main(["oracle", "check", "cgc.npz", "cgc.npz", "--mapping", "m.json"]) == 2
+    assert "--mapping: for an .onnx file alone" in capsys.readouterr().err
