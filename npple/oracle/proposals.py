@@ -28,7 +28,7 @@ from npple.oracle.deviations import BY_NAME, DEVIATIONS, deviate
 from npple.oracle.frameworks import Run, fed, like
 from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriented,
                                   slots_of)
-from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, read, written
+from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, written
 from npple.oracle.modules import (called, copied, elements, folded_parameters, make_identity,
                                   observed)
 from npple.oracle.rounding import UNITS
@@ -135,10 +135,15 @@ def suggest(weights: Any, model: Network, run: Run | None = None, *,
                     break  # the outputs differ: it is not of this structure
                 if found.certain:
                     return found
-                best = best or found
+                best = min(best or found, found, key=_faults)
         if best:
             return best
     return _guessed(probe)
+
+
+def _faults(found: Proposal) -> int:
+    """How much of a proposal is open."""
+    return len(found.missing) + len(found.unplaced) + len(found.ambiguous)
 
 
 def _structures(model: Network) -> Iterator[tuple[str | None, Table]]:
@@ -379,21 +384,24 @@ def _probed(probe: _Probe, name: str | None, table: Table, seed: int) -> Proposa
     point = _point(probe, table, seed, TRIED if name is None else TRIED // 6)
     if point is None:
         return None
-    silent, ambiguous = _place_all(point)
+    silent, unread, ambiguous = _place_all(point)
+    unread = unread if name else []  # in a deviation, what its table has and does not use
     filled = {slot: piece.fill(slot, turned) for slot, (piece, turned) in point.placed.items()}
     slots, pieces = point.open()
     open_names = {slot.name for slot in slots}
     recipes = assembled(filled)
     parameters = {each: by_recipe(recipes[each]) for each in table.shapes
                   if each in recipes and each not in open_names}
-    missing = {str(slot): "no array changes the outputs as it does" for slot in slots}
+    missing = {str(slot): "no array changes the outputs as it does" for slot in slots
+               if slot not in unread}
     unplaced: dict[str, str] = {}
     for piece in sorted(pieces, key=lambda piece: piece not in silent):  # what is not silent wins
         unplaced[piece.source] = SILENT if piece in silent else (
             "it changes the outputs as nothing in the model does")
     idle = tuple(array for array, why in unplaced.items() if why == SILENT)
     own = tuple(each for each in {**table.shapes, **probe.model.shapes}
-                if table.shapes.get(each) != probe.model.shapes.get(each))
+                if table.shapes.get(each) != probe.model.shapes.get(each)
+                or each in {slot.name for slot in unread})
     assert point.reading is not None
     tensors = {f"{kind}/{task}": by_recipe(recipe)
                for task, (kind, recipe) in point.reading.items()}
@@ -415,21 +423,21 @@ def _point(probe: _Probe, table: Table, seed: int, tried: int) -> _Point | None:
     return None
 
 
-def _place_all(point: _Point) -> tuple[list[Piece], tuple[str, ...]]:
-    """Places what has fingerprints; the pieces on which nothing depends, what is ambiguous.
+def _place_all(point: _Point) -> tuple[list[Piece], list[Slot], tuple[str, ...]]:
+    """Places what has fingerprints; pieces and slots on which nothing depends, what is ambiguous.
 
     In rounds: a gate shows only where the experts that it mixes already differ. Where no piece has
     a place of its own, the first of those that have several takes the first, and that is told.
     """
     ambiguous: list[str] = []
     while point.agrees():
-        matches, silent = _matches(point)
+        matches, silent, unread = _matches(point)
         pieces = Counter(piece for piece, _, _ in matches)
         slots = Counter(slot for _, slot, _ in matches)
         sure = [(piece, slot, turned) for piece, slot, turned in matches
                 if pieces[piece] == 1 == slots[slot]]
         if not matches:
-            return silent, tuple(ambiguous)
+            return silent, unread, tuple(ambiguous)
         for piece, slot, turned in sure or matches[:1]:
             point.place(slot, piece, turned)
         if not sure:
@@ -438,25 +446,26 @@ def _place_all(point: _Point) -> tuple[list[Piece], tuple[str, ...]]:
                 own.source for own, each, _ in matches if each == slot}
             ambiguous.append(f"{slot}: {piece.source} stands for it, and cannot be told from "
                              f"{', '.join(sorted(others - {str(slot), piece.source})[:3])}")
-    return [], tuple(ambiguous)
+    return [], [], tuple(ambiguous)
 
 
 Match = tuple[Piece, Slot, bool]
 
 
-def _matches(point: _Point) -> tuple[list[Match], list[Piece]]:
-    """Which pieces have the fingerprints of which slots, and pieces on which nothing depends."""
+def _matches(point: _Point) -> tuple[list[Match], list[Piece], list[Slot]]:
+    """Which pieces have the fingerprints of which slots; what of both nothing depends on."""
     slots, pieces = point.open()
     theirs = {piece: print_ for piece, _, print_ in
               _fingerprints(point, point.program, point.arrays, pieces)}
     ours = [*_fingerprints(point, point.model, point.params, slots)]
     noise = point.probe.noise * max(1.0, float(np.abs(point.model(point.params)).max()))
     silent = [piece for piece, print_ in theirs.items() if np.abs(print_).max() <= noise]
+    unread = [slot for slot, turned, own in ours if not turned and np.abs(own).max() <= noise]
     matches = [(piece, slot, turned or _turned(piece, slot))
                for piece, print_ in theirs.items() if piece not in silent
                for slot, turned, own in ours if slot.key == piece.key
                and np.abs(own).max() > 4 * noise and np.abs(own - print_).max() <= noise]
-    return matches, silent
+    return matches, silent, unread
 
 
 def _turned(piece: Piece, slot: Slot) -> bool:
@@ -493,15 +502,16 @@ def _confirmed(point: _Point, found: Proposal) -> Proposal:
     On several, so that a tensor is not taken for one that only happens to be equal: relu changes
     nothing where all are positive.
     """
-    probe, model = point.probe, Network(point.table)
+    probe, model, moves = point.probe, Network(point.table), found.mapping.parameters
     alike: dict[str, list[set[str]]] = {}
     for seed in range(POINTS):
         params: Arrays = _generic(point.table, SEEDS + seed)
         try:
-            arrays = written(model, found.mapping, params, point.arrays)
-            params = read(model, found.mapping, arrays)
+            arrays = written(model, found.mapping, params, point.arrays, found.mapping.own)
         except MappingError:
             return found  # arrays that nothing in the model accounts for
+        params = {name: moves[name].forward(arrays) if name in moves else array
+                  for name, array in params.items()}
         if not _close(point.program(arrays), point.model(params), probe.noise):
             return found
         again = _alike_tensors(probe.tensors(arrays), model.forward(dict(params), probe.x),

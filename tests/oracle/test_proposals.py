@@ -138,6 +138,9 @@ def ple(w, x, mistake=""):
             mixed = [e for t in STREAMS for e in outs[t] if s in (t, "shared") or t == "shared"]
             if mistake == "shared-first":
                 mixed = mixed[-1:] + mixed[:-1]
+            if mistake == "shared-mean" and s == "shared":
+                following[s] = sum(mixed) / 5
+                continue
             z = (x if mistake == "selector-input" else now[s]) @ w[f"{level}.gate.{s}"].T
             e = np.exp(z + w.get(f"{level}.gate.{s}.b", 0))
             g = e / e.sum(axis=1, keepdims=True)
@@ -181,6 +184,19 @@ def test_a_mistake_of_the_catalogue_is_mapped_and_named(mistake):
     report = check_arrays(make_vectors(MODEL), {n: np.zeros(s) for n, s in shapes().items()},
                           proposal.mapping, lambda w, x: ple(w, x, mistake))
     assert report.diagnosis[0].names == (mistake,)
+
+
+def test_a_shared_gate_that_is_missing_is_recognised():
+    """The program has no array for it, and the mean of all experts in its place."""
+    arrays = {name: np.zeros(shape) for name, shape in shapes().items()
+              if "gate.shared" not in name}
+    proposal = suggest(arrays, MODEL, lambda w, x: ple(w, x, "shared-mean"))
+    assert proposal.certain and proposal.deviation == "shared-mean"
+    assert not proposal.unplaced and not proposal.missing
+    assert proposal.mapping.own == ("level1/shared/gate/layer1/weight",)
+    report = check_arrays(make_vectors(MODEL), arrays, proposal.mapping,
+                          lambda w, x: ple(w, x, "shared-mean"))
+    assert report.diagnosis[0].names == ("shared-mean",)
 
 
 def test_gates_with_a_bias_are_recognised():
