@@ -55,16 +55,17 @@ def test_the_click_log_as_it_is_does_as_well_as_one_prepared_by_hand(tmp_path):
         "no age": gap.astype(float),
         "length": standardised(np.log1p(np.array(log["length_s"], float)), train),
         **{name: as_column(np.array(log[name]), train, "rare") for name in ("user_id", "video_id")},
-        "device": log["device"], "click": log["click"],
+        "device": log["device"], "tags": log["tags"], "click": log["click"],
         "watch": [None if np.isnan(value) else value for value in standardised(watch, known)]}
     raw, hand = compared(
         path, rows_of(log, rest),
         {"numeric": ["age", "length_s"], "log": ["length_s"], "missing": "mean", "time": "ts",
-         "categorical": ["user_id", "video_id", "device"],
+         "categorical": ["user_id", "video_id", "device"], "bags": ["tags"],
          "tasks": {"click": "binary", "watch_ms": "regression"},
          "weights": {"click": 1.0, "watch_ms": 0.1}},
         prepared, train, rest,
         {"numeric": ["age", "no age", "length"], "categorical": ["user_id", "video_id", "device"],
+         "bags": ["tags"],
          "tasks": {"click": "binary", "watch": "regression"},
          "weights": {"click": 1.0, "watch": 0.1}}, seeds=3)
     assert raw["click"] == pytest.approx(hand["click"], abs=0.005) and raw["click"] > 0.75
