@@ -18,14 +18,16 @@ EXPECT = ("outputs", "forward", "gradients", "everything")
 
 
 def add(commands: Commands) -> None:
-    """The command and its two actions."""
+    """The command and its three actions."""
     help = "say whether another implementation is right"
     parser = commands.add_parser("oracle", help=help, description=help)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="export|check")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|check|suite")
     _add_export(command(actions, "export", export, "write test vectors of a model, or the suite",
                         "npple oracle export --model ple --tasks 3 --levels 2 --out ple.npz"))
     _add_check(command(actions, "check", check, "hold results against test vectors",
                        "npple oracle check ple.npz results.npz"))
+    _add_suite(command(actions, "suite", show_suite, "list the cases of the suite, or what each of "
+                       "them tells", "npple oracle suite --table"))
 
 
 def _add_export(parser: Parser) -> None:
@@ -53,6 +55,23 @@ def _add_check(parser: Parser) -> None:
         "--conventions": {"nargs": "+", "default": [], "metavar": "NAME", "help": "choices that "
                           "are no mistakes: shared-first, gate-bias, gate-hidden, "
                           "loss-data-mean"}})
+
+
+def _add_suite(parser: Parser) -> None:
+    add_arguments(parser, {"--table": {"action": "store_true", "help": "deviation by case: of how "
+                                       "many architectures, of those it applies to, it is told"}})
+
+
+def show_suite(args: Namespace) -> None:
+    """List the cases, or work out which of them tells which deviation."""
+    from npple.oracle.cases import CASES
+    from npple.oracle.telling import telling_cases, telling_table
+    from npple.printing import aligned
+    if args.table:
+        found = telling_cases()
+        return show(args, lambda: found, telling_table(found))
+    listed = {name: recipe.purpose for name, recipe in CASES.items()}
+    show(args, lambda: listed, aligned([*listed.items()]))
 
 
 def export(args: Namespace) -> None:

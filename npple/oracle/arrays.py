@@ -14,7 +14,8 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
               ) -> tuple[dict[str, Array], dict[str, str]]:
     """A candidate's results as real arrays, and what each was computed in.
 
-    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`).
+    Tensors of other libraries are taken by duck typing (`detach`, `cpu`, `__array__`,
+    `__dlpack__`), what has the buffer protocol as NumPy takes it.
 
     Raises
     ------
@@ -25,7 +26,8 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
             f"{what}: a dict of arrays by name is needed, got {type(results).__name__}")
     arrays, precisions = {}, {}
     for name, value in results.items():
-        require(isinstance(name, str), f"{what}: names are text, got {name!r}")
+        require(isinstance(name, str) and name.isprintable(),
+                f"{what}: names are printable text, got {name!r:.80}")
         arrays[name], precisions[name] = _real(f"{what}: {name}", value)
     return arrays, precisions
 
@@ -34,11 +36,14 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     """One array, and its precision; float64 for integers, in which small ones are exact."""
     require(not isinstance(value, np.ma.MaskedArray),
             f"{name}: real numbers are needed, got a masked array; fill it first")
+    sparse = hasattr(value, "toarray") or getattr(value, "is_sparse", False)
+    require(not sparse, f"{name}: a dense array is needed, got a sparse {type(value).__name__}; "
+                        "make it dense first (.toarray(), .to_dense())")
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
     array = as_numpy(name, value)
-    precision = precision or array.dtype.name  # a buffer, or a capsule of DLPack
-    if array.dtype.name == "bfloat16":  # of ml_dtypes
+    precision = precision or array.dtype.name
+    if array.dtype.name == "bfloat16":  # of ml_dtypes, as TensorFlow and JAX have it
         array = array.astype(np.float32)
     require(array.dtype.kind in "biuf",
             f"{name}: real numbers are needed, got dtype {array.dtype}")
@@ -48,8 +53,6 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
 def as_numpy(name: str, value: Any) -> AnyArray:
     """The array of any library as NumPy's, in its own dtype where NumPy has that.
 
-    By `__array__` or the buffer protocol, else by `__dlpack__`.
-
     Raises
     ------
     InputError
@@ -58,9 +61,9 @@ def as_numpy(name: str, value: Any) -> AnyArray:
     for step in ("detach", "cpu"):
         value = getattr(value, step, lambda value=value: value)()
     if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
-        value = value.float()  # PyTorch's, for which NumPy has no dtype
+        value = value.float()  # of PyTorch, which NumPy has not
     try:
-        by_capsule = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
-        return np.from_dlpack(value) if by_capsule else np.asarray(value)
+        foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        return np.from_dlpack(value) if foreign else np.asarray(value)
     except Exception as error:  # of a library of another's
-        raise InputError(f"{name}: not an array: {error}") from None
+        raise InputError(f"{name}: not an array: {error}") from error

@@ -15,7 +15,7 @@ from npple.core.rows import Row
 from npple.oracle.deviant_rows import (BorrowedFusion, DeviantExperts, DeviantTower, deviant_gate,
                                        with_rows)
 from npple.oracle.variant import Variant
-from npple.routing import Experts, Gate, Level, Pool, Source, Table, Tower
+from npple.routing import Concat, Experts, Gate, Level, Pool, Source, Table, Tower
 
 Variants: TypeAlias = Callable[[Variant, Arrays], list[tuple[Variant, str]]]
 
@@ -98,6 +98,15 @@ def transposed(variant: Variant, kind: type[Row]) -> Variant:
     return rows(kind, change)(variant)
 
 
+def leaky(variant: Variant, slope: float) -> Variant:
+    """The relu of experts and towers has a slope below 0."""
+    for kind in (Experts, Tower):
+        deviant: Callable[..., Row] = deviant_experts if kind is Experts else deviant_tower
+        variant = rows(kind, lambda table, row, deviant=deviant: deviant(row, slope=slope)  # type: ignore[misc]  # bound in the loop
+                       if "relu" in row.activations else row)(variant)
+    return variant
+
+
 def activation_forgotten(variant: Variant, kind: type[Row]) -> Variant:
     """Backward goes through the layers as if they had no activation."""
     deviant: Callable[..., Row] = deviant_experts if kind is Experts else deviant_tower
@@ -109,6 +118,19 @@ def linear_towers(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """The hidden layers of the towers have no activation."""
     return [(rows(Tower, lambda table, row: replace(
         row, activations=("identity",) * len(row.units)))(variant), "")]
+
+
+def towers_on_both(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """Each tower reads a task's own experts and the shared ones side by side, without a gate."""
+    table = variant.table
+    last = table.levels[-1]
+
+    def beside(row: Any) -> Any:
+        return Concat(row.name, row.sources) if isinstance(row, Gate) else row
+
+    level = Level(last.groups, tuple(map(beside, last.fusions)))
+    return [(replace(variant, table=Table(table.inputs, (*table.levels[:-1], level),
+                                          table.towers)), "")]
 
 
 def one_tower(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:

@@ -19,11 +19,11 @@ from npple.oracle.report import Report, suggestion
 from npple.oracle.arrays import as_arrays
 from npple.oracle.files import read_results
 from npple.oracle.rounding import UNITS, tolerances
-from npple.oracle.variant import STEPS, cast
+from npple.oracle.variant import cast
 from npple.oracle.vectors import Vectors, bundle
 
 Candidate: TypeAlias = FilePath | Arrays | Callable[..., Any]
-GIVEN = ("params/", "inputs/", "noise/", "targets/", "masks/", "weights/")  # not results
+GIVEN = ("params/", "inputs/", "noise/", "gradients/", "targets/", "masks/", "weights/")
 EXPECT = ("outputs", "forward", "gradients", "everything")
 TAKES = ("inputs", "case")
 
@@ -47,7 +47,8 @@ def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
         "forward" pass, outputs and all "gradients" of parameters, or "everything".
     takes : str
         What a callable is given: params and "inputs", or the whole "case", a dict with `params`,
-        `inputs`, `noise`, `targets`, `masks`, `weights` and `adam` (its settings).
+        `inputs`, `noise`, `targets`, `masks`, `weights`, `adam` (its settings) and `gradients`
+        (those to step along, `STEP/NAME`; none in most cases).
     precision : str or dict of str, optional
         "float64", "float32", "float16" or "bfloat16": what the candidate computed in, as a whole
         or by tensor. By default each tensor is judged by the coarsest dtype among itself and what
@@ -155,7 +156,8 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | N
     case = vectors.case
     results: dict[str, Any] = {}
     params: Mapping[str, Any] = vectors.params
-    for number in range(1, max(STEPS) + 1):
+    steps = {int(name.partition("/")[0][4:]) for name in vectors.expected if name[:4] == "adam"}
+    for number in range(1, max(steps) + 1):
         made = step({name: np.array(p) for name, p in params.items()}, _copied(case.x),
                     _copied(case.targets), _copied(case.masks), dict(case.weights))
         require(isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping),
@@ -167,7 +169,7 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | N
         params = as_arrays(after, "step: params")[0]
         missing = [name for name in vectors.params if name not in params]
         require(not missing, f"step: params: {missing[:3]} are not there after step {number}")
-        if number in STEPS:
+        if number in steps:
             results |= {f"adam{number}/{name}": after[name] for name in vectors.params}
     given, precisions = as_arrays(results)
     if precision is not None:
@@ -199,7 +201,7 @@ def _expected(vectors: Vectors, expect: str) -> tuple[str, ...]:
         return (*outputs, *(name for name in vectors.expected if name.startswith("grad")
                             and name.partition("/")[2] in vectors.params))
     return tuple(name for name in vectors.expected if expect == "everything"
-                 or not name.startswith(("grad", "adam", "loss")))
+                 or not name.startswith(("grad", "adam", "handed", "loss")))
 
 
 def _results(vectors: Vectors, candidate: Candidate, takes: str) -> Mapping[str, Any]:
@@ -214,7 +216,8 @@ def _results(vectors: Vectors, candidate: Candidate, takes: str) -> Mapping[str,
         return made
     made = candidate({"params": params, "inputs": inputs, "noise": _copied(case.noise),
                       "targets": _copied(case.targets), "masks": _copied(case.masks),
-                      "weights": dict(case.weights), "adam": asdict(vectors.adam)})
+                      "weights": dict(case.weights), "adam": asdict(vectors.adam),
+                      "gradients": _copied(case.gradients)})
     return made
 
 

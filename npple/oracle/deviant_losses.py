@@ -1,7 +1,9 @@
 """Losses that are not the paper's: forward/backward pairs over a row, like `npple.core.losses`."""
 
+import numpy as np
+
 from npple.core.base import Array, Cache, Values
-from npple.core.losses import Binary, Regression
+from npple.core.losses import Binary, Kind, Regression
 from npple.core.ops import sigmoid_forward, softplus_forward
 
 
@@ -42,3 +44,24 @@ class DeviantRegression(Regression):
     def backward(self, cache: Cache) -> Array:
         """dl/dz = z - y."""
         return super().backward(cache) / 2
+
+
+class Clipped(Kind):
+    """Another kind's loss of a row, at most `limit`: beyond it the row has no gradient."""
+
+    def __init__(self, kind: Kind, limit: float) -> None:
+        super().__init__(kind.width)
+        self.kind, self.limit = kind, limit
+
+    def forward(self, z: Array, y: Values) -> tuple[Array, Cache]:
+        loss, cache = self.kind.forward(z, y)
+        below = np.asarray(loss).real < self.limit
+        return np.where(below, loss, self.limit), (cache, below)
+
+    def backward(self, cache: Cache) -> Array:
+        row, below = cache
+        dz = self.kind.backward(row)
+        return dz * below.reshape(below.shape + (1,) * (dz.ndim - below.ndim))
+
+    def predict(self, z: Array) -> Array:
+        return self.kind.predict(z)

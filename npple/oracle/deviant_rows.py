@@ -239,6 +239,12 @@ class PickedExperts(Experts):
                 yield owner + suffix, whole
 
 
+def _leaky(slope: float) -> Pair:
+    """relu with a slope below 0."""
+    return (lambda z: (np.where(z.real > 0, z, slope * z), z.real > 0),
+            lambda dy, above: np.where(above, dy, slope * dy))
+
+
 def _stacked(suffix: str) -> tuple[str, int]:
     """The axis of experts in a parameter: before (in, out) of a weight, before (out,) of a bias."""
     return suffix, -3 if suffix.endswith("weight") else -2
@@ -249,15 +255,17 @@ def _stacked(suffix: str) -> tuple[str, int]:
 class _Deviant(Row):
     """What deviant experts and towers have: other layers, read from and to their parameters.
 
-    Every layer but a tower's last is normalised by `norm` before its activation, or after it where
-    the name says so. With `transposed`, square weights are used transposed; with `forgotten`,
-    backward leaves the activations out; the parameters may be those of a `lender`.
+    Every layer but a tower's last is normalised by `norm` before its activation, or after it
+    where the name says so. A relu lets `slope` times what is below 0 through. With
+    `transposed`, square weights are used transposed; with `forgotten`, backward leaves the
+    activations out; the parameters may be those of a `lender`.
     """
 
     norm: str
     transposed: bool
     forgotten: bool
     lender: str
+    slope: float
 
     def view(self, params: Arrays) -> dict[str, Array]:
         """The parameters under the row's own names, as its layers use them."""
@@ -283,8 +291,9 @@ class _Deviant(Row):
             layer = f"{self.parameters}/layer{i}"
             norm = self.norm if i <= normalised else ""
             x, dense = dense_forward(x, own[f"{layer}/weight"], own.get(f"{layer}/bias"))
+            leaky = _leaky(self.slope) if self.slope and activation == "relu" else None
             steps = [NORMALISE[norm.removesuffix(" after")] if norm else _IDENTITY,
-                     ACTIVATIONS[activation]]
+                     leaky or ACTIVATIONS[activation]]
             steps = steps[::-1] if norm.endswith(" after") else steps
             kept = []
             for forward, _ in steps:
@@ -320,6 +329,7 @@ class DeviantExperts(_Deviant, Experts):
     transposed: bool = False
     forgotten: bool = False
     lender: str = ""
+    slope: float = 0.0
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """As a group's."""
@@ -344,6 +354,7 @@ class DeviantTower(_Deviant, Tower):
     transposed: bool = False
     forgotten: bool = False
     lender: str = ""
+    slope: float = 0.0
 
     def forward(self, params: Arrays, tensors: Arrays) -> tuple[dict[str, Array], Cache]:
         """As a tower's."""

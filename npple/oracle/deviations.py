@@ -20,10 +20,11 @@ from npple.core.rows import Row
 from npple.errors import InputError
 from npple.optimizers import Adam
 from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
-                                  forms, gates, level_off_by_one, linear_towers, mean_of_tasks,
+                                  forms, gates, leaky, level_off_by_one, linear_towers,
+                                  mean_of_tasks,
                                   normalised_experts, normalised_towers, one_for_two, one_table,
                                   one_tower, padding, permuted, residual_gates, rows,
-                                  shared_detached, top_gates, transposed)
+                                  shared_detached, top_gates, towers_on_both, transposed)
 from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
@@ -137,16 +138,24 @@ def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, 
     return [(replace(variant, table=Table(table.inputs, tuple(levels), table.towers)), "")]
 
 
-def _shared_gate_shared_only(table: Table, gate: Gate) -> Row:
-    level, stream = _place(gate)
-    start = 0
-    for source in gate.sources:
-        count = source.count(table)
-        if stream == "shared" and source.name == f"{level}/shared/experts":
-            return deviant_gate(gate, sources=(source,), columns=tuple(range(start, start + count)),
-                            outputs=gate.count(table))
-        start += count
-    return gate
+def _shared_gate_shared_only(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """With weights for all experts, of which it uses some, or for the shared experts alone."""
+    def change(table: Table, gate: Gate, narrow: bool) -> Row:
+        level, stream = _place(gate)
+        start = 0
+        for source in gate.sources:
+            count = source.count(table)
+            shared = stream == "shared" and source.name == f"{level}/shared/experts"
+            if shared and not narrow:
+                columns = tuple(range(start, start + count))
+                return deviant_gate(gate, sources=(source,), columns=columns,
+                                    outputs=gate.count(table))
+            if shared and count > 1:
+                return replace(gate, sources=(source,))
+            start += count
+        return gate
+    return [(rows(Gate, partial(change, narrow=narrow))(variant), detail)
+            for narrow, detail in ((False, ""), (True, "with weights for these alone"))]
 
 
 def _shared_mean(table: Table, gate: Gate) -> Row:
@@ -260,6 +269,16 @@ def _over_data(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(replace(variant, divisor="batch", shares=shares), "")]
 
 
+def _uncertainty(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """With each task's logarithm as told, for the loss as it is or by half."""
+    told = {task: given.get(f"params/log_variance/{task}") for task in variant.table.tasks}
+    found = tuple((task, float(s)) for task, s in told.items() if s is not None and s.shape == ()
+                  and np.isfinite(s))
+    if len(found) < len(told):
+        return []
+    return [(replace(variant, variances=found, weight_power=0), "")]
+
+
 def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     return [(replace(variant, shrink=len(variant.table.tasks)), "")]
 
@@ -371,7 +390,7 @@ DEVIATIONS = (
         "shared-gate-shared-only", "the shared gate sees only the shared experts",
         "no task's experts feed the shared representation, so knowledge of the tasks never "
         "reaches the levels above through it, and separation is complete from level one",
-        (), _gates(_shared_gate_shared_only),
+        (), _shared_gate_shared_only,
         fix="let the shared gate mix all experts of its level"),
     Deviation(
         "shared-mean", "there is no shared gate: the shared representation is the plain mean of "
@@ -625,6 +644,31 @@ DEVIATIONS = (
         free=Free("divisor", lambda variant, number: replace(variant, shrink=number),
                   1.7, 1e-6, 1e6)),
     Deviation(
+        "loss-clipped", "a row's loss is clipped",
+        "rows that are predicted worst teach nothing",
+        (), changed(limit=0.5), fix="do not clip losses",
+        free=Free("limit", lambda variant, number: replace(variant, limit=number),
+                  0.5, 0.0, 1e6)),
+    Deviation(
+        "uncertainty-weights", "the joint loss sums exp(-s) L + s with an s learned for each task "
+        "(uncertainty weights)",
+        "the tasks weigh what their noise allows, whatever was asked for",
+        (), _uncertainty, fix="add the tasks' losses up by the given weights; s is looked for as "
+                              "params/log_variance/TASK"),
+    Deviation(
+        "masked-target-gradient", "backward multiplies the targets by the mask, not the gradient",
+        "rows outside a task's sample space pull its predictions to 0",
+        (), changed(leaking=True), fix="multiply the gradient by the mask"),
+    Deviation(
+        "activation-slope", "the relu of experts and towers has a slope below 0",
+        "units are never off",
+        (), forms(leaky, (0.01, "")), fix="use the plain relu",
+        free=Free("slope", leaky, 0.01, 0.0, 1.0)),
+    Deviation(
+        "tower-side-by-side", "the towers read the experts of their gate side by side",
+        "nothing weighs the experts for a sample; a tower takes all of them in",
+        (), towers_on_both, fix="let the tower read the gate's mixture"),
+    Deviation(
         "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
         "raising one weight does not lower the others, so gates drift",
         (), gates(squash="unsummed"), fix="dz = w (dw - sum(w dw))"),
@@ -711,27 +755,52 @@ def complete(variant: Variant, case: Case, given: Arrays, seen: Arrays | None = 
     """The variant and the case with all numbers the variant needs, or None.
 
     A parameter is the candidate's own where it gives `params/NAME` of the right shape, otherwise
-    the bundle's. The biases of gates are found from the candidate's logits, which follow from the
-    tensors `seen`.
+    the bundle's. Biases of gates, and weights of a gate of another width, are found from the
+    candidate's logits, which follow from the tensors `seen`.
     """
     params: dict[str, Array] = {}
-    fitted = []
+    fitted: list[tuple[str, Callable[[Array, Array], Array | None]]] = []
     for name, shape in variant.table.shapes.items():
         values = given.get(f"params/{name}"), case.params.get(name)
         value = next((p for p in values if p is not None and p.shape == shape), None)
-        if value is not None:
-            params[name] = value.astype(np.float64)
-        elif "/gate/" in name and name.endswith("/bias") and f"params/{name}" not in given:
-            params[name] = np.zeros(shape)
-            fitted.append(name)
-        else:
+        if value is None:
+            ends = [how for end, how in FITS.items() if name.endswith(end)]
+            if not ends or "/gate/" not in name or f"params/{name}" in given:
+                return None
+            fitted.append((name, ends[0]))
+        params[name] = np.zeros(shape) if value is None else value.astype(np.float64)
+    for name, fit in fitted:
+        found = _found(variant, replace(case, params=params), given, seen or {}, name, fit)
+        if found is None or found.shape != params[name].shape:
             return None
-    for name in fitted:
-        gate = name.rsplit("/", 2)[0]
-        logits = Flow(variant, replace(case, params=params), seen or {}).local(f"{gate}/logits")
-        theirs = given.get(f"{gate}/logits")
-        wanted = (len(logits), *params[name].shape)
-        if len(logits) < 2 or theirs is None or not theirs.shape == logits.shape == wanted:
-            return None
-        params[name] = (theirs - logits).mean(axis=0)
+        params[name] = found
     return variant, replace(case, params=params)
+
+
+def _found(variant: Variant, case: Case, given: Arrays, seen: Arrays, name: str,
+           fit: Callable[[Array, Array], Array | None]) -> Array | None:
+    """A gate's parameter, from the logits that the candidate gives and the paper's without it."""
+    gate = name.rsplit("/", 2)[0]
+    theirs, row = given.get(f"{gate}/logits"), variant.table.row.get(gate.removesuffix("/gate"))
+    if theirs is None or not isinstance(row, Gate) or fit is _weight_of and row.units:
+        return None
+    flow = Flow(variant, case, seen)
+    ours = flow.local(f"{gate}/logits")
+    return fit(flow[row.selector], theirs - ours) if theirs.shape == ours.shape else None
+
+
+def _bias_of(x: Array, rest: Array) -> Array | None:
+    """The bias that makes up for what logits lack: rest (batch, n) -> (n,)."""
+    return rest.mean(axis=0) if len(rest) > 1 else None
+
+
+def _weight_of(x: Array, rest: Array) -> Array | None:
+    """The weight by which x (batch, d) gives rest (batch, n): (d, n), if the rows say which."""
+    if len(x) <= x.shape[1]:
+        return None
+    found: Array = np.linalg.lstsq(x, rest)[0]
+    left = rest - x.astype(np.longdouble) @ found  # what the solution's own rounding leaves
+    return found + np.linalg.lstsq(x, left.astype(np.float64))[0]
+
+
+FITS = {"/bias": _bias_of, "/gate/layer1/weight": _weight_of}

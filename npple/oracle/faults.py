@@ -7,7 +7,7 @@ So any number of faults is found, and what no deviation explains hides nothing e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from typing import Any
@@ -111,8 +111,9 @@ class Search:
         The model with all deviations found.
     unexplained : list of str
         Wrong tensors that no deviation explains.
-    looked : set of str
-        Wrong tensors that numbers of the candidate's own are fitted to.
+    looked : list of str
+        Wrong tensors that numbers of the candidate's own are fitted to: to all of them, or, where
+        another mistake is in the way, to the first.
     trials : int
         Variants tried.
     ended : bool
@@ -123,7 +124,7 @@ class Search:
     faults: list[Fault] = field(default_factory=list)
     whole: list[Form] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
-    looked: set[str] = field(default_factory=set)
+    looked: list[str] = field(default_factory=list)
     trials: int = 0
     ended: bool = False
 
@@ -136,8 +137,7 @@ class Search:
         """Finds the faults, one after the other."""
         with np.errstate(all="ignore"):  # deviations that do not fit may overflow
             self._search()
-            still = set(self.judge.wrong(self.final.flow))  # some were explained by later finds
-            self.unexplained = [name for name in self.unexplained if name in still]
+            still = set(self.judge.wrong(self.final.flow))
             self.faults = [fault for fault in self.faults if fault.names or fault.tensor in still]
         order = {name: i for i, name in enumerate(self.judge.paper)}
         self.faults.sort(key=lambda fault: order[fault.tensor])
@@ -151,7 +151,9 @@ class Search:
                 self._take(found, wrong)
             else:
                 self._give_up(wrong)
-            wrong = [name for name in self.judge.wrong(self.final.flow)
+            still = self.judge.wrong(self.final.flow)  # later finds explain some given up before
+            self.unexplained = [name for name in self.unexplained if name in still]
+            wrong = [name for name in still
                      if name not in self.unexplained and not (self.unexplained and _later(name))]
 
     # What a deviation explains ----------------------------------------------------------------
@@ -161,7 +163,7 @@ class Search:
         self.ended = self.ended or self.trials > TRIALS
         if self.trials > MOST:
             return []
-        first, self.looked = wrong[0], set(wrong[:LOOKED])
+        first, self.looked = wrong[0], list(wrong[:LOOKED])
         touching = self._touching(first)
         alone = _later(first) or self.ended
         for size in SIZES[:1] if alone else SIZES:
@@ -223,16 +225,37 @@ class Search:
         if completed is None:
             return None
         made, case = completed
-        if deviation.free and fit:
-            fitted = self._fitted(deviation.free, made, case)
-            if fitted is None:
-                return None
-            made, detail = fitted
-        return Form((*form.deviations, deviation), (*form.details, detail), made, case,
-                    judge.flow(made, case))
 
-    def _fitted(self, free: Free, variant: Variant, case: Case) -> tuple[Variant, str] | None:
-        """The variant with the number that explains the candidate best, by Gauss-Newton.
+        def formed(variant: Variant, told: str) -> Form:
+            return Form((*form.deviations, deviation), (*form.details, told), variant, case,
+                        judge.flow(variant, case))
+
+        free = deviation.free if fit else None
+        if free is None:
+            return formed(made, detail)
+        return self._best_fit(lambda looked: (fitted := self._fitted(free, made, case, looked))
+                              and formed(*fitted))
+
+    def _best_fit(self, fit: Callable[[Sequence[str]], Form | None]) -> Form | None:
+        """The form with a number fitted to all that is looked at.
+
+        Where another mistake spoils that, to the first tensor, and then to those right by it.
+        """
+        def explains(form: Form | None) -> bool:
+            return form is not None and self.judge.right(self.looked[0], form.flow)
+
+        whole = fit(self.looked)
+        if whole is None or explains(whole):
+            return whole
+        alone = fit(self.looked[:1])
+        if alone is None or not explains(alone):
+            return whole
+        finer = fit([name for name in self.looked if self.judge.right(name, alone.flow)])
+        return finer if explains(finer) else alone
+
+    def _fitted(self, free: Free, variant: Variant, case: Case, looked: Sequence[str]
+                ) -> tuple[Variant, str] | None:
+        """The variant with the number that explains some tensors best, by Gauss-Newton.
 
         None unless there are more numbers given than one that it changes, and it is a legal one.
         """
@@ -242,7 +265,7 @@ class Search:
             return judge.flow(free.set(variant, number), case)
 
         near, off = flow(number), flow(number * (1 + STEP))
-        names = [name for name, y in judge.usable.items() if name in self.looked
+        names = [name for name, y in judge.usable.items() if name in looked
                  and getattr(near.value(name), "shape", None) == y.shape
                  and not _same(near.value(name), off.value(name))]
         given = [judge.usable[name].ravel() for name in names]
@@ -407,7 +430,7 @@ def find_faults(judge: Judge) -> Search:
 
 def _detail(deviation: Deviation, detail: str, shown: Sequence[str]) -> str:
     """A deviation in words, and where else it shows."""
-    more = [name for name in shown[1:] if not name.startswith(("grad", "adam", "loss"))]
+    more = [name for name in shown[1:] if not name.startswith(("grad", "adam", "handed", "loss"))]
     also = f"; also in {', '.join(more[:SHOWN])}" if more else ""
     also += f" and {len(more) - SHOWN} more" if len(more) > SHOWN else ""
     return deviation.description + (f" ({detail})" if detail else "") + also
@@ -418,7 +441,7 @@ def _row(table: Table, name: str) -> str:
     kind, _, rest = name.partition("/")
     if kind.startswith("loss"):
         return "loss"
-    if kind.startswith("adam"):
+    if kind.startswith(("adam", "handed")):
         return "adam"
     name = rest if kind == "prediction" or kind.startswith("grad") else name
     if kind == "prediction":

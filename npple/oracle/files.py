@@ -1,8 +1,9 @@
 """Results files: the named arrays of an `.npz` file or of a folder."""
 
 import zipfile
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ def read_results(path: FilePath) -> dict[str, Any]:
             for file in sorted(path.rglob("*.npy")):
                 name = file.relative_to(path).with_suffix("").as_posix()
                 require(file.is_file(), "not a regular file")
+                with file.open("rb") as stream:
+                    _check_header(stream, file.stat().st_size)
                 arrays[name] = np.load(file, allow_pickle=False)
         else:
             _check_members(path)
@@ -51,7 +54,7 @@ def read_results(path: FilePath) -> dict[str, Any]:
                     arrays[name] = file[name]
     except Exception as error:  # zipfile and numpy document no complete list
         reason = " ".join(str(error).split()) or type(error).__name__
-        where = f"{name}: " if name else ""
+        where = f"{name!r:.80}: " if name else ""
         raise FileError(f"{path}: no results file (.npz) or folder of .npy: {where}{reason}") \
             from error
     if not arrays:
@@ -66,10 +69,24 @@ def _check_members(path: Path) -> None:
         return  # NumPy says what it is
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    for member in members:
-        require(member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-                f"member {member.filename!r:.80} is compressed by neither of NumPy's ways, "
-                "expected np.savez or np.savez_compressed")
-    size, held = path.stat().st_size, sum(member.file_size for member in members)
-    require(held <= max(EXPANSION * size, ANY_EXPANSION),
-            f"{size} bytes expand to {held}, more than {EXPANSION} times")
+        for member in members:
+            require(member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+                    f"member {member.filename!r:.80} is compressed by neither of NumPy's ways, "
+                    "expected np.savez or np.savez_compressed")
+        size, held = path.stat().st_size, sum(member.file_size for member in members)
+        require(held <= max(EXPANSION * size, ANY_EXPANSION),
+                f"{size} bytes expand to {held}, more than {EXPANSION} times")
+        for member in members:
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as stream:
+                    _check_header(stream, member.file_size)
+
+
+def _check_header(stream: IO[bytes], held: int) -> None:
+    """Refuse an array whose header promises more than the file holds."""
+    version = np.lib.format.read_magic(stream)
+    read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+            else np.lib.format.read_array_header_2_0)
+    shape, _, dtype = read(stream)
+    require(prod(shape) * dtype.itemsize <= held,
+            f"an array of shape {shape} {dtype}, for which {held} bytes are too few")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from npple.core.base import Array, Arrays, Cache
+from npple.core.base import Array, Arrays, Cache, Masks, Targets
 from npple.core.losses import kind_of, loss_forward
 from npple.core.ops import ACTIVATIONS, dense_forward, mixture_forward, softmax_forward
 from npple.core.passes import (add_up, input_backward, input_forward, loss_starts,
@@ -23,7 +23,7 @@ from npple.core.rows import Concat, Experts, Gate, Pass, Pool, Route, Row, Stitc
 from npple.core.table import Table
 from npple.errors import Diverged
 from npple.oracle.deviant_rows import Textbook
-from npple.oracle.variant import STEPS, Variant
+from npple.oracle.variant import HANDED, STEPS, Variant
 from npple.verify.cases import Case
 
 Found = TypeVar("Found")
@@ -82,6 +82,8 @@ class Flow(Mapping[str, Array]):
             make: Callable[[], Array] = partial(self._loss, part)
         elif part == "grad" or part.startswith("grad["):
             make = partial(self._gradient, part, rest)
+        elif part.startswith("handed"):
+            make = partial(self._handed_over, int(part.removeprefix("handed")), rest)
         elif part.startswith("adam"):
             make = partial(self._adam, int(part.removeprefix("adam")), rest)
         elif part == "prediction":
@@ -181,7 +183,9 @@ class Flow(Mapping[str, Array]):
     # Losses -----------------------------------------------------------------------------------
 
     def _own(self) -> dict[str, tuple[Array, Cache]]:
-        targets, masks = self.variant.sample(self.case.targets, self.case.masks)
+        return self._losses(*self.variant.sample(self.case.targets, self.case.masks))
+
+    def _losses(self, targets: Targets, masks: Masks) -> dict[str, tuple[Array, Cache]]:
         return {task: loss_forward(self.variant.kind(task), self._output(task), targets[task],
                                    masks[task]) for task in self.table.tasks}
 
@@ -197,10 +201,11 @@ class Flow(Mapping[str, Array]):
             task = name[len("loss["):-1]
             value, _ = self._find("losses", self._own)[task]
             return self._factors()[task] * value
-        weights, shrink = self.case.weights, self.variant.shrink
-        parts = [weights[task] ** self.variant.weight_power / shrink * self[f"loss[{task}]"]
-                 for task in self.table.tasks if weights[task] ** self.variant.weight_power]
+        weights = {task: self.variant.weight(task, self.case.weights[task])
+                   for task in self.table.tasks}
+        parts = [weight * self[f"loss[{task}]"] for task, weight in weights.items() if weight]
         penalty, _ = penalty_forward(self.table, self.case.params)
+        penalty = penalty + sum(s for _, s in self.variant.variances)
         return np.asarray(sum(parts, start=np.asarray(0.0)) + penalty)
 
     # Backward ---------------------------------------------------------------------------------
@@ -208,12 +213,21 @@ class Flow(Mapping[str, Array]):
     def _starts(self, kind: str) -> dict[str, Array]:
         factors, weights = self._factors(), self.case.weights
         if kind == "grad":
-            scale = {task: weights[task] ** self.variant.weight_power * factors[task]
-                     / self.variant.shrink for task in self.table.tasks}
+            scale = {task: self.variant.weight(task, weights[task]) * factors[task]
+                     for task in self.table.tasks}
         else:
             scale = dict.fromkeys(self.table.tasks, 0.0)
             scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
-        return loss_starts(self._find("losses", self._own), scale)
+        if not self.variant.leaking:
+            return loss_starts(self._find("losses", self._own), scale)
+        rows = {task: 1 if mask is None else len(mask) / max(int(np.count_nonzero(mask)), 1)
+                for task, mask in self.case.masks.items()}
+        return loss_starts(self._find("losses leaking", self._leaking),
+                           {task: scale[task] * rows[task] for task in scale})
+
+    def _leaking(self) -> dict[str, tuple[Array, Cache]]:
+        targets, masks = self.variant.filled(self.case.targets, self.case.masks)
+        return self._losses(targets, masks)
 
     def _gradient(self, kind: str, name: str) -> Array:
         """The sum of what the losses, the rows that read `name` and the penalties add to it."""
@@ -293,14 +307,13 @@ class Flow(Mapping[str, Array]):
             together = "all" if len(group) > 1 else group[0]
             _, state = self._find(f"step {step - 1} of {together}",
                                   partial(self._step, step - 1, group))
-        return adam.step(before, grads, state)
+        return self._stepped(before, grads, state)
 
     def _before(self, step: int, name: str) -> Array:
         """A parameter before a step."""
         if step == 1:
             return self.case.params[name]
-        after = f"adam{step - 1}/{name}"
-        return self[after] if step - 1 in STEPS else self.local(after)
+        return self[f"adam{step - 1}/{name}"]
 
     def _later(self, step: int) -> Flow:
         """The model with the parameters before a step after the first."""
@@ -308,6 +321,31 @@ class Flow(Mapping[str, Array]):
         after = Flow(self.variant, replace(self.case, params=params), {})
         after._reading = self._reading
         return after
+
+    def _handed_over(self, step: int, name: str) -> Array:
+        """A parameter after a step along the gradients that were handed over."""
+        return self._find(f"handed step {step}", partial(self._along, step))[0][name]
+
+    def _along(self, step: int) -> tuple[dict[str, Array], Any]:
+        """Parameters and state after a step, from the candidate's own parameters before it."""
+        adam, before, state = self.variant.adam, self.case.params, None
+        if step > 1:
+            before = {name: self[f"handed{step - 1}/{name}"] for name in self.case.params}
+            _, state = self._find(f"handed step {step - 1}", partial(self._along, step - 1))
+        grads = {name: self.case.gradients[f"{step}/{name}"] for name in before}
+        return self._stepped(before, grads, adam.init(before) if state is None else state)
+
+    def _stepped(self, before: Arrays, grads: Arrays, state: Any) -> tuple[dict[str, Array], Any]:
+        """Adam's step; the norm to clip by is that of each copy, where parameters are copies."""
+        adam = self.variant.adam
+        if adam.clip is None:
+            return adam.step(before, grads, state)
+        own = {name: len(self.table.shapes[name]) for name in before}  # axes of one copy
+        squares = sum((g * g).sum(axis=tuple(range(-own[name], 0))) for name, g in grads.items())
+        scale = adam.clip / np.maximum(adam.clip, np.sqrt(squares))  # (...)
+        grads = {name: g * scale.reshape(*scale.shape, *(1,) * own[name])
+                 for name, g in grads.items()}
+        return replace(adam, clip=None).step(before, grads, state)
 
 
 def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
@@ -332,10 +370,11 @@ def compute(variant: Variant, case: Case, wanted: Collection[str] | None = None
         yield from ((name, flow.local(name)) for name in flow.made(row))
     kinds = ["grad", *(f"grad[{task}]" for task in tasks)]
     params = [f"adam{step}/{name}" for step in STEPS for name in case.params]
+    handed = [f"handed{step}/{name}" for step in HANDED if case.gradients for name in case.params]
     for prefix, names in (("", [f"prediction/{task}" for task in tasks]),
                           ("loss", [*(f"loss[{task}]" for task in tasks), "loss"]),
                           *((f"{kind}/", [f"{kind}/{name}" for name in backwards(table)])
-                            for kind in kinds), ("adam", params)):
+                            for kind in kinds), ("adam", params), ("handed", handed)):
         if not prefix or needs(prefix):
             yield from ((name, flow.local(name)) for name in names)
 
@@ -400,11 +439,16 @@ def _gate(row: Any, flow: Flow) -> tuple[dict[str, Array], Cache]:
     logits, weights = f"{row.parameters}/logits", f"{row.parameters}/weights"
     made, mlp = _layers(flow, row, row.parameters, logits, (*row.activations, "identity"),
                         flow[row.selector])
-    made[weights], _ = softmax_forward(flow.given.get(logits, made[logits]))
-    own = flow.given.get(weights, made[weights])
+    made[weights], _ = softmax_forward(_fitting(flow.given.get(logits), made[logits]))
+    own = _fitting(flow.given.get(weights), made[weights])
     parts, counts = row.take(flow)
     made[row.name], mixture = mixture_forward(own, parts)
     return made, (mlp, own, mixture, counts)  # a softmax keeps its result for its backward
+
+
+def _fitting(given: Array | None, made: Array) -> Array:
+    """What was given, if it has the shape of what is made here."""
+    return made if given is None or given.shape[-1] != made.shape[-1] else given
 
 
 STEPPED: dict[type[Row], Callable[[Any, Flow], tuple[dict[str, Array], Cache]]] = {

@@ -66,7 +66,7 @@ class Judge:
         """
         variant, found = self.vectors.variant, frozenset[str]()
         flow = self._without(variant, self.case, found)
-        names = [name for name in self.paper if not name.startswith("adam")]
+        names = [name for name in self.paper if not name.startswith(("adam", "handed"))]
         wrong = dict.fromkeys(name for name in names if not self.right(name, flow))
         readers: dict[str, list[str]] = {}
         for other in names if wrong else ():
@@ -205,7 +205,7 @@ class Judge:
 
 def _backward(name: str) -> bool:
     """Whether a tensor is a gradient, or what Adam makes of one."""
-    return name.startswith(("grad", "adam"))
+    return name.startswith(("grad", "adam", "handed"))
 
 
 def _floor(name: str, y: Array, precision: str) -> float:

@@ -12,13 +12,12 @@ import numpy as np
 
 from npple.core.base import Arrays, Printed
 from npple.errors import CheckFailed
-from npple.oracle.deviations import DEVIATIONS, complete, deviate
+from npple.oracle.deviations import DEVIATIONS
 from npple.oracle.diagnosis import Diagnosis, diagnose
 from npple.oracle.faults import Fault, Search, find_faults
 from npple.oracle.judgement import BLUNT, HALF, Judge
-from npple.oracle.results import TensorRow, compare
-from npple.oracle.rounding import UNITS
-from npple.oracle.flow import compute
+from npple.oracle.results import TensorRow
+from npple.oracle.telling import hides
 from npple.oracle.vectors import Vectors
 from npple.printing import aligned
 
@@ -157,7 +156,10 @@ class Report(Printed):
         Those that apply to this architecture and change nothing given by more than rounding, on
         these vectors; or that have numbers of their own, which could be such.
         """
-        return tuple(deviation.name for deviation in DEVIATIONS if self._hides(deviation))
+        names = {name: row.precision for name, row in self.judge.paper.items()
+                 if name not in self.blunt}
+        return tuple(deviation.name for deviation in DEVIATIONS
+                     if hides(self.vectors, deviation, names))
 
     def check(self) -> Report:
         """Asserts that all passed.
@@ -186,25 +188,6 @@ class Report(Printed):
         if local is None or name not in self.wrong and self.wrong or local.tolerance > BLUNT:
             return paper
         return local
-
-    def _hides(self, deviation: Any) -> bool:
-        """Whether a deviation could be there unseen."""
-        variant = self.vectors.variant
-        forms = deviate(deviation, variant, {})
-        made = [complete(form, self.judge.case, {}) for form, _ in forms]
-        return any(form is None or not self._shows(*form) for form in made)
-
-    def _shows(self, variant: Any, case: Any) -> bool:
-        """Whether a variant changes anything given by more than rounding may."""
-        names = set(self.judge.paper) - set(self.blunt)
-        for name, y in compute(variant, case, names):
-            if name in names:
-                at = list(UNITS).index(self.judge.paper[name].precision)
-                row = compare(name, y, self.vectors.expected[name],
-                              self.vectors.tolerance[name][at], UNIT[at])
-                if not row.passed:
-                    return True
-        return False
 
     # As text and JSON ---------------------------------------------------------------------------
 
@@ -339,9 +322,6 @@ class Report(Printed):
                 f"{self.first_divergence}")
 
 
-UNIT = tuple(UNITS)
-
-
 def _group(name: str) -> str:
     """What kind of tensor a name stands for, in words."""
     kind, _, rest = name.partition("/")
@@ -349,7 +329,7 @@ def _group(name: str) -> str:
         return "outputs"
     if kind.startswith("grad"):
         return "gradients of the joint loss" if kind == "grad" else "gradients of each task"
-    if kind.startswith("adam"):
+    if kind.startswith(("adam", "handed")):
         return "Adam"
     if kind.startswith("loss"):
         return "losses"

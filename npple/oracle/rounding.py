@@ -80,7 +80,8 @@ def noisy_case(case: Case, units: Float64, safety: float = SAFETY) -> Case:
     """The case with `COPIES` copies a unit roundoff of all its floats, stacked in front."""
     copies = noisy(units, safety)
     return replace(case, params={name: copies(p) for name, p in case.params.items()},
-                   x=each_column(case.x, copies))
+                   x=each_column(case.x, copies),
+                   gradients={name: copies(g) for name, g in case.gradients.items()})
 
 
 def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:

@@ -15,11 +15,12 @@ from npple.core.base import Masks, Targets
 from npple.core.losses import Kind, kind_of
 from npple.kinds import check_targets
 from npple.optimizers import Adam
-from npple.oracle.deviant_losses import DeviantBinary, DeviantRegression
+from npple.oracle.deviant_losses import Clipped, DeviantBinary, DeviantRegression
 from npple.routing import Table
 from npple.verify.cases import Case
 
-STEPS = (1, 2, 10)  # the Adam steps whose parameters are kept
+STEPS = (1, 2, 12)  # the Adam steps whose parameters are kept
+HANDED = (1, 2, 11, 12)  # the same, of steps along gradients that are handed over
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Variant:
     `smoothing` change binary losses, `square` halves the squared error or its "gradient" alone.
     `assigned` gradients take the place of one another where they should be added up, `averaged`
     ones of parameters are divided by the batch. `tables` says whose embedding a column uses, and
-    with `padding` code 0 has none.
+    with `padding` code 0 has none. A row's loss is at most `limit`; `leaking` gradients of losses
+    count rows outside a sample space with a target of 0; `variances` are the logarithms s by task
+    by which a joint loss sums exp(-s) L + s.
     """
 
     table: Table
@@ -52,6 +55,14 @@ class Variant:
     tables: tuple[tuple[str, str], ...] = ()
     padding: bool = False
     shares: tuple[tuple[str, float], ...] = ()
+    limit: float = np.inf
+    leaking: bool = False
+    variances: tuple[tuple[str, float], ...] = ()
+
+    def weight(self, task: str, weight: float) -> float:
+        """What a task's loss counts in the joint loss."""
+        return float(weight ** self.weight_power / self.shrink
+                     * np.exp(-dict(self.variances).get(task, 0.0)))
 
     def factors(self, masks: Masks, rows: int) -> dict[str, float]:
         """Task -> what its mean loss is multiplied by."""
@@ -66,6 +77,10 @@ class Variant:
 
     def kind(self, task: str) -> Kind:
         """How the loss of a task looks at a row."""
+        kind = self._kind(task)
+        return Clipped(kind, self.limit) if self.limit < np.inf else kind
+
+    def _kind(self, task: str) -> Kind:
         text = self.table.tasks[task]
         if text == "binary" and (self.positive, self.smoothing) != (1.0, 0.0):
             return DeviantBinary(self.positive, self.smoothing)
@@ -75,8 +90,10 @@ class Variant:
 
     def sample(self, targets: Targets, masks: Masks) -> tuple[Targets, Masks]:
         """The targets and masks that the losses see."""
-        if not self.unlabelled:
-            return targets, masks
+        return self.filled(targets, masks) if self.unlabelled else (targets, masks)
+
+    def filled(self, targets: Targets, masks: Masks) -> tuple[Targets, Masks]:
+        """Targets of 0 for the rows outside a sample space, which count."""
         zero = dict(targets)
         for task, mask in masks.items():
             if mask is not None:
@@ -96,7 +113,8 @@ def cast(case: Case, dtype: Any) -> Case:
     targets, masks = check_targets(table, floats, case.masks, rows, dtype)
     return replace(case, params={name: real(p) for name, p in case.params.items()}, x=x,
                    targets=targets, masks=masks,
-                   noise={name: real(u) for name, u in case.noise.items()})
+                   noise={name: real(u) for name, u in case.noise.items()},
+                   gradients={name: real(g) for name, g in case.gradients.items()})
 
 
 def each_column(x: Any, convert: Callable[[Any], Any]) -> Any:

@@ -5,7 +5,7 @@ are short numbers, exact in every precision down to bfloat16, so that all candid
 the same ones.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from npple import archive
 from npple.archive import FilePath
 from npple.checks import (check_choice, check_noise, check_number, check_params, check_weights,
                           check_x)
-from npple.core.base import Array, Features, Mask, Values
+from npple.core.base import Array, Arrays, Columns, Features, Mask, Masks, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
 from npple.network import Network
@@ -42,7 +42,8 @@ CONVENTIONS = {
     "loss": "loss[TASK] is the mean over the task's rows: cross-entropy, or squared error for "
             "regression; loss is the sum over tasks of weights/TASK times loss[TASK], and of the "
             "penalties in the architecture",
-    "adam": "Kingma and Ba, Algorithm 1, on the joint loss, the same batch at every step",
+    "adam": "Kingma and Ba, Algorithm 1, on the joint loss, the same batch at every step; "
+            "handedSTEP/NAME is NAME after so many steps from the start along gradients/STEP/NAME",
 }
 
 
@@ -53,7 +54,8 @@ class Vectors:
     Attributes
     ----------
     case : npple.verify.cases.Case
-        What a candidate is given: `model`, `params`, `x`, `targets`, `masks`, `weights`, `noise`.
+        What a candidate is given: `model`, `params`, `x`, `targets`, `masks`, `weights`, `noise`,
+        `gradients`.
     adam : npple.Adam
         The settings of the steps.
     expected : dict of ndarray
@@ -128,7 +130,8 @@ class Vectors:
         case, columns = self.case, self.case.x
         given: dict[str, Any] = {"params": case.params,
                  "inputs": columns if isinstance(columns, dict) else {"x": columns},
-                 "noise": case.noise, "targets": case.targets, "masks": case.masks,
+                 "noise": case.noise, "gradients": case.gradients, "targets": case.targets,
+                 "masks": case.masks,
                  "weights": {task: np.float64(w) for task, w in case.weights.items()}}
         arrays = {f"{part}/{name}": array for part, named in given.items()
                   for name, array in named.items()}
@@ -178,7 +181,11 @@ def _from_file(arrays: dict[str, Any], meta: dict[str, Any]) -> Vectors:
     x, rows = check_x(model.table, given["x"] if isinstance(model.table.inputs, int) else given,
                       dtype)
     targets, masks = part("targets/"), part("masks/")
-    noise = dict(check_noise(model.table, part("noise/"), dtype))
+    noise, gradients = dict(check_noise(model.table, part("noise/"), dtype)), part("gradients/")
+    for name, g in gradients.items():
+        p = params[name.partition("/")[2]]
+        require(g.shape == p.shape and g.dtype == p.dtype and np.isfinite(g).all(),
+                f"gradients/{name}: as the parameter")
     check_targets(model.table, targets, masks, rows, dtype)
     weights = check_weights(model.table, {k: w.item() for k, w in part("weights/").items()})
     require(meta["precisions"] == UNITS, f"precisions: expected {UNITS}")
@@ -191,13 +198,16 @@ def _from_file(arrays: dict[str, Any], meta: dict[str, Any]) -> Vectors:
             check_number(f"tensors: {name}: a tolerance", number)
     expected = {name: arrays[name] for name in tolerance}
     adam = Adam(**{name: meta["adam"][name] for name in (f.name for f in fields(Adam))})
-    case = Case(model, params, x, targets, masks, weights, noise)
+    case = Case(model, params, x, targets, masks, weights, noise, gradients)
     return Vectors(case, adam, expected, tolerance, meta["notes"])
 
 
 def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "float64",
-                 adam: Adam = ADAM) -> Vectors:
-    """Test vectors for a model.
+                 adam: Adam = ADAM, *, params: Arrays | None = None,
+                 x: Array | Columns | None = None, targets: Columns | None = None,
+                 masks: Masks | None = None, weights: Mapping[str, float] | None = None
+                 ) -> Vectors:
+    """Test vectors for a model, of telling numbers, or of one's own parameters and rows.
 
     Parameters
     ----------
@@ -205,11 +215,16 @@ def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "fl
     seed : int
         At least 0. The same arguments give the same file byte for byte.
     batch : int
-        Rows.
+        Rows. With rows of one's own, seed and batch say nothing.
     dtype : str
         "float64" or "float32", of everything stored.
     adam : npple.Adam
         The settings of the Adam steps.
+    params, x, targets : optional
+        Parameters, features and targets of one's own, all three or none, as
+        `model.loss_and_grads` takes them. They are stored in `dtype`, which must hold them exactly.
+    masks, weights : dict, optional
+        The same of the tasks' rows and weights; by default all rows, and 1.
 
     Returns
     -------
@@ -227,9 +242,35 @@ def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "fl
     check_choice("dtype", dtype, TELLING)
     require(isinstance(adam, Adam) and not isinstance(adam, AdamW),
             f"adam: npple.Adam(...) is needed, got {adam!r}")
-    case, tolerance = _draw(model, int(seed), batch, adam)
-    notes = {"seed": int(seed), "batch": batch, "dtype": dtype}
+    if params is None and x is None and targets is None and masks is None and weights is None:
+        return drawn(model, int(seed), batch, dtype, adam, lambda case: case)
+    for name, given in (("params", params), ("x", x), ("targets", targets)):
+        require(given is not None, f"{name}: missing, where rows of one's own need params, x and "
+                                   "targets")
+    case = _own(model, params, x, targets, masks, weights, np.dtype(dtype))  # type: ignore[arg-type]  # they are there
+    variant = Variant(model.table, adam)
+    return bundle(variant, case, tolerances(variant, case),
+                  {"batch": len(next(iter(case.targets.values()))), "dtype": dtype})
+
+
+def drawn(model: Network, seed: int, batch: int, dtype: str, adam: Adam,
+          prepare: Callable[[Case], Case]) -> Vectors:
+    """Test vectors of telling numbers, to which `prepare` may do something more."""
+    case, tolerance = _draw(model, seed, batch, adam, prepare)
+    notes = {"seed": seed, "batch": batch, "dtype": dtype}
     return bundle(Variant(model.table, adam), case, tolerance, notes)
+
+
+def _own(model: Network, params: Arrays, x: Array | Columns, targets: Columns, masks: Masks | None,
+         weights: Mapping[str, float] | None, dtype: np.dtype[Any]) -> Case:
+    """A case of somebody's own numbers, in float64; `dtype` must hold them."""
+    found = check_params(model.table, params)
+    require(np.can_cast(found, dtype), f"dtype: {dtype} does not hold params of {found}, expected "
+                                       f"dtype={found.name!r}")
+    checked, rows = check_x(model.table, x, found)
+    wanted, spaces = check_targets(model.table, targets, masks, rows, found)
+    return cast(Case(model, dict(params), checked, wanted, spaces,
+                     check_weights(model.table, weights), {}), np.float64)
 
 
 def bundle(variant: Variant, case: Case, tolerance: Tolerances,
@@ -253,13 +294,14 @@ def _stored(case: Case, dtype: Any) -> Case:
 
 # Telling numbers --------------------------------------------------------------------------------
 
-def _draw(model: Network, seed: int, batch: int, adam: Adam
+def _draw(model: Network, seed: int, batch: int, adam: Adam, prepare: Callable[[Case], Case]
           ) -> tuple[Case, Tolerances]:
     """A case and its tolerances: the first of some draws that hides nothing, or the best."""
     variant = Variant(model.table, adam)
     best: tuple[float, Case] = (np.inf, random_case(model))
     for draw in range(DRAWS):
-        case = cast(_short(random_case(model, seed * DRAWS + draw, batch)), np.float64)
+        prepared = prepare(_short(random_case(model, seed * DRAWS + draw, batch)))
+        case = cast(_short(prepared), np.float64)
         hidden = _hidden(variant, case)
         if hidden >= best[0]:
             continue
@@ -282,11 +324,12 @@ def _blunt(tolerance: Tolerances, precisions: Collection[str]) -> int:
 def _hidden(variant: Variant, case: Case) -> int:
     """How many masks leave no row out, losses are near 0, and gradients 0 that need not be."""
     tensors = dict(compute(variant, case, {"grad/"}))
-    reached = variant.table.reached_parameters(variant.table.tasks)
+    tasks = [task for task, mask in case.masks.items() if mask is None or mask.any()]
+    reached = variant.table.reached_parameters(tasks)
     full = [mask for mask in case.masks.values()
             if mask is not None and mask.all() and mask.size > 1]
     return (len(full) + sum(not tensors[f"grad/{name}"].any() for name in reached)
-            + sum(bool(tensors[f"loss[{task}]"] < LOSS) for task in case.targets))
+            + sum(bool(tensors[f"loss[{task}]"] < LOSS) for task in tasks))
 
 
 def _short(case: Case) -> Case:
@@ -303,4 +346,5 @@ def _short(case: Case) -> Case:
                    targets={task: real(y) for task, y in case.targets.items()},
                    weights={task: float(short(w)) for task, w in case.weights.items()},
                    noise={name: np.minimum(short(u), 1 - 2.0**-BITS)
-                          for name, u in case.noise.items()})
+                          for name, u in case.noise.items()},
+                   gradients={name: short(g) for name, g in case.gradients.items()})

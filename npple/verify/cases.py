@@ -31,7 +31,10 @@ KINDS = ("binary", "regression", "multiclass:3")
 
 @dataclass(frozen=True)
 class Case:
-    """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names."""
+    """A model and one batch for it: what `Network.loss_and_grads` takes, by the same names.
+
+    `gradients` are handed over to an optimizer: `STEP/NAME`, steps from 1 on.
+    """
 
     model: Network
     params: dict[str, Array] = field(repr=False)
@@ -40,6 +43,7 @@ class Case:
     masks: dict[str, Mask | None] = field(repr=False)
     weights: dict[str, float] = field(repr=False)
     noise: dict[str, Array] = field(repr=False)
+    gradients: dict[str, Array] = field(default_factory=dict, repr=False)
 
     @property
     def batch(self) -> tuple[Features, dict[str, Values], dict[str, Mask | None], dict[str, float],

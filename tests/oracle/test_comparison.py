@@ -187,7 +187,7 @@ def test_unknown_names_are_told_with_what_may_be_meant():
     ([1, 2], "a dict of arrays by name is needed, got list"),
     ({"tower/a": "high"}, "tower/a: real numbers are needed"),
     ({"tower/a": np.zeros(8, complex)}, "tower/a: real numbers are needed"),
-    ({3: np.zeros(8)}, "names are text, got 3")])
+    ({3: np.zeros(8)}, "names are printable text, got 3")])
 def test_candidates_that_give_nothing_to_compare_are_refused(candidate, message):
     with pytest.raises(InputError, match=message):
         oracle.check(vectors(), candidate)
@@ -211,7 +211,7 @@ def test_files_that_are_no_results_are_refused(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
     for name, reason in [
             ("absent.npz", "No such file"), ("empty", "holds no arrays"), ("text.npz", "pickle"),
-            ("pickled", "loss: Object arrays"), ("pickled.npz", "loss: Object arrays"),
+            ("pickled", "'loss': Object arrays"), ("pickled.npz", "'loss': Object arrays"),
             ("one.npy", "a single array, which has no name")]:
         with pytest.raises(FileError, match=f"{name}: .*{reason}"):
             oracle.check(vectors(), tmp_path / name)

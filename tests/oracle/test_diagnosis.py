@@ -20,7 +20,8 @@ from npple.oracle.variant import cast
 
 CUT = {"stop-selector", "stop-others", "stop-gate",  # hold gradients back, or have others
        "stop-shared-by-task", "softmax-unsummed", "experts-unweighted", "activation-forgotten"}
-OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean"}  # need its own numbers
+OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean", "uncertainty-weights",
+       "tower-side-by-side"}  # need its own numbers
 
 
 TASKS = {"a": "binary", "b": "regression"}
@@ -146,7 +147,23 @@ def test_a_candidate_with_parameters_of_its_own_tells_them():
     own = {f"params/level2/{task}/gate/layer1/weight": rng.normal(size=(3, 7)) for task in "ab"}
     given = deviating("last-gate-all", own)
     assert names(given | own) == [("last-gate-all",)]
-    assert names(given) == []  # nobody can tell without them
+    assert names(given) == [("last-gate-all",)]  # they follow from its logits
+    logits = {f"level2/{task}/gate/logits" for task in "ab"}
+    without = {name: y for name, y in given.items() if name not in logits}
+    assert names(without) == []  # nobody can tell
+
+
+def test_a_shared_gate_of_the_shared_experts_alone_is_named_though_it_is_narrow():
+    made = oracle.make_vectors(npple.ple(4, TASKS, levels=2, task_experts=3, shared_experts=2,
+                                         expert_units=(3,), tower_units=(2,)))
+    form, _ = deviate(BY_NAME["shared-gate-shared-only"], made.variant, {})[1]
+    weight = "level1/shared/gate/layer1/weight"
+    own = {f"params/{weight}": np.random.default_rng(0).normal(size=form.table.shapes[weight])}
+    assert form.table.shapes[weight] == (4, 2)  # of the shared experts alone
+    given = dict(compute(*complete(form, cast(made.case, np.float64), own)))
+    for told in (given | own, given):
+        report = oracle.check(made, told)
+        assert [each.names for each in report.diagnosis] == [("shared-gate-shared-only",)]
 
 
 def over_the_data(parts):
@@ -180,6 +197,28 @@ def test_without_the_parts_of_all_tasks_it_cannot_be_declared(parts):
     with pytest.raises(npple.InputError, match="loss-data-mean"):
         oracle.check(vectors(), over_the_data({"a": 1.0, "b": 1.0}) | told,
                      conventions=["loss-data-mean"])
+
+
+def test_uncertainty_weights_are_named_where_their_numbers_are_told():
+    told = {"params/log_variance/a": np.array(0.3), "params/log_variance/b": np.array(-0.7)}
+    given = deviating("uncertainty-weights", told)
+    losses = {task: given[f"loss[{task}]"] for task in "ab"}
+    assert given["loss"] == pytest.approx(
+        np.exp(-0.3) * losses["a"] + 0.3 + np.exp(0.7) * losses["b"] - 0.7, rel=1e-12)
+    assert names(given | told) == [("uncertainty-weights",)]
+    assert oracle.check(vectors(), given).verdict == "failed"
+
+
+def test_towers_that_read_experts_side_by_side_are_named_where_their_parameters_are_told():
+    table = deviate(BY_NAME["tower-side-by-side"], vectors().variant, {})[0][0].table
+    wide = {name: shape for name, shape in table.shapes.items()
+            if shape != vectors().model.shapes.get(name)}
+    assert {*wide} == {f"tower/{task}/layer1/weight" for task in "ab"}
+    rng = np.random.default_rng(0)
+    own = {f"params/{name}": rng.normal(size=shape) for name, shape in wide.items()}
+    given = deviating("tower-side-by-side", own)
+    given = {name: y for name, y in given.items() if name in vectors().expected}
+    assert names(given | own) == [("tower-side-by-side",)]
 
 
 def test_a_deviation_that_changes_nothing_is_not_tried():

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+import npple
 from npple import oracle
 from npple.errors import FileError
 
@@ -29,3 +30,43 @@ def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "r.npz")
     with pytest.raises(FileError, match="not a regular file"):
         oracle.read_results(tmp_path / "r.npz")
+
+
+def promising(path, shape):
+    """A file whose header promises an array of this shape, and that holds 64 bytes."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f8", "fortran_order": False,
+                                                    "shape": shape})
+        file.write(bytes(64))
+
+
+def test_a_header_that_promises_more_than_there_is_is_refused_before_memory_is_taken(tmp_path):
+    (tmp_path / "folder").mkdir()
+    promising(tmp_path / "folder/a.npy", (10**11, 10))
+    with zipfile.ZipFile(tmp_path / "r.npz", "w") as archive:
+        archive.write(tmp_path / "folder/a.npy", "a.npy")
+    for path in ("folder", "r.npz"):
+        with pytest.raises(FileError, match="bytes are too few"):
+            oracle.read_results(tmp_path / path)
+
+
+def test_links_that_lead_in_a_circle_are_refused_or_not_followed(tmp_path):
+    (tmp_path / "a.npy").symlink_to(tmp_path / "a.npy")
+    with pytest.raises(FileError, match="not a regular file"):
+        oracle.read_results(tmp_path)
+    (tmp_path / "a.npy").unlink()
+    np.save(tmp_path / "loss.npy", np.zeros(()))
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert set(oracle.read_results(tmp_path)) == {"loss"}
+
+
+def test_control_codes_in_names_do_not_reach_the_terminal(tmp_path):
+    vectors = oracle.make_vectors(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    np.savez(tmp_path / "r.npz", **{"\x1b[31mloss": np.zeros(2)})
+    with pytest.raises(npple.InputError) as caught:
+        oracle.check(vectors, tmp_path / "r.npz")
+    assert str(caught.value).isprintable()
+    np.savez(tmp_path / "bad.npz", **{"\x1b[31mloss": np.array([None])})
+    with pytest.raises(FileError) as caught:
+        oracle.read_results(tmp_path / "bad.npz")
+    assert str(caught.value).isprintable()

@@ -267,7 +267,7 @@ class Candidate:
         optimizer = torch.optim.Adam(leaves.values(), lr=settings.rate, eps=settings.epsilon,
                                      betas=(settings.beta1, settings.beta2), weight_decay=l2)
         hand = self.mistakes & {"adam-epsilon-inside", "adam-epsilon-hat", "adam-no-correction"}
-        for t in range(1, 11):
+        for t in range(1, 13):
             optimizer.zero_grad()
             self.losses(self.forward(leaves, x))[1].backward()
             for leaf in leaves.values():
@@ -276,7 +276,7 @@ class Candidate:
                 self.by_hand(leaves, moments, t, l2, settings)
             else:
                 optimizer.step()
-            if t in (1, 2, 10):
+            if t in (1, 2, 12):
                 results |= {f"adam{t}/{name}": leaf.detach().clone()
                             for name, leaf in leaves.items()}
         return results

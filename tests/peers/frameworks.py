@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from npple.architectures import Inputs, mmoe, ple, shared_bottom
+from npple.core.table import Embedded
 from npple.errors import require
 from npple.network import Network
 from npple.oracle.mappings import ModuleMapping, linear, moved, stacked
@@ -27,13 +28,15 @@ def deepctr_torch(module: Any) -> tuple[Network, ModuleMapping]:
     Parameters
     ----------
     module : deepctr_torch.models.basemodel.BaseModel
-        Of sparse features, each with an embedding of its own, and dense ones.
+        Of sparse features, each with an embedding of its own, sequences that are summed or
+        averaged, and dense features.
 
     Returns
     -------
     model : npple.network.Network
         Its inputs are a matrix where all features are dense; otherwise columns, the sparse
-        features first, then the dense ones (`x[0]`, `x[1]`, ... of a vector `x`).
+        features first, sequences as bags, then the dense ones (`x[0]`, `x[1]`, ... of a vector
+        `x`). Both packages keep code 0 for padding, so a bag's codes are theirs less one.
     mapping : npple.oracle.ModuleMapping
 
     Raises
@@ -100,9 +103,9 @@ class _Peer:
     idle: Callable[[Network], tuple[str, ...]]
     feed: Callable[[Any], Any]
 
-    def __init__(self, module: Any, sparse: Mapping[str, tuple[int, int]], dense: Mapping[str, int]
+    def __init__(self, module: Any, sparse: Mapping[str, Embedded], dense: Mapping[str, int]
                  ) -> None:
-        """`sparse`: name -> (vocabulary size, width); `dense`: name -> width."""
+        """`sparse`: name -> as the model takes it; `dense`: name -> width."""
         self.kind = type(module).__name__
         require(self.kind in self.kinds,
                 f"module: {self.kind}, expected one of {', '.join(self.kinds)}")
@@ -111,8 +114,10 @@ class _Peer:
     def result(self) -> tuple[Network, ModuleMapping]:
         """The model and the mapping."""
         model = self.model()
-        parameters = {f"embedding/{name}": f"{self.embeddings}.{name}.weight"
-                      for name in self.sparse}
+        parameters: dict[str, Any] = {
+            f"embedding/{name}": moved(lambda w: w[1:], self.table(name)) if len(kind) == 3
+            else self.table(name) for name, kind in self.sparse.items()}
+        padded = tuple(self.table(name) for name, kind in self.sparse.items() if len(kind) == 3)
         tensors: dict[str, Any] = {}
         norms: dict[str, str] = {}
         readers: dict[str, Any] = {}
@@ -124,9 +129,14 @@ class _Peer:
             tensors |= self.tensors(row, mlps)
             if mlps and not isinstance(row, Gate):
                 readers.setdefault(row.inputs()[0], f"{mlps[0][0].linear}:input")
-        mapping = ModuleMapping(parameters, readers | tensors, self.idle(model), ("*/gate/*",),
+        mapping = ModuleMapping(parameters, readers | tensors, (*self.idle(model), *padded),
+                                ("*/gate/*",),
                                 norms, self.feed)
         return model, mapping
+
+    def table(self, name: str) -> str:
+        """The path of a feature's embedding."""
+        return f"{self.embeddings}.{name}.weight"
 
     def mlps(self, row: Any) -> list[list[_Layer]]:
         """The MLPs of a row of the table: those of all experts, or one, or none."""
@@ -202,14 +212,14 @@ class _Peer:
             yield from ((name, name if width == 1 else f"{name}[{i}]") for i in range(width))
 
     def features(self, inputs: Any) -> dict[str, Any]:
-        """npple's inputs by the module's features: codes (batch,), values (batch, width)."""
+        """npple's inputs by the module's features: codes (batch,), values or bags (batch, n)."""
         if not self.sparse:
             cuts = np.cumsum(list(self.dense.values()))[:-1]
             return dict(zip(self.dense, np.split(inputs, cuts, axis=1)))
         values: dict[str, list[Any]] = {name: [] for name in self.dense}
         for name, column in self.columns():
             values[name].append(inputs[column])
-        return {name: inputs[name] for name in self.sparse} | {
+        return {name: inputs[name] + (len(kind) == 3) for name, kind in self.sparse.items()} | {
             name: np.stack(parts, axis=1) for name, parts in values.items()}
 
     def unused(self, layers: Sequence[Any]) -> tuple[str, ...]:
@@ -224,16 +234,19 @@ class _DeepCTR(_Peer):
     embeddings, outputs = "embedding_dict", "out"
 
     def __init__(self, module: Any) -> None:
-        features: dict[str, dict[str, Any]] = {"SparseFeat": {}, "DenseFeat": {}}
+        features: dict[str, dict[str, Any]] = {"SparseFeat": {}, "VarLenSparseFeat": {},
+                                               "DenseFeat": {}}
         for feature in getattr(module, "dnn_feature_columns", ()):
             known = features.get(type(feature).__name__)
             require(known is not None and getattr(feature, "embedding_name", feature.name)
-                    == feature.name, f"module: feature {feature.name!r}: only SparseFeat with an "
-                                     "embedding of its own, and DenseFeat")
+                    == feature.name, f"module: feature {feature.name!r}: only SparseFeat and "
+                                     "VarLenSparseFeat with an embedding of their own, DenseFeat")
             features[type(feature).__name__][feature.name] = feature
         super().__init__(module,
                          {name: (int(f.vocabulary_size), int(f.embedding_dim))
-                          for name, f in features["SparseFeat"].items()},
+                          for name, f in features["SparseFeat"].items()} |
+                         {name: (int(f.vocabulary_size) - 1, int(f.embedding_dim), f.combiner)
+                          for name, f in features["VarLenSparseFeat"].items()},
                          {name: int(f.dimension) for name, f in features["DenseFeat"].items()})
         self.tasks = list(module.task_names)
         if self.kind == "PLE":
@@ -306,8 +319,10 @@ class _DeepCTR(_Peer):
         """One matrix, the features in the order in which they were declared."""
         features = self.features(inputs)
         dtype = np.result_type(np.float32, *features.values())
-        parts = [features[name].reshape(len(features[name]), -1).astype(dtype)
-                 for name in self.module.feature_index]
+        parts = []
+        for name, (start, stop) in self.module.feature_index.items():
+            part = features[name].reshape(len(features[name]), -1).astype(dtype)
+            parts.append(np.pad(part, [(0, 0), (0, stop - start - part.shape[1])]))
         return np.concatenate(parts, axis=1)
 
 
@@ -319,15 +334,20 @@ class _RecHub(_Peer):
     embeddings, outputs = "embedding.embed_dict", "predict_layers"
 
     def __init__(self, module: Any, tasks: Any) -> None:
-        sparse: dict[str, tuple[int, int]] = {}
+        sparse: dict[str, Embedded] = {}
         dense: dict[str, int] = {}
         for feature in getattr(module, "features", ()):
             kind = type(feature).__name__
-            require(kind in ("SparseFeature", "DenseFeature")
+            require(kind in ("SparseFeature", "SequenceFeature", "DenseFeature")
                     and getattr(feature, "shared_with", None) is None,
-                    f"module: feature {feature.name!r}: only SparseFeature with an embedding of "
-                    "its own, and DenseFeature")
-            if kind == "SparseFeature":
+                    f"module: feature {feature.name!r}: only SparseFeature and SequenceFeature "
+                    "with an embedding of their own, and DenseFeature")
+            if kind == "SequenceFeature":
+                require(feature.padding_idx == 0, f"module: feature {feature.name!r}: padding_idx "
+                                                  f"{feature.padding_idx}, expected 0")
+                sparse[feature.name] = (int(feature.vocab_size) - 1, int(feature.embed_dim),
+                                        feature.pooling)
+            elif kind == "SparseFeature":
                 sparse[feature.name] = (int(feature.vocab_size), int(feature.embed_dim))
             else:
                 dense[feature.name] = int(feature.embed_dim)

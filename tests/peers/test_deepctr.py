@@ -19,7 +19,7 @@ from peers.shown import shown
 torch = pytest.importorskip("torch")
 with mock.patch("threading.Thread.start"):  # at import it asks the network for a newer version
     pytest.importorskip("deepctr_torch", exc_type=ImportError)
-    from deepctr_torch.inputs import DenseFeat, SparseFeat
+    from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
     from deepctr_torch.models import MMOE, PLE, SharedBottom
 
 TASKS = {"ctr": "binary", "time": "regression"}
@@ -55,6 +55,11 @@ def paper():
     return oracle.make_vectors(model)
 
 
+def with_sequence(combiner):
+    return [*columns(), VarLenSparseFeat(SparseFeat("tags", 6, embedding_dim=2), maxlen=5,
+                                         combiner=combiner)]
+
+
 # The model --------------------------------------------------------------------------------------
 
 CORRECT = {
@@ -67,6 +72,8 @@ CORRECT = {
                                                dnn_activation="sigmoid"),
     "MMOE": mmoe,
     "MMOE, hidden gate layer": lambda: mmoe(gate=(6,)),
+    "PLE, a sequence summed": lambda: ple(features=with_sequence("sum")),
+    "PLE, a sequence averaged": lambda: ple(features=with_sequence("mean")),
     "SharedBottom": shared_bottom,
     "SharedBottom, linear towers": lambda: shared_bottom(tower_dnn_hidden_units=()),
 }

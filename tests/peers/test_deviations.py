@@ -91,7 +91,8 @@ WITHOUT = {  # deviations that have no program here: tests/oracle/test_diagnosis
     "positive-weight", "label-smoothing", "half-square", "loss-factor", "softmax-unsummed",
     "experts-unweighted", "gradient-assigned", "activation-forgotten", "mean-for-sum",
     "adam-time", "adam-amsgrad", "adam-nadam", "adam-decoupled", "adam-clip", "adam-rate",
-    "adam-epsilon", "adam-momentum"}
+    "adam-epsilon", "adam-momentum", "loss-data-mean", "loss-clipped", "uncertainty-weights",
+    "masked-target-gradient", "activation-slope", "tower-side-by-side"}
 
 # Half of the regression task's rows are its own there: both halve its loss.
 TWINS = {("loss-batch-mean", "cgc"): [("half-square",)]}

@@ -14,7 +14,7 @@ from peers.shown import shown
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_rechub", exc_type=ImportError)
-from torch_rechub.basic.features import DenseFeature, SparseFeature  # noqa: E402
+from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature  # noqa: E402
 from torch_rechub.models.multi_task import MMOE, PLE, SharedBottom  # noqa: E402
 from torch_rechub.trainers import MTLTrainer  # noqa: E402
 
@@ -31,6 +31,10 @@ def seeded():
 def features():
     return [DenseFeature("x", 2), SparseFeature("city", 5, embed_dim=3),
             SparseFeature("job", 4, embed_dim=3)]
+
+
+def with_sequence(pooling):
+    return [*features(), SequenceFeature("tags", 6, embed_dim=3, pooling=pooling, padding_idx=0)]
 
 
 def ple(shared=1, specific=2, levels=2, columns=None, expert=EXPERT, towers=TOWERS):
@@ -88,6 +92,15 @@ def test_at_inference_it_is_the_model_with_a_gate_bias_and_all_gradients(name):
     compared = {row.name for row in report.rows}
     assert {f"prediction/{task}" for task in TASKS} <= compared
     assert {f"grad[{task}]/{name}" for task in TASKS for name in model.shapes} <= compared
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_sequences_are_bags_in_float32_the_one_precision_in_which_they_run(pooling):
+    module = ple(columns=with_sequence(pooling)).eval()
+    model, mapping = torch_rechub(module, TASKS)
+    assert_matches(module, oracle.make_vectors(model, batch=4), mapping)
+    with pytest.raises(RuntimeError, match="Float but found Double"):
+        check_module(oracle.make_vectors(model, batch=4), module.double(), mapping)
 
 
 def test_at_inference_the_gates_bias_is_the_only_difference_to_the_paper(paper, biased):

@@ -410,3 +410,15 @@ def test_a_gradient_without_numbers_is_refused():
     with pytest.raises(npple.InputError, match=r"^gradients: 'income': .* float64 \(0,\), "
                                                "expected at least one number$"):
         report.compare_gradients(gradients, {group: group for group in report.groups})
+
+
+@pytest.mark.parametrize("name, options", [
+    ("ml_mmoe", {"experts": (3, 2)}), ("ple", {"cut": False}), ("ple", {"cut": True})])
+def test_gradients_to_1e_12_and_isolation_in_all_four_ways(name, options):
+    model = npple.ARCHITECTURES[name](
+        {"age": "numeric", "job": (5, 2), "tags": (4, 2, "mean")}, TASKS, levels=2,
+        expert_units=(4,), tower_units=(3,), **options)
+    case = random_case(model)
+    assert max(row.error for row in npple.gradcheck(model, case.params, *case.batch).rows) <= 1e-12
+    verified = isolation(model).verify(steps=1).verified
+    assert len(verified) == 4 and all(verified.values())

@@ -1,14 +1,19 @@
 """What a gradient check says: its table, its remarks, and what it raises."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import npple
 from npple.errors import CheckFailed, InputError
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (GradcheckReport, GradientRow, demonstrate, gradcheck,
-                                    gradcheck_function, hessian_vector)
+from npple.verify.gradcheck import (GradcheckReport, GradientRow, Sides, compare_entries,
+                                    demonstrate, gradcheck, gradcheck_function, hessian_vector,
+                                    row_of)
+from npple.verify.premises import FunctionLoss
 
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
 COARSE = GradientRow("long", (4,), 1, 3, 0.0, (0,), -2.0, -2.0, 0.1, "a kink")
@@ -126,3 +131,130 @@ def test_a_vector_wider_than_what_is_computed_in_is_refused():
     with pytest.raises(InputError, match="^vector: .*: .* is wider than float64, which is computed "
                        "in: convert with .astype$"):
         hessian_vector(case.model, case.params, vector, *case.batch)
+
+
+# Everything that is handed over is used -----------------------------------------------------------
+
+ROUTED = npple.snr_trans(3, {"a": "binary"}, levels=1, experts=2, expert_units=(3,))
+
+
+def routed(seed):
+    case = random_case(ROUTED)
+    return case, ROUTED.noise(np.random.default_rng(seed))
+
+
+def test_routing_noise_is_part_of_the_loss_that_is_checked():
+    case, noise = routed(1)
+    _, other = routed(2)
+    _, grads = ROUTED.loss_and_grads(case.params, *case.batch[:4], noise)
+    data = case.params, *case.batch[:4]
+    assert npple.gradcheck(ROUTED, *data, noise, grads=grads).passed
+    assert not npple.gradcheck(ROUTED, *data, other, grads=grads).passed
+    assert not npple.gradcheck(ROUTED, *data, grads=grads).passed
+
+
+def test_a_hessian_vector_product_is_of_the_loss_with_its_noise():
+    case, noise = routed(1)
+    v = {name: np.ones_like(p) for name, p in case.params.items()}
+    along = hessian_vector(ROUTED, case.params, v, *case.batch[:4], noise)
+    h, (plus, minus) = 1e-5, ({name: p + sign * 1e-5 for name, p in case.params.items()}
+                              for sign in (1, -1))
+    for name in case.params:
+        quotient = (ROUTED.loss_and_grads(plus, *case.batch[:4], noise)[1][name]
+                    - ROUTED.loss_and_grads(minus, *case.batch[:4], noise)[1][name]) / (2 * h)
+        np.testing.assert_allclose(along[name], quotient, atol=1e-6 * (1 + np.abs(quotient).max()))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_a_vector_may_be_of_integers_or_of_a_narrower_dtype(dtype):
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    ones = {name: np.ones(p.shape) for name, p in case.params.items()}
+    narrow = {name: v.astype(dtype) for name, v in ones.items()}
+    wide, found = (hessian_vector(case.model, case.params, v, *case.batch) for v in (ones, narrow))
+    for name in wide:
+        assert found[name].dtype == wide[name].dtype
+        np.testing.assert_array_equal(found[name], wide[name])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "complex128", "U1"])
+def test_a_vector_of_no_real_numbers_is_refused(dtype):
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    v = {name: np.ones(p.shape).astype(dtype) for name, p in case.params.items()}
+    with pytest.raises(InputError, match="^vector: "):
+        hessian_vector(case.model, case.params, v, *case.batch)
+
+
+class Counting:
+    """An executor that notes what it was given."""
+
+    def __init__(self):
+        self.names = []
+
+    def map(self, run, names, grads):
+        self.names += names
+        return map(run, names, grads)
+
+
+def test_the_executor_is_the_one_that_was_given():
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    for check in (lambda e: npple.gradcheck(case.model, case.params, *case.batch, executor=e),
+                  lambda e: demonstrate("cgc", 1, executor=e)):
+        executor = Counting()
+        assert check(executor).passed and executor.names
+
+
+def test_the_seed_is_0_unless_another_is_given():
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    errors = [[row.analytic for row in npple.gradcheck(
+        case.model, case.params, *case.batch, method="directional", **seed).rows]
+        for seed in ({}, {"seed": 0}, {"seed": 1})]
+    assert errors[0] == errors[1] != errors[2]
+
+
+# Why a tensor is not judged -----------------------------------------------------------------------
+
+def one(f, df, at, **options):
+    """The row of a check of a function of one number."""
+    return npple.gradcheck_function(
+        lambda v: f(v["x"][0]), lambda v: {"x": np.array([df(v["x"][0])])}, {"x": np.array([at])},
+        **options).rows[0]
+
+
+def test_at_a_kink_it_says_how_well_the_derivative_is_known_and_how_well_it_must_be():
+    row = one(np.abs, lambda x: 1.0, 0.0, method="central-differences")
+    known, needed = re.search(r"is known to ± (\S+) at best, to judge it takes (\S+): there is a "
+                              r"kink, or the loss is too coarse or not deterministic$",
+                              row.reason).groups()
+    assert row.checked == 0 and float(known) > float(needed)
+    assert float(needed) == pytest.approx(row.tolerance / 2, rel=0.1)
+
+
+def test_a_loss_that_is_finite_nowhere_around_says_so():
+    row = one(lambda x: np.where(x == 1.0, 1.0, np.nan)[()], lambda x: 0.0, 1.0,
+              method="central-differences")
+    assert row.reason == "the loss is not finite at any step around it" and row.checked == 0
+
+
+def test_a_tolerance_of_exactly_a_tenth_judges():
+    sides = Sides(np.ones(1), np.ones(1), np.zeros(1), 1.0, 0.1, np.zeros(1, bool))
+    row = row_of("x", np.ones(1), sides, by_entry=True)
+    assert row.checked == 1 and row.reason == "" and row.tolerance == 0.1
+    coarse = row_of("x", np.ones(1), replace(sides, tolerance=0.11), by_entry=True)
+    assert coarse.checked == 0 and coarse.tolerance == 0.1 and "too coarse" in coarse.reason
+    given = row_of("x", np.ones(1), replace(sides, tolerance=0.11), by_entry=True, given=True)
+    assert given.checked == 1 and given.tolerance == 0.11
+
+
+def test_what_cannot_be_told_from_0_is_no_measure_of_the_others():
+    """An entry known to ±1 does not raise the floor by which the others are judged."""
+    loss = FunctionLoss({"x": np.zeros(2)}, None, None, np.dtype(np.float64))
+    measured = np.array([1e-3, 0.5]), np.array([0.0, 1.0]), np.zeros(2, bool)
+    sides = compare_entries(loss, "complex-step", np.array([1e-3, 0.0]), measured)
+    assert sides.floor == 1e-2 * 1e-3
+
+
+def test_gradients_that_are_no_arrays_are_refused_with_their_type():
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    grads = {name: p.tolist() for name, p in case.params.items()}
+    with pytest.raises(InputError, match=r"^grads: .* got list$"):
+        npple.gradcheck(case.model, case.params, *case.batch, grads=grads)
