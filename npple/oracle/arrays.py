@@ -41,8 +41,8 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
     array = as_numpy(name, value)
-    precision = precision or array.dtype.name  # a buffer, or a capsule of DLPack
-    if array.dtype.name == "bfloat16":  # of ml_dtypes
+    precision = precision or array.dtype.name
+    if array.dtype.name == "bfloat16":  # of ml_dtypes, as TensorFlow and JAX have it
         array = array.astype(np.float32)
     require(array.dtype.kind in "biuf",
             f"{name}: real numbers are needed, got dtype {array.dtype}")
@@ -52,8 +52,6 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
 def as_numpy(name: str, value: Any) -> AnyArray:
     """The array of any library as NumPy's, in its own dtype where NumPy has that.
 
-    By `__array__` or the buffer protocol, else by `__dlpack__`.
-
     Raises
     ------
     InputError
@@ -62,9 +60,9 @@ def as_numpy(name: str, value: Any) -> AnyArray:
     for step in ("detach", "cpu"):
         value = getattr(value, step, lambda value=value: value)()
     if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
-        value = value.float()  # PyTorch's, for which NumPy has no dtype
+        value = value.float()  # of PyTorch, which NumPy has not
     try:
-        by_capsule = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
-        return np.from_dlpack(value) if by_capsule else np.asarray(value)
+        foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        return np.from_dlpack(value) if foreign else np.asarray(value)
     except Exception as error:  # of a library of another's
-        raise InputError(f"{name}: not an array: {error}") from None
+        raise InputError(f"{name}: not an array: {error}") from error

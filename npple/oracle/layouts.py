@@ -135,6 +135,10 @@ def _readings(shape: Shape, wanted: Counter[Key], arrays: int) -> list[list[Piec
     cuts = list(_cuts(Piece("", "", shape), wanted, 2))
     fitting = [cut for cut in cuts if len(cut) == 1 or all(
         arrays * count <= wanted[key] for key, count in Counter(p.key for p in cut).items())]
+    rows, *width = shape if len(shape) == 2 else (0,)
+    if key_of((rows - 1, *width)) in wanted and rows > 2:  # an embedding with a row for padding
+        fitting.append([Piece("", {"slice": "", "at": [[1, rows]]}, (rows - 1, *width)),
+                        Piece("", {"slice": "", "at": [0]}, (*width,))])
     return sorted(fitting, key=len)[:READINGS]
 
 

@@ -209,6 +209,19 @@ def test_a_mistake_that_nobody_knows_is_not_certain_and_said():
     assert "# NOT CERTAIN" in str(proposal)
 
 
+def test_a_mistake_that_no_single_step_shows_is_not_called_certain():
+    """Only where the gates of both tasks differ on both levels does it change anything."""
+    def run(w, x):
+        apart = [(w[f"{level}.gate.a"] - w[f"{level}.gate.b"])[0, 0] for level in (0, 1)]
+        y = ple(w | {"1.gate.shared": np.zeros((5, 5))}, x)
+        return y | {"a": y["a"] + apart[0] * apart[1]}
+
+    arrays = {name: np.zeros(shape) for name, shape in shapes().items() if name != "1.gate.shared"}
+    proposal = suggest(arrays, MODEL, run)
+    assert not proposal.missing and not proposal.unplaced and not proposal.certain
+    assert "on random parameters the outputs differ" in proposal.ambiguous[0]
+
+
 def test_an_array_that_the_model_has_not_is_told():
     """A scale of the inputs: no parameter of the model changes the outputs like that."""
     proposal = proposed(norm=True)
