@@ -55,8 +55,6 @@ def test_of_deepctr_torch_all_is_found_under_any_names():
     test_deepctr = pytest.importorskip("peers.test_deepctr", exc_type=ImportError)
     from peers.frameworks import deepctr_torch
     for name, make in test_deepctr.CORRECT.items():
-        if "sequence" in name:  # of whose table a row is padding
-            continue
         model, mapping = deepctr_torch(make().eval())
         proposal = found(make().eval(), model, mapping.feed)
         assert not proposal.deviation, name
