@@ -100,11 +100,13 @@ def transposed(variant: Variant, kind: type[Row]) -> Variant:
 
 def leaky(variant: Variant, slope: float) -> Variant:
     """The relu of experts and towers has a slope below 0."""
-    for kind in (Experts, Tower):
-        deviant: Callable[..., Row] = deviant_experts if kind is Experts else deviant_tower
-        variant = rows(kind, lambda table, row, deviant=deviant: deviant(row, slope=slope)  # type: ignore[misc]  # bound in the loop
-                       if "relu" in row.activations else row)(variant)
-    return variant
+    def change(row: Any) -> Any:
+        if "relu" not in getattr(row, "activations", ()) or isinstance(row, Gate):
+            return row
+        deviant: Callable[..., Row] = (deviant_experts if isinstance(row, Experts)
+                                       else deviant_tower)
+        return deviant(row, slope=slope)
+    return replace(variant, table=with_rows(variant.table, change))
 
 
 def activation_forgotten(variant: Variant, kind: type[Row]) -> Variant:

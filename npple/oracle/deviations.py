@@ -663,7 +663,7 @@ DEVIATIONS = (
         "activation-slope", "the relu of experts and towers has a slope below 0",
         "units are never off",
         (), forms(leaky, (0.01, "")), fix="use the plain relu",
-        free=Free("slope", leaky, 0.01, 0.0, 1.0)),
+        free=Free("slope", leaky, 0.01, -1.0, 1.0)),
     Deviation(
         "tower-side-by-side", "the towers read the experts of their gate side by side",
         "nothing weighs the experts for a sample; a tower takes all of them in",

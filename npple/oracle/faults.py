@@ -230,11 +230,16 @@ class Search:
             return Form((*form.deviations, deviation), (*form.details, told), variant, case,
                         judge.flow(variant, case))
 
-        free = deviation.free if fit else None
-        if free is None:
+        free = deviation.free
+        if free is None or not fit:
             return formed(made, detail)
-        return self._best_fit(lambda looked: (fitted := self._fitted(free, made, case, looked))
-                              and formed(*fitted))
+
+        def fitted(looked: Sequence[str]) -> Form | None:
+            found = self._fitted(free, made, case, looked)
+            return formed(*found) if found else None
+
+        alone = form.deviations == self.final.deviations
+        return self._best_fit(fitted) if alone else fitted(self.looked)
 
     def _best_fit(self, fit: Callable[[Sequence[str]], Form | None]) -> Form | None:
         """The form with a number fitted to all that is looked at.
