@@ -167,7 +167,8 @@ class Search:
         touching = self._touching(first)
         alone = _later(first) or self.ended
         for size in SIZES[:1] if alone else SIZES:
-            for fitted in (0, 1):  # numbers that are fitted explain much: they come last
+            # a number that is fitted explains much: it comes last, and not with two others
+            for fitted in (0, 1) if size < max(SIZES) else (0,):
                 tried = self._together(touching, size, fitted)
                 found = [form for form in tried if self.judge.right(first, form.flow)]
                 if found:
@@ -238,8 +239,7 @@ class Search:
             found = self._fitted(free, made, case, looked)
             return formed(*found) if found else None
 
-        alone = form.deviations == self.final.deviations
-        return self._best_fit(fitted) if alone else fitted(self.looked)
+        return self._best_fit(fitted)
 
     def _best_fit(self, fit: Callable[[Sequence[str]], Form | None]) -> Form | None:
         """The form with a number fitted to all that is looked at.
