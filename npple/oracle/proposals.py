@@ -17,7 +17,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from npple.checks import check_kind
 from npple.core.base import Array, Arrays
@@ -566,6 +565,7 @@ def _guessed(probe: _Probe) -> Proposal:
 def _assigned(probe: _Probe, slots: Sequence[Slot], pieces: Sequence[Piece]
               ) -> tuple[dict[Slot, Piece], list[str]]:
     """For each shape the best assignment by names, then by order."""
+    from scipy.optimize import linear_sum_assignment
     placed: dict[Slot, Piece] = {}
     ambiguous = []
     for key in dict.fromkeys(slot.key for slot in slots):
