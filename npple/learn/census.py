@@ -52,6 +52,11 @@ LABELS = {  # task -> its field, and the label of each text found there
         },
     ),
 }
+SCHOOL = (
+    "10th grade", "11th grade", "12th grade no diploma", "1st 2nd 3rd or 4th grade",
+    "5th or 6th grade", "7th and 8th grade", "9th grade", "Children", "High school graduate",
+    "Less than 1st grade", "Some college but no degree",
+)
 COLLEGE = (  # an associate's degree or more: correlates with `marital` as MMoE says, |r| 0.239
     "Associates degree-academic program", "Associates degree-occup /vocational",
     "Bachelors degree(BA AB BS)", "Doctorate degree(PhD EdD)",
@@ -135,8 +140,10 @@ def read_census(path: FilePath) -> dict[str, Texts]:
             texts = columns.pop(field)
             values = converted(field, texts, labels.get, expected, object)
             columns[task] = Texts.of(task, values.tolist())
-    degrees = columns["education"]
-    columns["college"] = Texts.of("college", ["01"[text in COLLEGE] for text in degrees])
+    degrees = dict.fromkeys(SCHOOL, "0") | dict.fromkeys(COLLEGE, "1")
+    values = converted("education", columns["education"], degrees.get, f"one of {list(degrees)}",
+                       object)
+    columns["college"] = Texts.of("college", values.tolist())
     return columns
 
 

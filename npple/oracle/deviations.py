@@ -21,10 +21,10 @@ from npple.errors import InputError
 from npple.optimizers import Adam
 from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
                                   forms, gates, leaky, level_off_by_one, linear_towers,
-                                  mean_of_tasks,
-                                  normalised_experts, normalised_towers, one_for_two, one_table,
-                                  one_tower, padding, permuted, residual_gates, rows,
-                                  shared_detached, top_gates, towers_on_both, transposed)
+                                  mean_of_tasks, normalised_experts, normalised_towers,
+                                  one_for_two, one_table, one_tower, padding, permuted,
+                                  residual_gates, rows, shared_detached, top_gates, towers_on_both,
+                                  transposed)
 from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
@@ -259,24 +259,26 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 
 # Losses and Adam --------------------------------------------------------------------------------
 
+def _told(variant: Variant, given: Arrays, what: str) -> tuple[tuple[str, float], ...]:
+    """A finite number for each task, `params/WHAT/TASK`; none where one is not given."""
+    numbers = {task: given.get(f"params/{what}/{task}") for task in variant.table.tasks}
+    found = tuple((task, float(number)) for task, number in numbers.items()
+                  if number is not None and number.shape == () and np.isfinite(number))
+    return found if len(found) == len(numbers) else ()
+
+
 def _over_data(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """The other reading of equation 9, with each task's part of the training rows as told."""
-    told = {task: given.get(f"params/share/{task}") for task in variant.table.tasks}
-    shares = tuple((task, float(share)) for task, share in told.items()
-                   if share is not None and share.shape == () and 0 < share <= 1)
-    if len(shares) < len(told):
+    shares = _told(variant, given, "share")
+    if not shares or not all(0 < share <= 1 for _, share in shares):
         return []
     return [(replace(variant, divisor="batch", shares=shares), "")]
 
 
 def _uncertainty(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    """With each task's logarithm as told, for the loss as it is or by half."""
-    told = {task: given.get(f"params/log_variance/{task}") for task in variant.table.tasks}
-    found = tuple((task, float(s)) for task, s in told.items() if s is not None and s.shape == ()
-                  and np.isfinite(s))
-    if len(found) < len(told):
-        return []
-    return [(replace(variant, variances=found, weight_power=0), "")]
+    """With the logarithm of each task's variance as told."""
+    variances = _told(variant, given, "log_variance")
+    return [(replace(variant, variances=variances, weight_power=0), "")] if variances else []
 
 
 def _mean_over_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:

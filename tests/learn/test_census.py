@@ -180,7 +180,8 @@ def test_the_papers_split_goes_into_fit(published):
     assert run.evaluate(test, accept_unknown=True, bins=2).rows == 21
 
 
-@pytest.mark.parametrize("field, text", [(INCOME, "50000"), (INCOME, ""), (MARITAL, "Single")])
+@pytest.mark.parametrize("field, text", [(INCOME, "50000"), (INCOME, ""), (MARITAL, "Single"),
+                                         (FIELDS.index("education"), "College")])
 def test_an_unknown_label_text_is_refused(tmp_path, field, text):
     rows = rows_of_sample(3)
     rows[1][field] = text
