@@ -331,7 +331,8 @@ def test_padding_a_bag_changes_nothing_and_a_blocked_batch_neither():
 
 
 def test_a_bag_is_isolated_as_every_embedding_is_and_its_gradients_are_checked():
-    model = npple.ple({"n": "numeric", "tags": (5, 2, "sum"), "seen": (4, 3, "mean")}, TWO)
+    model = npple.ple({"n": "numeric", "tags": (5, 2, "sum"), "seen": (4, 3, "mean")}, TWO,
+                      expert_units=(3,), tower_units=(2,))
     drawn = problem(model, 3, 5)
     assert npple.gradcheck(model, drawn.params, *drawn.data).passed
     assert npple.isolation(model).verify(steps=1).passed

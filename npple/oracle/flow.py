@@ -234,8 +234,7 @@ class Flow(Mapping[str, Array]):
         parts = [self._find(f"{kind} starts", partial(self._starts, kind)).get(name)]
         parts += [self.contributions(kind, row).get(name) for row in self.readers(name)]
         if kind == "grad":
-            _, caches = penalty_forward(self.table, self.case.params)
-            parts += [g for owned, g in penalty_backward(caches) if owned == name]
+            parts.append(self._find("penalties", self._penalties).get(name))
         found = [part for part in parts if part is not None]
         if found and self.variant.assigned:
             return found[1] if found[0] is parts[0] and len(found) > 1 else found[0]
@@ -245,6 +244,12 @@ class Flow(Mapping[str, Array]):
             return total / self._rows() if inner and self.variant.averaged else total
         value = self.case.params[name] if name in self.case.params else self[name]
         return np.zeros_like(value)
+
+    def _penalties(self) -> dict[str, Array]:
+        """What the penalties add to the gradients of parameters."""
+        parts: dict[str, Array] = {}
+        add_up(parts, penalty_backward(penalty_forward(self.table, self.case.params)[1]))
+        return parts
 
     def readers(self, name: str) -> list[str]:
         """The rows that may add to the gradient of a tensor or a parameter.
@@ -288,26 +293,39 @@ class Flow(Mapping[str, Array]):
     # Adam -------------------------------------------------------------------------------------
 
     def _adam(self, step: int, name: str) -> Array:
-        """A parameter after a step; alone, unless the steps of all hang together by a clip."""
-        together = self.variant.adam.clip is not None
-        group = tuple(self.case.params) if together else (name,)
-        unit = f"step {step} of {'all' if together else name}"
-        after, _ = self._find(unit, partial(self._step, step, group))
-        return after[name]
+        """A parameter after a step."""
+        return self._step(step, name)[0][name]
 
-    def _step(self, step: int, group: tuple[str, ...]) -> tuple[dict[str, Array], Any]:
+    def _step(self, step: int, name: str) -> tuple[dict[str, Array], Any]:
+        """Parameters and state after a step, of one parameter at least."""
+        group = self._group(step, name)
+        return self._find(f"step {step} of {', '.join(group)}", partial(self._steps, step, group))
+
+    def _group(self, step: int, name: str) -> tuple[str, ...]:
+        """The parameters that are stepped together with one.
+
+        All, where a clip ties them together, and between the steps that a candidate may give.
+        """
+        alone = self.given and step in STEPS and self.variant.adam.clip is None
+        return (name,) if alone else self._all
+
+    @cached_property
+    def _all(self) -> tuple[str, ...]:
+        return tuple(self.case.params)
+
+    def _steps(self, step: int, group: tuple[str, ...]) -> tuple[dict[str, Array], Any]:
         """Parameters and state after a step, from the candidate's own before it."""
-        adam = self.variant.adam
         before = {name: self._before(step, name) for name in group}
         if step == 1:
-            grads, state = {name: self[f"grad/{name}"] for name in group}, adam.init(before)
-        else:
-            later = self._find(f"step {step} anew", partial(self._later, step))
-            grads = {name: later[f"grad/{name}"] for name in group}
-            together = "all" if len(group) > 1 else group[0]
-            _, state = self._find(f"step {step - 1} of {together}",
-                                  partial(self._step, step - 1, group))
-        return self._stepped(before, grads, state)
+            grads = {name: self[f"grad/{name}"] for name in group}
+            return self._stepped(before, grads, self.variant.adam.init(before))
+        later = self._find(f"step {step} anew", partial(self._later, step))
+        grads = {name: later[f"grad/{name}"] for name in group}
+        groups = dict.fromkeys(self._group(step - 1, name) for name in group)
+        states = [self._step(step - 1, names[0])[1] for names in groups]
+        return self._stepped(before, grads, {
+            key: kept for state in states for key, kept in state.items()
+            if key.partition("/")[2] in before})
 
     def _before(self, step: int, name: str) -> Array:
         """A parameter before a step."""

@@ -67,7 +67,7 @@ def test_bfloat16_is_judged_by_its_own_unit_roundoff():
     assert oracle.check(vectors(), stored, precision="bfloat16").first_divergence == "level1/a"
 
 
-@settings(max_examples=6)  # tests/peers/false_alarms.py takes 1,000
+@settings(max_examples=3)  # tests/peers/false_alarms.py takes 1,000
 @given(models(), st.integers(0, 1000), st.integers(1, 6))
 def test_any_right_model_passes_in_single_and_double_precision(model, seed, rows):
     bundle = oracle.make_vectors(model, seed=seed, batch=rows)
@@ -85,8 +85,9 @@ def test_a_bundle_in_single_precision_judges_nobody_finer():
 # Wrong tensors ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype, size", [(np.float64, 1e-11), (np.float32, 1e-4)])
-def test_a_small_relative_error_in_any_one_tensor_is_caught(dtype, size):
-    for name, array in right(dtype).items():
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.fuzz)])
+def test_a_small_relative_error_in_any_one_tensor_is_caught(dtype, size, stride):
+    for name, array in [*right(dtype).items()][::stride]:
         if array.any():
             wrong = (array.astype(np.float64) * (1 + size)).astype(dtype)
             report = oracle.check(vectors(), {name: wrong})

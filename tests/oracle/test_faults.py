@@ -87,7 +87,8 @@ def drawn(size, number):
             sets.append((name, names, given))
 
 
-@pytest.mark.parametrize("size, number", [(3, 6), (5, 3)])
+@pytest.mark.parametrize("size, number", [
+    (3, 2), (5, 1), *(pytest.param(*many, marks=pytest.mark.fuzz) for many in ((3, 30), (5, 10)))])
 def test_deviations_that_stand_together_are_each_found_and_named(size, number):
     for name, names, given in drawn(size, number):
         report = oracle.check(vectors(name), given)
