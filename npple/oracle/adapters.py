@@ -13,7 +13,7 @@ from npple.oracle.comparison import check_vectors
 from npple.oracle.frameworks import Program, check_program
 from npple.oracle.mappings import ModuleMapping, read, written
 from npple.oracle.modules import (array_of, copied, folded_parameters, make_identity,
-                                  named_parameters, observed)
+                                  observed, opened)
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors
 
@@ -66,7 +66,7 @@ def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    parameters = named_parameters(module, mapping)
+    parameters = dict(opened(module, mapping).named_parameters())
     own = {f"{path}.{kind}" for path in mapping.norms for kind in ("weight", "bias")}
     return read(model, mapping, {name: _grad(name, parameter) for name, parameter
                                   in parameters.items() if name not in own})
@@ -97,6 +97,7 @@ def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arr
 
 def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
            own: Iterable[str] = ()) -> None:
+    module = opened(module, mapping)
     arrays = written(model, mapping, params, folded_parameters(module, mapping), own)
     for norm in mapping.norms:
         make_identity(module.get_submodule(norm))
@@ -141,8 +142,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
         For a mapping that does not fit, or parts of the module that did not run.
     """
     check_vectors(vectors)
-    named_parameters(module, mapping)
-    module = copied(module)
+    module = copied(opened(module, mapping))
     _write(module, vectors.model, mapping, vectors.params, mapping.own)
     return check_program(vectors, _Module(module, mapping, vectors.inputs), conventions)
 

@@ -19,17 +19,28 @@ from npple.oracle.frameworks import fed
 from npple.oracle.mappings import ModuleMapping
 
 
-def named_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Any]:
-    """The module's own parameters by name, if both arguments are what they should be."""
+# What PyTorch wraps a module in -> the attribute that has it.
+WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module",
+            "DistributedDataParallel": "module"}
+
+
+def opened(module: Any, mapping: ModuleMapping) -> Any:
+    """The module that a mapping names the parts of, without what wraps it."""
     check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
     require(callable(getattr(module, "named_parameters", None)) and not isinstance(module, type),
             f"module: a torch.nn.Module is needed, got {shown(module)}")
-    return dict(module.named_parameters())
+    names = [source for entries in (mapping.parameters, mapping.tensors)
+             for move in entries.values() for source in move.sources]
+    while (inner := WRAPPERS.get(type(module).__name__)) and not any(
+            name.startswith(f"{inner}.") for name in names):
+        module = getattr(module, inner)
+    return module
 
 
 def folded_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     """The module's parameters as arrays, norms folded into the layers before them."""
-    arrays, _ = as_arrays(named_parameters(module, mapping), "module")
+    module = opened(module, mapping)
+    arrays, _ = as_arrays(dict(module.named_parameters()), "module")
     for path, layer in mapping.norms.items():
         norm = module.get_submodule(path)
         mean, variance = array_of(path, norm.running_mean), array_of(path, norm.running_var)
@@ -54,12 +65,20 @@ def array_of(name: str, tensor: Any) -> Array:
 
 
 def copied(module: Any) -> Any:
-    """The module once more, which may be written to and watched."""
+    """The module once more, which may be written to and watched; nothing in it is compiled."""
+    for path, part in module.named_modules():
+        require(all(kind.__name__ != "ScriptModule" for kind in type(part).__mro__),
+                f"module: {path or 'it'} is traced or scripted, which cannot be watched nor copied "
+                "with its gradients: hand over the module that it was made from")
     try:
-        return deepcopy(module)
+        module = deepcopy(module)
     except RuntimeError as error:  # PyTorch copies no tensor that an operation made
         raise InputError(f"module: cannot be copied, does it keep tensors of an earlier run? "
                          f"({error})") from error
+    for _, part in module.named_modules():
+        if type(part).__name__ == "OptimizedModule":  # runs past the hooks, and backward once only
+            part.forward = part._orig_mod.__call__
+    return module
 
 
 def observed(module: Any, paths: Iterable[str], inputs: Any) -> dict[str, Any]:
@@ -83,9 +102,22 @@ def observed(module: Any, paths: Iterable[str], inputs: Any) -> dict[str, Any]:
 
 
 def called(module: Any, inputs: Any) -> Any:
-    """What a module returns for the inputs that its mapping feeds it."""
+    """What a module returns for the inputs that its mapping feeds it.
+
+    Raises
+    ------
+    InputError
+        If it fails; with what it raised, and what it was given.
+    """
     given = fed(inputs, next(iter(dict(module.named_parameters()).values())))
-    return module(*(given if isinstance(given, tuple) else (given,)))
+    arguments = given if isinstance(given, tuple) else (given,)
+    try:
+        return module(*arguments)
+    except Exception as error:
+        kinds = ", ".join(type(argument).__name__ for argument in arguments)
+        raise InputError(
+            f"module: fails on its inputs ({kinds}): {type(error).__name__}: {error}; the "
+            "mapping's feed= is the function that turns npple's inputs into its arguments") from error
 
 
 def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:

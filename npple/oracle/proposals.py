@@ -29,7 +29,7 @@ from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriente
                                   slots_of)
 from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, written
 from npple.oracle.modules import (called, copied, elements, folded_parameters, make_identity,
-                                  observed)
+                                  observed, opened)
 from npple.oracle.rounding import UNITS
 from npple.oracle.variant import Variant
 from npple.oracle.vectors import ADAM
@@ -200,7 +200,7 @@ class _ModuleProbe(_Probe):
     """A module of PyTorch in eval mode, its normalisations part of the layers before them."""
 
     def __init__(self, module: Any, model: Network, feed: Callable[[Any], Any]) -> None:
-        self.module = copied(module)
+        self.module = copied(opened(module, ModuleMapping({})))
         self.module.eval()
         self.norms = _norms(self.module)
         super().__init__(dict(self.module.named_parameters()), model, feed, lambda w, x: {})
