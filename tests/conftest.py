@@ -14,6 +14,20 @@ settings.register_profile("npple", deadline=None, derandomize=True, max_examples
 settings.load_profile("npple")
 
 
+def pytest_collection_finish(session):
+    """The pages of the documentation begin to run at once, beside the other tests."""
+    for item in session.items if not session.config.option.collectonly else ():
+        if item.name.startswith("test_the_code_on_the_page_runs"):
+            item.module.running(item.callspec.params["page"])
+
+
+def pytest_sessionfinish(session):
+    """Pages that nobody waits for any more do not run."""
+    for module in {item.module for item in getattr(session, "items", ())}:
+        if beside := getattr(module, "BESIDE", None):
+            beside.shutdown(wait=False, cancel_futures=True)
+
+
 def pytest_addoption(parser):
     parser.addoption("--fuzz-calls", type=int, default=100_000, help="how many calls with -m fuzz")
     parser.addoption("--fuzz-seed", type=int, default=0, help="which calls with -m fuzz")

@@ -11,8 +11,10 @@ import pkgutil
 import re
 import shlex
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,6 +30,7 @@ PAGES = make.pages()
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 IMG = re.compile(r'<img src="([^"]+)"[^>]* alt="([^"]+)"')
 DERIVATIONS = sorted(DOCS.glob("backward*.md"))
+BESIDE = ThreadPoolExecutor(1)  # runs the pages, one after the other; see tests/conftest.py
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -53,16 +56,30 @@ def links(page, markdown=None):
 
 # Code -------------------------------------------------------------------------------------------
 
+@cache
+def running(page):
+    """What comes of a page's code, in a process beside the other tests."""
+    return BESIDE.submit(run, page)
+
+
+def run(page):
+    """What the blocks of a page print, and its own pictures without their numbers, by name."""
+    with TemporaryDirectory() as folder:
+        outputs = make.run(page, text(page), folder)  # raises with the traceback
+        return outputs, {drawn.name: numberless(drawn)
+                         for drawn in Path(folder).glob("*-example.svg")}
+
+
 @each_page
-def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page, tmp_path):
-    outputs = make.run(page, text(page), tmp_path)  # raises with the traceback
+def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page):
+    outputs, pictures = running(page).result()
     blocks = make.blocks(text(page))
     for i, block in enumerate(blocks):
         if block.info == "text output":
             assert block.text == outputs[i - 1], f"{page.name}: renew it: python docs/make.py"
-    for drawn in tmp_path.glob("*-example.svg"):  # a picture of the page's own, in docs/images
-        assert numberless(drawn) == numberless(DOCS / "images" / drawn.name), (
-            f"{drawn.name} is stale: put what the page draws in its place")
+    for name, drawn in pictures.items():  # the page's own, in docs/images
+        assert drawn == numberless(DOCS / "images" / name), (
+            f"{name} is stale: put what the page draws in its place")
 
 
 @each_page

@@ -116,8 +116,8 @@ def called(module: Any, inputs: Any) -> Any:
     except Exception as error:
         kinds = ", ".join(type(argument).__name__ for argument in arguments)
         raise InputError(
-            f"module: fails on its inputs ({kinds}): {type(error).__name__}: {error}; the "
-            "mapping's feed= is the function that turns npple's inputs into its arguments") from error
+            f"module: fails on its inputs ({kinds}): {type(error).__name__}: {error}; feed= of the "
+            "mapping is the function that turns npple's inputs into its arguments") from error
 
 
 def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:

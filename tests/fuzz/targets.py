@@ -71,11 +71,12 @@ def build(r):
         tasks = {name: "binary" for name in NAMES if isinstance(name, str) and r.random() < 0.2}
         tasks = tasks if all(n.isprintable() and "/" not in n and n not in ("", "shared")
                              for n in tasks) and tasks else {"ü☃": "binary"}
+    many = 1000 if len(tasks) < 4 and name != "ml_mmoe" else 2  # that has a gate for each
     options = {
         "inputs": r.choice([3, {"n": "numeric", "c": (4, 2)}, {"a/b": (2, 1), "ü": "numeric"}]),
         "tasks": tasks, "levels": r.choice([1, 2, 3]), "expert_units": (2,), "tower_units": (2,),
         "task_experts": r.choice([1, 2, dict.fromkeys(tasks, 1)]), "shared_experts": 1,
-        "experts": r.choice([1, 2, 2, 2, 1000 if len(tasks) < 4 else 2]), "gate_units": (2,),
+        "experts": r.choice([1, 2, 2, 2, many]), "gate_units": (2,),
         "gate_bias": True, "activation": "tanh", "own": 0.5, "orthogonality": 0.1, "l0": 0.1,
         "subspaces": 2, "borrows": None}
     builder = npple.ARCHITECTURES[name]
