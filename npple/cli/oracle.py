@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npple.cli.files import check_file, check_folder
@@ -38,14 +39,16 @@ def _add_export(parser: Parser) -> None:
         "--seed": number(0, "of parameters and data"),
         "--dtype": {"default": "float64", "help": "of everything stored: float64 or float32"},
         "--out": {"metavar": "F", "help": "the file to write, .npz"},
-        "--all": {"metavar": "DIR", "help": "write the suite over all architectures instead"}})
+        "--all": {"metavar": "DIR", "help": "write the suite over all architectures instead"},
+        "--also-json": {"action": "store_true", "help": "write the same as .json beside each .npz, "
+                        "for languages that cannot read those"}})
 
 
 def _add_check(parser: Parser) -> None:
     add_arguments(parser, {
         "vectors": {"help": "from npple oracle export"},
-        "results": {"help": "an .npz, or a folder of .npy files, by the same names; or an .onnx "
-                            "file, which is run"},
+        "results": {"help": "an .npz or .json, or a folder of .npy files, by the same names; or "
+                            "an .onnx file, which is run"},
         "--mapping": {"metavar": "F", "help": "JSON that says where an .onnx file has what; by "
                       "default it is found by probing"},
         "--expect": {"default": "outputs", "choices": EXPECT, "help": "what must be there for a "
@@ -79,14 +82,18 @@ def export(args: Namespace) -> None:
     from npple import oracle
     require(bool(args.out) != bool(args.all), "--out FILE or --all DIR: one of them is needed")
     check_file("--out", args.out)
+    require(not (args.also_json and args.out and Path(args.out).suffix == ".json"),
+            f"--out: {args.out}, expected another ending beside --also-json, such as .npz")
     check_folder("--all", args.all)
     if args.all:
-        manifest = oracle.export_all(args.all)
+        manifest = oracle.export_all(args.all, args.also_json)
         return show(args, lambda: manifest,
                     f"{len(manifest['cases'])} cases and manifest.json: {args.all}")
     model = build(args, args.inputs, named_tasks(args.tasks))
     vectors = oracle.make_vectors(model, args.seed, args.batch, args.dtype)
     vectors.save(args.out)
+    if args.also_json:
+        vectors.save_json(Path(args.out).with_suffix(".json"))
     count = len(vectors.expected)
     show(args, lambda: {"file": args.out, "tensors": count, **vectors.notes},
          f"{args.out}: {count} tensors of {args.model} on {args.batch} rows")

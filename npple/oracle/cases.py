@@ -227,13 +227,15 @@ def _without_labels(case: Case) -> Case:
     return replace(case, targets=targets)
 
 
-def export_all(folder: FilePath) -> dict[str, Any]:
+def export_all(folder: FilePath, also_json: bool = False) -> dict[str, Any]:
     """Writes the suite: one `ID.npz` a case, and `manifest.json`.
 
     Parameters
     ----------
     folder : str or path
         Made if it is not there.
+    also_json : bool
+        Whether to write `ID.json`, too, for languages that cannot read `.npz` files.
 
     Returns
     -------
@@ -251,6 +253,8 @@ def export_all(folder: FilePath) -> dict[str, Any]:
     for vectors in suite():
         path = folder / f"{vectors.notes['id']}.npz"
         vectors.save(path)
+        if also_json:
+            vectors.save_json(path.with_suffix(".json"))
         cases.append(vectors.notes | {"file": path.name, "tensors": len(vectors.expected),
                                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     flags = {name: {"description": description, "source": source}

@@ -5,6 +5,7 @@ are short numbers, exact in every precision down to bfloat16, so that all candid
 the same ones.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 
 from npple import archive
 from npple.archive import FilePath
-from npple.checks import (check_choice, check_noise, check_number, check_params, check_weights,
-                          check_x)
+from npple.checks import (check_choice, check_noise, check_number, check_params, check_path,
+                          check_weights, check_x)
 from npple.core.base import Array, Arrays, Columns, Features, Mask, Masks, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
@@ -127,6 +128,31 @@ class Vectors:
         FileError
             If the file cannot be written.
         """
+        archive.save(path, *self._content(), format=FORMAT, version=VERSION)
+
+    def save_json(self, path: FilePath) -> None:
+        """Writes the same as JSON, for languages that have no reader for `.npz` files.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        InputError
+            If `path` is no path.
+        FileError
+            If the file cannot be written.
+        """
+        check_path("path", path)
+        arrays, meta = self._content()
+        content = {"format": FORMAT, "version": VERSION, "meta": meta,
+                   "arrays": {name: _plain(array) for name, array in arrays.items()}}
+        with archive.replacing(path) as file:
+            file.write(json.dumps(content, allow_nan=False).encode())
+
+    def _content(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All arrays by name, and the meta."""
         case, columns = self.case, self.case.x
         given: dict[str, Any] = {"params": case.params,
                  "inputs": columns if isinstance(columns, dict) else {"x": columns},
@@ -139,7 +165,13 @@ class Vectors:
                 "adam": asdict(self.adam) | {"steps": STEPS}, "precisions": UNITS,
                 "tensors": [[name, *self.tolerance[name]] for name in self.expected],
                 "notes": self.notes}
-        archive.save(path, arrays | self.expected, meta, format=FORMAT, version=VERSION)
+        return arrays | self.expected, meta
+
+
+def _plain(array: Any) -> dict[str, Any]:
+    """An array for JSON, which has no NaN: null stands for it."""
+    values = [None if value != value else value for value in array.ravel().tolist()]
+    return {"dtype": array.dtype.str, "shape": array.shape, "values": values}
 
 
 def load(path: FilePath) -> Vectors:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,14 @@ def test_the_oracle_passes_what_it_exported(here, run_json):
     assert found["passed"] and found["compared"] == written["tensors"] > 300
     assert found["first_divergence"] is None and found["diagnosis"] == []
     assert not found["unknown"] and not found["missing"] and found["worst"]["passed"]
+
+
+def test_a_bundle_and_results_go_through_json(here, run_json):
+    run_json("oracle", "export", "--model", "cgc", "--out", "cgc.npz", "--also-json")
+    arrays = json.loads(Path("cgc.json").read_text())["arrays"]
+    results = {name: arrays[name] for name in arrays if name.startswith(("tower", "loss", "grad"))}
+    Path("results.json").write_text(json.dumps(results))
+    assert run_json("oracle", "check", "cgc.npz", "results.json")["passed"]
 
 
 def test_the_oracle_names_the_first_wrong_tensor_and_the_mistake(here, capsys, run_json):
@@ -40,6 +49,7 @@ def test_the_oracle_refuses_what_holds_no_results(here, capsys):
             (["check", "cgc.npz", "none.npz"], "none.npz: no results file"),
             (["check", "none.npz", "other.npz"], "none.npz"),
             (["export"], "--out FILE or --all DIR"),
+            (["export", "--out", "x.json", "--also-json"], "--out: x.json, expected another end"),
             (["export", "--tasks", "0", "--out", "x.npz"], "tasks: a positive integer up to")):
         capsys.readouterr()
         assert main(["oracle", *arguments]) == 2

@@ -27,12 +27,14 @@ def test_the_manifest_describes_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "ARCHITECTURES", {"ple": npple.ple, "sluice": npple.sluice})
     monkeypatch.setattr(cases, "CASES", {name: cases.CASES[name]
                                          for name in ("few-tasks", "single-row")})
-    returned = oracle.export_all(tmp_path / "suite")
+    returned = oracle.export_all(tmp_path / "suite", also_json=True)
     manifest = json.loads((tmp_path / "suite" / "manifest.json").read_text())
     assert manifest == returned and len(manifest["cases"]) == 4
     for case in manifest["cases"]:
         path = tmp_path / "suite" / case["file"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == case["sha256"]
+        content = json.loads(path.with_suffix(".json").read_text())
+        assert content["meta"]["notes"]["id"] == case["id"]
         vectors = oracle.load(path)
         assert vectors.notes["id"] == case["id"] and len(vectors.expected) == case["tensors"]
 

@@ -1,5 +1,6 @@
 """Results files: bad ones are refused in one line."""
 
+import json
 import os
 import zipfile
 
@@ -27,9 +28,10 @@ def test_a_file_that_expands_too_far_is_refused(tmp_path):
 
 
 def test_a_pipe_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "r.npz")
-    with pytest.raises(FileError, match="not a regular file"):
-        oracle.read_results(tmp_path / "r.npz")
+    for name in ("r.npz", "r.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(FileError, match="not a regular file"):
+            oracle.read_results(tmp_path / name)
 
 
 def promising(path, shape):
@@ -58,6 +60,40 @@ def test_links_that_lead_in_a_circle_are_refused_or_not_followed(tmp_path):
     np.save(tmp_path / "loss.npy", np.zeros(()))
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     assert set(oracle.read_results(tmp_path)) == {"loss"}
+
+
+def test_json_results_have_the_values_shapes_and_dtypes_they_name(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({
+        "loss": {"shape": [], "values": [0.1]},
+        "input": {"dtype": "<f4", "shape": [2, 3], "values": [1, 2, 3, 4, 5, None]}}))
+    loss, x = oracle.read_results(path).values()
+    assert loss.shape == () and loss == 0.1 and loss.dtype == np.float64
+    np.testing.assert_array_equal(x, np.float32([[1, 2, 3], [4, 5, np.nan]]))
+    assert x.dtype == np.float32
+
+
+@pytest.mark.parametrize("content, words", [
+    ("[1", "Expecting"),
+    ("[1]", "an object is needed"),
+    ("{}", "holds no arrays"),
+    ('{"loss": 1}', "'loss': expected an object with shape, values"),
+    ('{"loss": {"values": [1]}}', "with shape, values"),
+    ('{"loss": {"shape": [], "values": [1], "more": 1}}', "with shape, values"),
+    ('{"loss": {"shape": [2], "values": [1]}}', r"shape \[2\], and 1 values"),
+    ('{"loss": {"shape": [-1, -1], "values": [1]}}', r"shape \[-1, -1\], and 1"),
+    ('{"loss": {"shape": 1, "values": [1]}}', "shape 1, and 1"),
+    ('{"loss": {"shape": [1], "values": ["1"]}}', "a flat list of numbers"),
+    ('{"loss": {"shape": [1, 1], "values": [[1]]}}', "a flat list of numbers"),
+    ('{"loss": {"shape": [1], "values": [true]}}', "a flat list of numbers"),
+    ('{"loss": {"shape": [1], "values": [1], "dtype": "O"}}', "dtype 'O', expected one of <f8"),
+    ("[" * 10**5, "recursion"),
+])
+def test_bad_json_results_are_refused_in_one_line(tmp_path, content, words):
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(FileError, match=words) as caught:
+        oracle.read_results(tmp_path / "r.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_control_codes_in_names_do_not_reach_the_terminal(tmp_path):

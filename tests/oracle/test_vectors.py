@@ -1,6 +1,7 @@
 """Bundles of test vectors: what is in them, that it is right, reproducible and telling."""
 
 import functools
+import json
 from inspect import signature
 
 import numpy as np
@@ -42,6 +43,23 @@ def test_a_bundle_of_any_architecture_comes_back_from_its_file(name, tmp_path):
     assert again.model == vectors.model and again.adam == vectors.adam
     assert again.tolerance == vectors.tolerance and again.notes == vectors.notes
     assert (tmp_path / "v.npz").read_bytes() == (tmp_path / "w.npz").read_bytes()
+
+
+def test_the_json_form_holds_the_same_as_the_file(tmp_path):
+    vectors, = oracle.suite({"cgc-scattered"})  # of all dtypes, and with targets that are none
+    vectors.save(tmp_path / "v.npz")
+    vectors.save_json(tmp_path / "v.json")
+    content = json.loads((tmp_path / "v.json").read_text())
+    arrays, meta, version = archive.load(tmp_path / "v.npz", format=FORMAT, versions=[VERSION])
+    assert (content["format"], content["version"]) == (FORMAT, version)
+    assert content["meta"] == meta and [*content["arrays"]] == [*arrays]
+    assert None in content["arrays"]["targets/dwell"]["values"]
+    for name, array in arrays.items():
+        plain = content["arrays"][name]
+        values = [np.nan if value is None else value for value in plain["values"]]
+        again = np.array(values, plain["dtype"]).reshape(plain["shape"])
+        assert again.dtype == array.dtype and again.shape == array.shape
+        np.testing.assert_array_equal(again, array)
 
 
 @pytest.mark.parametrize("name", npple.ARCHITECTURES)
