@@ -93,7 +93,7 @@ def escaped(line):
 
 def readable(app, name, source):
     """Blocks that quote a source or an output are plain blocks; links to files lead to GitHub."""
-    text = re.sub(r"^```python npple/[^\n]*$", "```python", source[0], flags=re.MULTILINE)
+    text = re.sub(r"^```(python|js) (npple|docs)/[^\n]*$", r"```\1", source[0], flags=re.MULTILINE)
     text = re.sub(r"^```text output$", "```text", text, flags=re.MULTILINE)
     text = re.sub(r"\]\(\.\./(?=[^)])", f"]({REPOSITORY}", text)
     if name == "README":

@@ -1,12 +1,15 @@
 """Writes what the pages of docs/ hold of npple itself: run `python docs/make.py` to renew it.
 
     ```python npple/core/ops.py:dense_backward         a block that is this function's source
+    ```js docs/ple.js:softmax                     the same of JavaScript
     ```text output                                a block that is what the block before it prints
 """
 
 import ast
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,8 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SOURCE = re.compile(r"python (npple/[\w/]+\.py):([\w.]+)")
+SOURCE = re.compile(r"(?:python (?=npple/)|js (?=docs/))([\w/]+\.(?:py|js)):([\w.]+)")
+COMMAND = re.compile(r"^\$ (npple|node docs/\w+\.js) (.*)$", re.MULTILINE)
 MARK = "\x1e"  # stands between the outputs of two blocks
 
 
@@ -68,8 +72,11 @@ def with_sources(text):
 
 
 def source(file, name):
-    """The source of a function, a class or a method in a file of npple."""
+    """The source of a function, a class or a method in a file of npple, or of JavaScript."""
     text = (ROOT / file).read_text(encoding="utf-8")
+    if file.endswith(".js"):
+        return re.search(rf"^(?://[^\n]*\n)*(?:function|const) {name}\b.*?^}};?\n", text,
+                         re.MULTILINE | re.DOTALL)[0]
     lines, node = text.splitlines(keepends=True), ast.parse(text)
     for part in name.split("."):
         node = next(child for child in node.body if getattr(child, "name", None) == part)
@@ -77,9 +84,14 @@ def source(file, name):
     return textwrap.dedent("".join(lines[start - 1:node.end_lineno]))
 
 
+def missing(text):
+    """The program that a page runs and that is not installed, or None."""
+    return "node" if "$ node " in text and shutil.which("node") is None else None
+
+
 def with_outputs(page, text):
     """The page with every output block as its code prints now."""
-    if "```text output" not in text:
+    if "```text output" not in text or missing(text):
         return text
     with tempfile.TemporaryDirectory() as folder:
         outputs = run(page, text, folder)
@@ -104,9 +116,10 @@ def run(page, text, folder):
         if block.info == "python":
             script.append(block.text)
         elif block.info == "console" and not page.name.startswith("README"):
-            for line in re.findall(r"^\$ npple (.*)$", block.text, re.MULTILINE):
-                script.append(f"subprocess.run([sys.executable, '-m', 'npple', *"
-                              f"__import__('shlex').split({line!r})], check=True)")
+            for program, line in COMMAND.findall(block.text):
+                command = ([sys.executable, "-m", "npple"] if program == "npple"
+                           else ["node", str(ROOT / program.removeprefix("node "))])
+                script.append(f"subprocess.run({command + shlex.split(line)}, check=True)")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg",
                                 "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run([sys.executable, "-W", "error", "-c", "\n".join(script)], cwd=folder,

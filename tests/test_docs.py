@@ -72,6 +72,8 @@ def run(page):
 
 @each_page
 def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page):
+    if program := make.missing(text(page)):
+        pytest.skip(f"{program} is not installed")
     outputs, pictures = running(page).result()
     blocks = make.blocks(text(page))
     for i, block in enumerate(blocks):
@@ -95,7 +97,7 @@ def test_blocks_are_of_the_kinds_that_are_tested(page):
                 or make.SOURCE.fullmatch(block.info)), f"{page.name}: ```{block.info}"
         for line in block.text.splitlines() if block.info == "console" else ():
             readme = page in (ROOT / "README.md", DOCS / "README.zh.md")
-            assert line.startswith("$ " if readme else "$ npple "), line
+            assert line.startswith("$ ") and (readme or make.COMMAND.match(line)), line
 
 
 @each_page
