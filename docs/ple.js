@@ -13,22 +13,30 @@
 
 // Numbers and matrices ----------------------------------------------------------------------------
 
-// f of each entry of tensors of one shape, as a tensor of that shape.
-function each(f, first, ...others) {
-  if (!Array.isArray(first)) return f(first, ...others);
-  return first.map((part, i) => each(f, part, ...others.map((other) => other[i])));
+// f of each entry of up to three tensors of one shape, as a tensor of that shape.
+function each(f, a, b, c) {
+  if (!Array.isArray(a)) return f(a, b, c);
+  return a.map((part, i) => each(f, part, b && b[i], c && c[i]));
 }
 
 const add = (a, b) => each((x, y) => x + y, a, b);
 const zeros = (a) => each(() => 0, a);
 const sum = (numbers) => numbers.reduce((total, x) => total + x, 0);
-const dot = (a, b) => sum(a.map((x, i) => x * b[i]));
 const columns = (a) => a[0].map((_, j) => a.map((row) => row[j])); // the transpose
-const product = (a, b) => { // (B, in) (in, out) -> (B, out)
+const dot = (a, b) => a.reduce((total, x, i) => total + x * b[i], 0);
+
+function mixed(weights, rows) { // the sum of weights[i] times rows[i]: (n,) (n, width) -> (width,)
+  const total = rows[0].map((x) => weights[0] * x);
+  for (let i = 1; i < rows.length; i++) {
+    for (let j = 0; j < total.length; j++) total[j] += weights[i] * rows[i][j];
+  }
+  return total;
+}
+
+function product(a, b) { // (B, in) (in, out) -> (B, out): each row mixes the rows of b
   if (a[0].length !== b.length) throw new Error(`${a[0].length} columns meet ${b.length} rows`);
-  const turned = columns(b);
-  return a.map((row) => turned.map((column) => dot(row, column)));
-};
+  return a.map((row) => mixed(row, b));
+}
 
 function softmax(z) { // (n,) -> (n,), for logits of any size
   const top = Math.max(...z);
@@ -149,25 +157,27 @@ function inputBackward(model, inputs, grads) {
 
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
-function runExperts(group, params, t) { // for each expert: its layers, and what they make
-  return range(group.count).map((i) => {
-    const layers = layersOf(params, group.parameters, i);
-    return { layers, made: mlp(layers, group.activations, t[group.reads]) };
-  });
+// The names of the tensors that the layers of an MLP make.
+function tensorsOf(name, activations, last) {
+  return activations.map((_, l) => (l + 1 < activations.length ? `${name}/layer${l + 1}` : last));
 }
 
 function expertsForward(group, params, t) {
   if (group.penalty) throw new Error(`${group.name}: penalties are not in this file`);
-  const experts = runExperts(group, params, t);
-  group.activations.forEach((_, l) => {
-    const last = l === group.activations.length - 1;
-    t[last ? group.name : `${group.name}/layer${l + 1}`] = experts.map(({ made }) => made[l + 1]);
+  const experts = range(group.count).map((i) =>
+    mlp(layersOf(params, group.parameters, i), group.activations, t[group.reads]));
+  tensorsOf(group.name, group.activations, group.name).forEach((tensor, l) => {
+    t[tensor] = experts.map((made) => made[l + 1]); // (n, B, units)
   });
 }
 
 function expertsBackward(group, params, t, grads) {
-  const backs = runExperts(group, params, t).map(({ layers, made }, i) =>
-    mlpBackward(layers, group.activations, made, grads[group.name][i]));
+  const tensors = tensorsOf(group.name, group.activations, group.name);
+  const backs = range(group.count).map((i) => {
+    const made = [t[group.reads], ...tensors.map((tensor) => t[tensor][i])];
+    const layers = layersOf(params, group.parameters, i);
+    return mlpBackward(layers, group.activations, made, grads[group.name][i]);
+  });
   for (const { dx } of backs) arrive(grads, group.reads, dx); // all experts read one tensor
   arriveAtLayers(grads, group.parameters, group.activations.map((_, l) => ({
     W: backs.map((back) => back.grads[l].W), // (n, in, out)
@@ -190,13 +200,10 @@ function arriveAt(grads, [name, i], d) {
   else grads[name][i] = add(grads[name][i], d);
 }
 
-function gateLayers(fusion) { // activations and names of the tensors of the gate's MLP
+function gateLayers(fusion) { // what the gate's MLP begins its names with, and its layers
   const name = `${fusion.name}/gate`;
-  return {
-    name,
-    activations: [...fusion.activations, "identity"],
-    tensors: [...fusion.activations.map((_, l) => `${name}/layer${l + 1}`), `${name}/logits`],
-  };
+  const activations = [...fusion.activations, "identity"];
+  return { name, activations, tensors: tensorsOf(name, activations, `${name}/logits`) };
 }
 
 function fusionForward(fusion, params, t) {
@@ -211,8 +218,7 @@ function fusionForward(fusion, params, t) {
   tensors.forEach((tensor, l) => { t[tensor] = made[l + 1]; });
   const w = t[`${name}/logits`].map(softmax); // (B, n)
   t[`${name}/weights`] = w;
-  t[fusion.name] = w.map((row, r) => // sum over i of w_i E_i
-    columns(experts.map((E) => E[r])).map((values) => dot(row, values)));
+  t[fusion.name] = w.map((row, r) => mixed(row, experts.map((E) => E[r]))); // sum of w_i E_i
 }
 
 function fusionBackward(fusion, params, t, grads) {
@@ -241,24 +247,25 @@ function fusionBackward(fusion, params, t, grads) {
 
 const hasClasses = (tower) => tower.kind.startsWith("multiclass");
 
-function runTower(tower, params, t) {
+function towerLayers(tower) {
   const name = `tower/${tower.task}`;
-  const layers = layersOf(params, name);
   const activations = [...tower.activations, "identity"];
-  return { name, layers, activations, made: mlp(layers, activations, t[tower.reads]) };
+  return { name, activations, tensors: tensorsOf(name, activations, name) };
 }
 
 function towerForward(tower, params, t) {
-  const { name, made } = runTower(tower, params, t);
-  made.slice(1, -1).forEach((y, l) => { t[`${name}/layer${l + 1}`] = y; });
-  const z = made[made.length - 1];
-  t[name] = hasClasses(tower) ? z : z.map(([value]) => value); // (B, K) or (B,)
+  const { name, activations, tensors } = towerLayers(tower);
+  const made = mlp(layersOf(params, name), activations, t[tower.reads]);
+  tensors.forEach((tensor, l) => { t[tensor] = made[l + 1]; });
+  if (!hasClasses(tower)) t[name] = t[name].map(([value]) => value); // (B, 1) -> (B,)
 }
 
 function towerBackward(tower, params, t, grads) {
-  const { name, layers, activations, made } = runTower(tower, params, t);
-  const dz = hasClasses(tower) ? grads[name] : grads[name].map((d) => [d]);
-  const back = mlpBackward(layers, activations, made, dz);
+  const { name, activations, tensors } = towerLayers(tower);
+  const column = (z) => (hasClasses(tower) ? z : z.map((value) => [value])); // (B,) -> (B, 1)
+  const made = [t[tower.reads], ...tensors.map((tensor) => t[tensor])];
+  made[made.length - 1] = column(t[name]);
+  const back = mlpBackward(layersOf(params, name), activations, made, column(grads[name]));
   arrive(grads, tower.reads, back.dx);
   arriveAtLayers(grads, name, back.grads);
 }
