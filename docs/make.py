@@ -3,6 +3,8 @@
     ```python npple/core/ops.py:dense_backward         a block that is this function's source
     ```js docs/ple.js:softmax                     the same of JavaScript
     ```text output                                a block that is what the block before it prints
+
+docs/ple.js stands in docs/train.html, too.
 """
 
 import ast
@@ -19,6 +21,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+TRAIN = DOCS / "train.html"
+ENGINE = re.compile(r'(<script id="engine">\n).*?(</script>)', re.DOTALL)
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"(?:python (?=npple/)|js (?=docs/))([\w/]+\.(?:py|js)):([\w.]+)")
 COMMAND = re.compile(r"^\$ (npple|node docs/\w+\.js) (.*)$", re.MULTILINE)
@@ -39,6 +43,15 @@ def renewed():
         fresh = with_outputs(page, with_sources(text))
         if fresh != text:
             yield page, fresh
+    text = TRAIN.read_text(encoding="utf-8")
+    if with_engine(text) != text:
+        yield TRAIN, with_engine(text)
+
+
+def with_engine(text):
+    """The page that trains with docs/ple.js in it, but for what needs Node."""
+    engine, _, _ = (DOCS / "ple.js").read_text(encoding="utf-8").partition("// With Node")
+    return ENGINE.sub(lambda match: match[1] + engine + match[2], text)
 
 
 def pages():

@@ -1,0 +1,120 @@
+"""The page that trains, in headless Chromium: it trains, and shows what it computed.
+
+Needs the extra `browser`, and Chromium with its driver (Debian: chromium, chromium-driver).
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the extra browser is not installed")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver")
+
+PAGE = Path(__file__).parents[2] / "docs" / "train.html"
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync")
+MODELS = ["shared bottom", "MMoE", "CGC", "PLE"]
+
+
+@pytest.fixture(scope="module", params=[1280, 390], ids=["desktop", "phone"])
+def opened(request, tmp_path_factory):
+    """The page in a browser of some width."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.add_experimental_option("mobileEmulation", {
+        "deviceMetrics": {"width": request.param, "height": 844, "pixelRatio": 1, "touch": False}})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(opened):
+    """The page as it is at first."""
+    opened.get(PAGE.as_uri())
+    return opened
+
+
+def count(browser):
+    return int(browser.find_element(By.ID, "count").text)
+
+
+def shown(browser):
+    """Model -> the cosine that its card holds, and the text of the card."""
+    cards = browser.find_elements(By.CSS_SELECTOR, "[data-model]")
+    return {card.get_attribute("data-model"): (
+        float(card.find_element(By.CLASS_NAME, "cosine").get_attribute("data-value")), card.text)
+        for card in cards}
+
+
+def held(browser):
+    """Model -> the last losses and the cosine that the page computed."""
+    return browser.execute_script("""
+        return Object.fromEntries(state.learners.map(({ name, history }) =>
+            [name, [history.A.at(-1), history.B.at(-1), history.cosine.at(-1)]]))""")
+
+
+def test_three_hundred_steps_bring_all_losses_down(browser):
+    first = held(browser)
+    browser.find_element(By.ID, "train").send_keys(Keys.ENTER)
+    WebDriverWait(browser, 60).until(lambda browser: count(browser) == 300)
+    last = held(browser)
+    assert {*last} == {*MODELS}
+    for name in MODELS:
+        assert last[name][0] < first[name][0] / 10 and last[name][1] < first[name][1] / 10
+
+
+def test_a_card_shows_the_losses_the_cosine_and_the_gates(browser):
+    browser.find_element(By.ID, "one").click()
+    assert count(browser) == 1
+    numbers, cards = held(browser), shown(browser)
+    for name in MODELS:
+        (a, b, cosine), (value, text) = numbers[name], cards[name]
+        assert value == cosine and f"{cosine:.3f} at the shared experts" in text
+        assert f"A {a:.4f}" in text and f"B {b:.4f}" in text
+    assert re.findall(r"[AB]\d (?=0)|s\d (?=0)|level\S+(?=:)", cards["PLE"][1]) == [
+        "level1/A", "A1 ", "s1 ", "s2 ", "level1/B", "B1 ", "s1 ", "s2 ",
+        "level1/shared", "A1 ", "B1 ", "s1 ", "s2 ",
+        "level2/A", "A1 ", "s1 ", "s2 ", "level2/B", "B1 ", "s1 ", "s2 "]
+
+
+def test_training_can_be_paused(browser):
+    train = browser.find_element(By.ID, "train")
+    train.click()
+    assert train.text == "Pause"
+    train.click()
+    assert train.text == "Train 300 steps" and count(browser) < 300
+
+
+def test_the_slider_makes_the_tasks_the_same(browser):
+    browser.find_element(By.ID, "one").click()
+    browser.find_element(By.ID, "correlation").send_keys(Keys.END)
+    assert browser.find_element(By.ID, "alike").text == "1" and count(browser) == 0
+    same = browser.execute_script("return state.learners[0].data.targets")
+    assert same["A"] == pytest.approx(same["B"])
+
+
+def test_nothing_is_wider_than_the_screen(browser):
+    browser.find_element(By.ID, "one").click()
+    wide = browser.execute_script("""
+        const page = document.documentElement;
+        return [...document.querySelectorAll('body *')].filter((each) =>
+            each.getBoundingClientRect().right > page.clientWidth + 0.5)
+            .map((each) => each.outerHTML)""")
+    assert wide == []
+
+
+def test_nothing_went_wrong_on_the_way(browser):
+    browser.find_element(By.ID, "anew").click()
+    browser.find_element(By.ID, "one").click()
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
