@@ -305,7 +305,7 @@ def _run(trials: Mapping[str, _Trial], cases: Mapping[str, Problem], executor: E
             done[key] = future.result()
             if out is not None:
                 with replacing(_file(out, key)) as file:
-                    file.write(json.dumps(done[key]).encode())
+                    file.write(_record(key, done[key]))
             show(done[key])
             if stop and stop():
                 _cancel(futures)
@@ -325,11 +325,21 @@ def _file(out: FilePath, key: str) -> Path:
     return Path(out) / f"trial-{key}.json"
 
 
+def _record(key: str, result: Mapping[str, Any]) -> bytes:
+    """A result as its file holds it, with a SHA-256 over the name of its trial and all of it."""
+    digest = hashlib.sha256((key + json.dumps(result)).encode()).hexdigest()
+    return json.dumps({"sha256": digest, "result": result}).encode()
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    """A result, or None where there is none that can be read: its trial is run again."""
+    """A result, or None where there is none that can be trusted: its trial is run again."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        require(path.is_file(), "a pipe would be waited for")
+        content = path.read_bytes()
+        result = json.loads(content)["result"]
+        key = path.stem.removeprefix("trial-")
+        return result if content == _record(key, result) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

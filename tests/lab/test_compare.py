@@ -182,8 +182,55 @@ def test_a_comparison_that_is_asked_to_stop_keeps_what_runs_and_goes_on_later(ex
 
 def test_a_damaged_result_is_made_again(expected, tmp_path):
     compare(small_cases(), out=tmp_path, **SMALL)
-    sorted(tmp_path.iterdir())[0].write_text('{"data"')
+    files = sorted(tmp_path.iterdir())
+    files[0].write_text('{"data"')
+    files[1].write_bytes(files[2].read_bytes())  # of another trial
+    for seed, file in enumerate(files[3:]):
+        file.write_bytes(damaged(file.read_bytes(), seed))
     assert untimed(compare(small_cases(), out=tmp_path, **SMALL)) == expected
+
+
+def test_no_damage_to_a_result_is_believed(stored_result, tmp_path):
+    path = tmp_path / stored_result.name
+    for seed in range(300):
+        path.write_bytes(damaged(stored_result.read_bytes(), seed))
+        assert module._read(path) is None, seed
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "3", '"x"', "{}", '{"data": 3}', "[" * 10 ** 5,
+                                  '{"result": {}}', '{"sha256": 3, "result": {}}'])
+def test_what_is_no_result_is_none(tmp_path, text):
+    path = tmp_path / "trial-x.json"
+    path.write_text(text)
+    assert module._read(path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "trial-x.json")
+    assert module._read(tmp_path / "trial-x.json") is None
+
+
+@pytest.fixture(scope="module")
+def stored_result(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    compare(small_cases(100), out=folder, **SMALL)
+    path = next(folder.iterdir())
+    assert module._read(path)["architecture"] in NAMES
+    return path
+
+
+def damaged(content, seed):
+    """One digit, letter or other byte changed, or a stretch left out."""
+    random = np.random.default_rng(seed)
+    at = int(random.integers(len(content)))
+    if seed % 3 == 0:
+        return content[:at] + content[at + int(random.integers(1, 20)):]
+    digits = [i for i in range(len(content)) if content[i:i + 1].isdigit()]
+    at = at if seed % 3 == 1 else int(random.choice(digits))
+    new = (content[at] ^ int(2 ** random.integers(8)) if seed % 3 == 1
+           else ord("0") + (content[at] - ord("0") + int(random.integers(1, 10))) % 10)
+    return content[:at] + bytes([new]) + content[at + 1:]
 
 
 @pytest.mark.parametrize("change", [
