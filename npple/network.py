@@ -12,7 +12,7 @@ import numpy as np
 from npple.checks import (check_count, check_dicts, check_dtype, check_kind, check_noise,
                           check_number, check_params, check_weights, check_x, first_not_finite)
 from npple.core.base import Array, Arrays, Cache, Columns, Features, Masks, Printed, Shapes, Targets
-from npple.core.blocks import each_block
+from npple.core.blocks import blas_with_one_thread, each_block
 from npple.core.passes import (Trace, add_up, backward, forward, loss_starts, losses,
                                penalty_backward, penalty_forward, weighted)
 from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Row, Source, Stitch,
@@ -181,7 +181,9 @@ class Network(Printed):
         """
         dtype = check_params(self.table, params)
         features, _ = check_x(self.table, x, dtype)
-        return forward(self.table, params, features, check_noise(self.table, noise, dtype))
+        noises = check_noise(self.table, noise, dtype)
+        with blas_with_one_thread():
+            return forward(self.table, params, features, noises)
 
     def task_losses(self, params: Arrays, x: Array | Columns, targets: Columns,
                     masks: Masks | None = None, noise: Arrays | None = None) -> dict[str, float]:
@@ -297,7 +299,7 @@ class Network(Printed):
 
         parts: list[dict[str, Array]] = []
         batch = self._checked(params, x, targets, masks, noise)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+        with np.errstate(over="ignore", invalid="ignore"), blas_with_one_thread():
             each_block(run, take, *batch)
             losses_of = _means(parts, _dtype(params))
             total = weighted(losses_of, factors)

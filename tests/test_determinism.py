@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, wherever and however it runs; BLAS threads may round anew."""
+"""The same seed gives the same bits, wherever and however it runs; with OpenBLAS on any threads."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ from npple.learn.training import Run
 
 data = synthetic(1024, inputs=300, seed=0, dtype="float64")  # products that BLAS splits
 model = npple.ple(300, dict.fromkeys(data.targets, "regression"), expert_units=(256,))
-run = Run(model, batch_size=512, dtype="float64")
+run = Run(model, batch_size=500, dtype="float64")
 run.train(data, data, 1)
 run.save(sys.argv[1])
 """
@@ -70,8 +70,11 @@ def trained(path, threads):
         return {name: arrays[name] for name in arrays.files if name != "meta.json"}
 
 
-def test_two_blas_threads_give_the_same_bits_each_time_and_those_of_one_but_for_rounding(tmp_path):
+def test_two_blas_threads_give_the_same_bits_each_time_and_those_of_one(tmp_path):
+    """With another BLAS than OpenBLAS those of one but for rounding."""
     one, two, again = (trained(tmp_path / f"{i}.npz", threads) for i, threads in enumerate("122"))
+    openblas = "openblas" in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     for name in one:
         assert np.array_equal(two[name], again[name]), name
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], rtol=0 if openblas else 1e-9,
+                                   atol=0 if openblas else 1e-12, err_msg=name)

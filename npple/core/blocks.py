@@ -1,7 +1,8 @@
 """A large batch in blocks of rows, which run side by side: one thread a block, BLAS with one each.
 
-BLAS alone spreads only the matrix products over its threads; blocks spread everything. As many run
-at a time as BLAS has threads, so what limits BLAS (OPENBLAS_NUM_THREADS, the cores of the process)
+BLAS alone spreads only the matrix products over its threads, and rounds otherwise for each number
+of them; blocks spread everything and round always alike. As many run at a time as BLAS has threads,
+so what limits BLAS (OPENBLAS_NUM_THREADS, the cores of the process)
 limits them, and no more gradients than that are held at a time. NumPy has no call to set that, so
 OpenBLAS, which comes with NumPy, is asked directly; with another BLAS, blocks run one after the
 other and the products on the threads of that BLAS.
@@ -11,7 +12,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -70,7 +71,7 @@ def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callabl
 
     What `run` raises is raised here, for the first item that does.
     """
-    with blas_with_one_thread() if len(items) > 1 else nullcontext(1) as threads:
+    with blas_with_one_thread() as threads:
         for start in range(0, len(items), threads):
             for result in _side_by_side(items[start:start + threads], run):
                 take(result)
@@ -103,8 +104,7 @@ def blas_with_one_thread() -> Iterator[int]:
     """Hold OpenBLAS to one thread, and say how many it had: so many blocks run side by side.
 
     OpenBLAS has one setting a process: the first caller in takes it, the last one out restores it.
-    It is touched only while a batch of more than one block runs; OPENBLAS_NUM_THREADS=1, or a batch
-    of at most `BLOCK` rows, leaves it alone.
+    So each caller finds one thread, whoever else is at work, and its sums have one order.
     """
     with _lock:
         _callers.append(_callers[0] if _callers else _get_threads())
@@ -121,14 +121,24 @@ def blas_with_one_thread() -> Iterator[int]:
 _lock, _callers = threading.Lock(), list[int]()  # what OpenBLAS had, once for each caller
 
 
+def _in_child() -> None:
+    """A forked process has none of its parent's callers: OpenBLAS gets its threads back."""
+    while _callers:
+        _set_threads(_callers.pop())
+    _lock.release()
+
+
+getattr(os, "register_at_fork", dict)(  # not on Windows; while forking no caller is half in
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_in_child)
+
+
 def _openblas(call: str, otherwise: Callable[..., int]) -> Callable[..., int]:
     """A function of the OpenBLAS that NumPy computes with, by whatever name it was built."""
     try:
         library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
     except (AttributeError, OSError):
         return otherwise
-    names = (f"{prefix}openblas_{call}{suffix}" for prefix in ("scipy_", "")
-             for suffix in ("64_", ""))
+    names = (f"{start}openblas_{call}{end}" for start in ("scipy_", "") for end in ("64_", ""))
     return next((getattr(library, name) for name in names if hasattr(library, name)), otherwise)
 
 

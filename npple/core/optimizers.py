@@ -34,7 +34,7 @@ def clipped(grads: Arrays, clip: float | None) -> Arrays:
     if clip is None:
         return grads
     largest = max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
-    squares = sum(np.vdot(g / largest, g / largest).real for g in grads.values())
+    squares = sum(np.square(np.abs(g / largest)).sum() for g in grads.values())
     norm = largest * float(np.sqrt(squares))  # overflows no sooner than the entries do
     scale = clip / max(clip, norm)  # 1 for a norm that is not a number
     return {name: g * scale for name, g in grads.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from npple.core.base import Arrays
+from npple.core.blocks import blas_with_one_thread
 from npple.learn.dataset import Dataset
 from npple.network import Network
 
@@ -19,6 +20,7 @@ MOST = 0.9  # of the joint loss, or of the gradient, that one task may hold unna
 SHARED = re.compile(r"level\d+/shared/experts/")
 
 
+@blas_with_one_thread()
 def gradient_shares(model: Network, params: Arrays, rows: Dataset, weights: Mapping[str, float]
                     ) -> dict[str, float]:
     """Each task's share of the shared experts' gradient, by norm, on a batch.

@@ -13,6 +13,7 @@ import numpy as np
 
 from npple.checks import shown
 from npple.core.base import Float64
+from npple.core.blocks import blas_with_one_thread
 from npple.errors import InputError, require
 from npple.learn.dataset import Dataset, check_floating, streams
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 
+@blas_with_one_thread()
 def synthetic(rows: int, inputs: int = 512, correlation: float = 0.5, tasks: int = 2,
               sines: int = 10, noise: float = 0.1, scale: float = 1.0, seed: int = 0,
               dtype: DTypeLike = np.float32) -> Dataset:
@@ -78,6 +80,7 @@ def synthetic(rows: int, inputs: int = 512, correlation: float = 0.5, tasks: int
         return Dataset(x.astype(dtype, copy=False), targets, {})
 
 
+@blas_with_one_thread()
 def weights(inputs: int = 512, correlation: float = 0.5, tasks: int = 2, scale: float = 1.0,
             seed: int = 0) -> Float64:
     """The weight vectors behind `synthetic` with the same arguments.

@@ -1,6 +1,10 @@
 """Blocks of rows side by side: the same bits, the same errors, and BLAS as it was before."""
 
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
 import numpy as np
@@ -41,6 +45,109 @@ def test_as_many_run_at_a_time_as_blas_has_threads():
     together = threading.Barrier(3, timeout=60)
     with patch("npple.core.blocks._get_threads", lambda: 3):
         blocks.for_each(range(6), lambda item: together.wait(), lambda result: None)
+
+
+def test_no_more_run_at_a_time_than_blas_has_threads():
+    """So no more of their gradients are held than that."""
+    held, most = [], []
+
+    def run(item):
+        held.append(item)
+        most.append(len(held))
+
+    with patch("npple.core.blocks._get_threads", lambda: 3):
+        blocks.for_each(range(120), run, lambda result: held.pop())
+    assert max(most) <= 3
+
+
+def openblas(threads):
+    """Set the threads that a caller finds; skip with another BLAS."""
+    blocks._set_threads(threads)
+    if blocks._get_threads() != threads:
+        pytest.skip("NumPy has another BLAS, or fewer threads")
+
+
+def digest(rows):
+    """The bits of a loss, its gradients and the outputs: products that OpenBLAS splits."""
+    drawn = problem(npple.ple(64, TASKS, levels=1, expert_units=(96,)), 0, rows)
+    loss, grads = drawn.loss_and_grads()
+    outputs = drawn.model.forward(drawn.params, drawn.x).outputs
+    return loss, *(array.tobytes() for array in (*grads.values(), *outputs.values()))
+
+
+SIZES = (3, 400, 500, 512, 700)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_the_number_of_blas_threads_changes_no_bit(threads):
+    openblas(1)
+    expected = [*map(digest, SIZES)]
+    openblas(threads)
+    assert [*map(digest, SIZES)] == expected
+
+
+def test_callers_in_many_threads_get_the_bits_of_one():
+    openblas(2)
+    expected = [*map(digest, SIZES)]
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(digest, SIZES * 8)] == expected * 8
+    assert blocks._get_threads() == 2
+
+
+FORK = """
+import os, threading
+from npple.core import blocks
+blocks._set_threads(2)
+inside, done = threading.Event(), threading.Event()
+
+def call():
+    with blocks.blas_with_one_thread():
+        inside.set()
+        done.wait()
+
+caller = threading.Thread(target=call)
+caller.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    with blocks.blas_with_one_thread() as before:
+        one = blocks._get_threads()
+    os._exit((before, one, blocks._get_threads()) != (2, 1, 2))
+done.set()
+caller.join()
+assert os.waitpid(child, 0)[1] == 0 and blocks._get_threads() == 2
+"""
+OUTLIVE = """
+import threading, time
+import numpy as np, npple
+
+def train():
+    main.join()
+    model = npple.ple(4, {"a": "binary"})
+    model.loss_and_grads(model.init(0), np.ones((2000, 4)), {"a": np.ones(2000)})
+    print("done")
+
+main = threading.current_thread()
+threading.Thread(target=train).start()
+"""
+
+
+def output(script):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], text=True,
+                          capture_output=True, timeout=60,
+                          env=os.environ | {"OPENBLAS_NUM_THREADS": "2"})
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_during_a_call_has_the_threads_of_before():
+    openblas(2)
+    output(FORK)
+
+
+def test_a_call_in_a_thread_that_outlives_the_main_one_works():
+    assert output(OUTLIVE) == "done\n"
 
 
 def test_results_come_in_order_and_to_the_thread_that_asked():
