@@ -2,7 +2,8 @@
 
 Each command is one file: `add` for its arguments, `run` for what it does. Results go to standard
 output, as text or with --json as one JSON object; progress and errors go to standard error. Exit
-status: 0 passed, 1 a check failed, 2 bad usage or input, 130 or 143 ended by Ctrl-C or SIGTERM.
+status: 0 passed, 1 a check failed, 2 bad usage or input, 130, 143 or 129
+ended by Ctrl-C, SIGTERM or SIGHUP.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from npple import NppleError, __version__
 from npple.cli import (abtest, clicklog, compare, draw, evaluate, gradcheck, isolation, oracle,
                        predict, train)
 from npple.cli.options import Parser
+from npple.learn.interruption import ending_tidily
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args = _parser().parse_args(arguments)
     try:
-        status = args.run(args) or 0
-        sys.stdout.flush()
+        with ending_tidily():
+            status = args.run(args) or 0
+            sys.stdout.flush()
         return status
     except (NppleError, MemoryError) as error:
         what = "out of memory: " if isinstance(error, MemoryError) else ""

@@ -3,14 +3,16 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from queue import SimpleQueue
 from typing import Any
 
 from npple.errors import InputError, require
+from npple.learn.interruption import SIGNALS
 
 TRIES = 3  # a call that ended so many processes will end the next one too
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -89,9 +91,26 @@ class Processes(Executor):
 
 
 def _process() -> ProcessPoolExecutor:
-    """One process. Ctrl-C is for the parent, which lets it finish its call."""
-    return ProcessPoolExecutor(1, get_context("spawn"), signal.signal,
-                               (signal.SIGINT, signal.SIG_IGN))
+    """One process."""
+    return ProcessPoolExecutor(1, get_context("spawn"), _settle)
+
+
+def _settle() -> None:
+    """What a new process does first: it leaves signals to its parent, and will end with it.
+
+    Ctrl-C and the end of a terminal are for the parent, which lets it finish its call.
+    """
+    for each in {*SIGNALS} - {signal.SIGTERM}:
+        signal.signal(each, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its parent is gone, killed perhaps: nobody wants its result."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,39 @@
-"""Ctrl-C and SIGTERM as requests: what is running ends where nothing is lost."""
+"""Ctrl-C, SIGTERM and SIGHUP as requests: what is running ends where nothing is lost."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+           if hasattr(signal, name)]  # Windows knows no SIGHUP
+
+
+@contextlib.contextmanager
+def ending_tidily() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit, so that what is half written is removed.
+
+    They do not where somebody else handles or ignores them, or outside the main thread.
+    """
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [each for each in SIGNALS if main and signal.getsignal(each) == signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def on_signal(stop: Callable[[int], object]) -> Iterator[None]:
-    """Calls `stop(number)` at the first Ctrl-C or SIGTERM; a second one acts as ever.
+    """Calls `stop(number)` at the first Ctrl-C, SIGTERM or SIGHUP; a second one acts as ever.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
 

@@ -3,6 +3,7 @@ same bits as never having been interrupted."""
 
 import contextlib
 import io
+import os
 import random
 import signal
 import subprocess
@@ -64,7 +65,7 @@ def signals_are_heard():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_training_after_a_step_and_says_how_to_go_on(whole, tmp_path, monkeypatch,
                                                                    number):
     status, errors = interrupted(tmp_path, number, 0.05)
@@ -97,6 +98,67 @@ def test_a_signal_ends_a_comparison_after_the_training_that_runs(tmp_path):
     kept = len(list(tmp_path.glob("kept/trial-*.json")))
     assert comparison.returncode == 128 + signal.SIGINT, errors.decode()
     assert f"stopped with {kept} of 12 results; repeat the command to go on" in errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_midst_of_writing_leaves_nothing_half_written(tmp_path, monkeypatch,
+                                                                      number):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        main(["clicklog", "--rows", "10", "--out", "log.csv"])
+    assert ended.value.code == 128 + number and not [*tmp_path.iterdir()]
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path, monkeypatch):
+    """As nohup has it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["clicklog", "--rows", "10", "--out", "log.csv"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+WORKERS = """
+import os, sys, time
+from npple.lab.workers import open_workers
+
+if __name__ == "__main__":
+    with open_workers(2) as (executor, share):
+        pids = [executor.submit(os.getpid) for _ in range(2)]
+        print(*{pid.result() for pid in pids}, flush=True)
+        executor.submit(time.sleep, 60)
+        time.sleep(60)
+"""
+
+
+def test_kill_9_of_a_comparison_leaves_no_workers(tmp_path):
+    (tmp_path / "work.py").write_text(WORKERS)
+    with subprocess.Popen([sys.executable, "work.py"], cwd=tmp_path, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert workers
+    until = time.monotonic() + 20
+    while any(map(running, workers)) and time.monotonic() < until:
+        time.sleep(0.01)
+    left = [pid for pid in workers if running(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def running(pid):
+    """Whether there is such a process, which has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.fuzz
