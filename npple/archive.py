@@ -41,7 +41,7 @@ _X87_BYTES = 10  # of an x87 long double that hold its value; the rest of its st
 
 
 def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any], *, format: str,
-         version: int) -> None:
+         version: int, new: bool = False) -> None:
     """Write an archive; on any failure the file that stood at `path` stays as it was.
 
     Parameters
@@ -59,6 +59,8 @@ def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any]
         What kind of file this is, for example `"npple checkpoint"`.
     version : int
         The version of that format.
+    new : bool, optional
+        Whether a file that stands at `path` is an error.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def save(path: FilePath, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any]
         raise InputError(fault)
     record = _to_json(header).encode()
     record = record.replace(_BLANK.encode(), _digest(record, arrays).encode(), 1)
-    with replacing(path) as file:
+    with replacing(path, new) as file:
         _write(file, record, arrays)
 
 
@@ -208,22 +210,28 @@ def _digest(record: bytes, arrays: Mapping[str, AnyArray]) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: FilePath) -> Iterator[BinaryIO]:
+def replacing(path: FilePath, new: bool = False) -> Iterator[BinaryIO]:
     """A new binary file that takes the place of `path` once it is complete and on the disk.
 
     Whatever fails, the file that stood there stays as it was.
+
+    Parameters
+    ----------
+    path : str or path-like
+    new : bool, optional
+        Whether a file that stands there by then is an error, and stays.
 
     Raises
     ------
     FileError
         If the file cannot be written.
     """
-    with _refusing(f"cannot write {path}"), _complete(Path(path).resolve()) as file:
+    with _refusing(f"cannot write {path}"), _complete(Path(path).resolve(), new) as file:
         yield file
 
 
 @contextlib.contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
+def _complete(path: Path, new: bool) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end, removed on any failure."""
     if path.exists() and not path.is_file():
         raise OSError("it exists and is not a regular file")
@@ -233,11 +241,24 @@ def _complete(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _give_name(temporary, path, new)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _give_name(temporary: Path, path: Path, new: bool) -> None:
+    """Rename the file; if `new`, nobody else's file can have the name."""
+    if new:
+        try:
+            os.link(temporary, path)
+            return temporary.unlink()
+        except FileExistsError:
+            raise OSError("it exists, expected a new file") from None
+        except OSError:  # a file system without links: the file is empty for a moment
+            path.open("xb").close()
+    os.replace(temporary, path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ FLOATS = tuple(map(np.dtype, ("float32", "float64", "longdouble", "complex64", "
                               "clongdouble")))
 KNOWN = ", ".join(map(str, FLOATS))
 MOST = np.iinfo(np.int64).max  # steps that can be counted
+EXACT = 2 ** 53  # up to which float64 holds every integer
 
 
 def check_dtype(what: str, dtype: DTypeLike) -> None:
@@ -279,6 +280,9 @@ def check_reals(what: str, value: object) -> Float64:
     """`value` in float64, if it is an array of real numbers; what is beyond becomes infinite."""
     array = check_array(what, value)
     require(array.dtype.kind in "biuf", f"{what}: dtype {array.dtype}, expected real numbers")
+    require(array.dtype.kind not in "iu" or array.size == 0
+            or -EXACT <= array.min() <= array.max() <= EXACT,
+            f"{what}: integers beyond 2^53, which float64 cannot tell apart, expected smaller ones")
     with np.errstate(over="ignore"):
         return array.astype(np.float64)
 

@@ -52,8 +52,8 @@ class Network(Printed):
 
     @property
     def shapes(self) -> Shapes:
-        """Parameter name -> shape."""
-        return self.table.shapes
+        """Parameter name -> shape; a copy, which may be changed."""
+        return dict(self.table.shapes)
 
     @property
     def unread(self) -> frozenset[str]:

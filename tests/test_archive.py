@@ -241,6 +241,18 @@ def test_a_save_does_not_replace_what_is_not_a_regular_file(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_no_name_that_somebody_has(tmp_path, monkeypatch, links):
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", raise_disk_full)
+    archive.save(tmp_path / "a.npz", {"a": np.zeros(3)}, {}, **KIND, new=True)
+    before = (tmp_path / "a.npz").read_bytes()
+    with pytest.raises(FileError, match="cannot write .*a.npz: .*exists"):
+        archive.save(tmp_path / "a.npz", {}, {}, **KIND, new=True)
+    assert os.listdir(tmp_path) == ["a.npz"] and (tmp_path / "a.npz").read_bytes() == before
+    assert_same(load(tmp_path / "a.npz")[0], {"a": np.zeros(3)})
+
+
 def test_a_save_into_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileError, match="cannot write .*No such file"):
         archive.save(tmp_path / "missing" / "file.npz", {}, {}, **KIND)

@@ -39,6 +39,8 @@ def refuse(call, message):
     ({"tasks": {"a": "multiclass:1"}}, "tasks: 'a' must be"),
     ({"tasks": {"a": "multiclass:-3"}}, "tasks: 'a' must be"),
     ({"tasks": {"a": "multiclass:x"}}, "tasks: 'a' must be"),
+    ({"tasks": {"a": "multiclass:03"}}, "tasks: 'a' must be"),
+    ({"tasks": {"a": "multiclass:\u0663"}}, "tasks: 'a' must be"),  # a digit of Arabic
     ({"inputs": 0}, "inputs: "),
     ({"inputs": -3}, "inputs: "),
     ({"inputs": 2.0}, "inputs: "),

@@ -42,6 +42,19 @@ def both_classes(targets):
 # AUC
 
 
+@pytest.mark.parametrize("scores", [[2**53, 2**53 + 1], [-2**53 - 1, 0],
+                                    np.array([2**63, 2**63 + 1], np.uint64)])
+def test_integers_that_float64_cannot_tell_apart_are_refused(scores):
+    with pytest.raises(InputError, match="scores: integers beyond 2\\^53"):
+        metrics.auc([0, 1], scores)
+    with pytest.raises(InputError, match="scores: integers beyond 2\\^53"):
+        metrics.gauc([0, 1], scores, [0, 0])
+
+
+def test_integers_that_float64_holds_are_ranked():
+    assert metrics.auc([0, 1], [2**53 - 1, 2**53]) == metrics.auc([0, 1], [-2**53, 1 - 2**53]) == 1
+
+
 @given(binary())
 def test_auc_is_the_share_of_pairs_in_order_with_ties_counted_half(sample):
     targets, scores = sample

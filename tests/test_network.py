@@ -340,6 +340,14 @@ def test_a_bag_is_isolated_as_every_embedding_is_and_its_gradients_are_checked()
 
 # Names and shapes -------------------------------------------------------------------------------
 
+def test_what_a_caller_does_to_the_shapes_and_tasks_changes_no_model():
+    model = npple.ple(4, {"a": "binary"})
+    before = dict(model.shapes), dict(model.tasks)
+    model.shapes.clear()
+    model.tasks.clear()
+    assert (model.shapes, model.tasks) == before and [*model.init(0)] == [*before[0]]
+
+
 def test_every_intermediate_has_its_documented_name_and_shape():
     model = npple.ple({"n": "numeric", "c": (7, 2)}, {"a": "binary", "b": "multiclass:5"}, levels=2,
                       task_experts={"a": 1, "b": 2}, shared_experts=[1, 0], expert_units=(6, 4),

@@ -32,11 +32,20 @@ TRAINED: dict[str, Options] = {
 UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
+KINDS = {"csv": "a CSV file with column flags", "census": "Census-Income",
+         "synthetic": "synthetic data"}
+USES = {  # flags -> the kinds of data that have a use for them
+    ("--rows", "--inputs", "--tasks", "--correlation"): ("synthetic",),
+    ("--task-group",): ("census",),
+    tuple(DRESS): ("csv",),
+    ("--time", "--split-by", "--min-count", "--missing", "--raw-targets", "--bag-separator",
+     "--bag-pool", "--embedding-width"): ("csv", "census")}
+
 
 def add_data(parser: Parser, correlations: bool = False) -> None:
     """--data and what says how to read or make it; with `correlations`, several of them."""
     columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
-    add_arguments(parser.add_argument_group("data"), {
+    options: dict[str, Options] = {
         "--data": {"default": "census", "metavar": "D",
                    "help": "'census' (the bundled sample of its test file), 'synthetic', or a "
                            "file: Census-Income as published or, with the flags below, a CSV with "
@@ -74,7 +83,9 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
         "--correlation": {"type": float, "nargs": "+" if correlations else None,
                           "default": [-0.5, 0.0, 0.5, 0.9] if correlations else 0.5,
                           "help": "task correlation p of synthetic data, -1 to 1: the "
-                                  "cosine of the tasks' weight vectors"}})
+                                  "cosine of the tasks' weight vectors"}}
+    add_arguments(parser.add_argument_group("data"), options)
+    parser.set_defaults(unset={name: option.get("default") for name, option in options.items()})
 
 
 def roles(args: Namespace) -> Options | None:
@@ -87,12 +98,23 @@ def roles(args: Namespace) -> Options | None:
     for column in tasks:
         require([name for name, _ in labels].count(column) == 1,
                 f"label columns: {column!r} is named twice")
-    if not (tasks or args.numeric or args.categorical or args.bag or args.log):
+    named = tasks or args.numeric or args.categorical or args.bag or args.log
+    _refuse_unused(args, args.data if args.data == "synthetic" else "csv" if named else "census")
+    if not named:
         return None
     require(args.data not in ("census", "synthetic"),
             f"--data {args.data} knows its columns: leave out --numeric, --binary and so on")
     return {"numeric": args.numeric, "categorical": args.categorical, "bags": args.bag,
             "tasks": tasks, "log": args.log}
+
+
+def _refuse_unused(args: Namespace, kind: str) -> None:
+    """Raise `InputError` for a flag that data of this kind has no use for."""
+    for flags, kinds in USES.items():
+        for flag in flags if kind not in kinds else ():
+            value = getattr(args, flag[2:].replace("-", "_")) or None
+            require(value == args.unset[flag], f"{flag}: of no use for {KINDS[kind]}, for "
+                    f"{' and '.join(KINDS[each] for each in kinds)} alone")
 
 
 def load(args: Namespace, schema: Schema | None = None
@@ -122,7 +144,9 @@ def _tables(args: Namespace, form: str
             ) -> tuple[Mapping[str, Texts], Mapping[str, Texts] | None]:
     """The rows to train on, and those to validate on if files say which."""
     if form == "census" and os.path.isdir(args.data):
-        require(not args.validation, "--validation: the published files come with their own split")
+        for flag in ("--validation", "--time", "--split-by"):
+            require(not getattr(args, flag[2:].replace("-", "_")),
+                    f"{flag}: the published files come with their own split")
         split = census_split(args.data)
         return split.train, split.validation
     held_out = columns_of(args.validation, form, dress(args)) if args.validation else None

@@ -687,7 +687,7 @@ def check_task_kind(what: str, text: object) -> None:
     name, colon, width = text.partition(":") if isinstance(text, str) else ("", "", "")
     kind = KINDS.get(name, Kind)
     known = name in KINDS and not colon if len(kind.widths) == 1 else (
-        width.isdecimal() and len(width) < 8 and int(width) in kind.widths)
+        width.isdecimal() and len(width) < 8 and width == str(n := int(width)) and n in kind.widths)
     expected = [f"'{name}{':K' * (len(each.widths) > 1)}'" for name, each in KINDS.items()]
     require(known, f"{what} must be {', '.join(expected[:-1])} or {expected[-1]} with K > 1, at "
                    f"most {Multiclass.widths.stop - 1}, got {text!r:.80}")

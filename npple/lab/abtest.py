@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from npple import ARCHITECTURES, ranking
-from npple.checks import check_count, check_kind, check_number, shown
+from npple.checks import check_count, check_kind, check_number, check_reals, shown
 from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
 from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
@@ -400,15 +400,23 @@ def lift(treated: Values, control: Values) -> Lift | None:
     Parameters
     ----------
     treated, control : (n,), (m,) ndarray
-        One number a user, of at least two users.
+        One number a user.
 
     Returns
     -------
     Lift or None
-        None where there is nothing to say: no number varies, or the control's mean cannot be told
-        from 0, which leaves the interval without bounds.
+        None where there is nothing to say: a bucket of one user, no number varies, or the control's
+        mean cannot be told from 0, which leaves the interval without bounds.
+
+    Raises
+    ------
+    InputError
+        For what is not one finite number a user.
     """
     from scipy import stats
+    treated, control = _numbers("treated", treated), _numbers("control", control)
+    if min(len(treated), len(control)) < 2:
+        return None
     means, counts = (treated.mean(), control.mean()), np.array([len(treated), len(control)])
     variances = np.array([treated.var(ddof=1), control.var(ddof=1)]) / counts  # of the means
     if not variances.any():
@@ -422,6 +430,14 @@ def lift(treated: Values, control: Values) -> Lift | None:
     half = critical / abs(means[1]) * np.sqrt((1 - g) * variances[0] + ratio**2 * variances[1])
     low, high = (ratio - half) / (1 - g), (ratio + half) / (1 - g)
     return Lift(*map(float, (ratio - 1, low - 1, high - 1, p)))
+
+
+def _numbers(what: str, values: Values) -> Float64:
+    """One finite number a user."""
+    values = check_reals(what, values)
+    require(values.ndim == 1 and np.isfinite(values).all(),
+            f"{what}: {shown(values)}, expected one finite number a user")
+    return values
 
 
 # The whole test ----------------------------------------------------------------------------------

@@ -284,7 +284,7 @@ def fit(frame: object, *, numeric: Sequence[str] = (), categorical: Sequence[str
     run = Run(network, Adam(rate=1e-3) if optimizer is None else optimizer, batch_size, seed,
               weights, schema=made.schema.to_dict(), keep_best=keep_best)  # type: ignore[arg-type]  # None is 1 for all
     run.train(made.train, made.validation, epochs, patience=patience, checkpoint=checkpoint,
-              on_epoch=on_epoch)
+              new=True, on_epoch=on_epoch)
     return Trained(run, made.schema)
 
 

@@ -170,7 +170,7 @@ class Run:
         require(self.dtype != "float16", "dtype is float16, expected at least float32")
 
     def train(self, data: Dataset, validation: Dataset, epochs: int, *, patience: int | None = None,
-              checkpoint: FilePath | None = None, every: int | None = None,
+              checkpoint: FilePath | None = None, every: int | None = None, new: bool = False,
               on_batch: Callable[[Run, int], object] | None = None,
               on_epoch: Callable[[dict[str, Any]], object] | None = None,
               stop: Callable[[], object] | None = None) -> None:
@@ -187,6 +187,9 @@ class Run:
             Where to save the run, at its start and after each epoch.
         every : int, optional
             Save after each `every` steps too.
+        new : bool, optional
+            Whether a file that stands at `checkpoint` at the start is an error; so of two trainings
+            that are given one file, one is refused.
         on_batch, on_epoch : callable, optional
             Called with the run and the number of batches an epoch, or the epoch's history entry.
         stop : callable, optional
@@ -207,7 +210,7 @@ class Run:
         self._check_call(data, validation, epochs, patience, checkpoint, every)
         batches = -(-len(data) // self.batch_size)
         if checkpoint and not self.step:
-            self.save(checkpoint)
+            self.save(checkpoint, new)
         try:
             while self.epoch < epochs and not self._exhausted(patience):
                 self._steps(data, batches, checkpoint, every, on_batch, stop)
@@ -404,12 +407,14 @@ class Run:
                 and self.epoch - max(self.best_epoch_of(task)["epoch"]
                                      for task in self.model.tasks) >= patience)
 
-    def save(self, path: FilePath) -> None:
+    def save(self, path: FilePath, new: bool = False) -> None:
         """Write the run to one file, atomically.
 
         Parameters
         ----------
         path : str or path
+        new : bool, optional
+            Whether a file that stands there is an error.
 
         Raises
         ------
@@ -428,7 +433,7 @@ class Run:
         meta = {"table": self.model.to_dict(), "settings": settings,
                 "optimizer": {"kind": kind} | asdict(self.optimizer),
                 "progress": {name: getattr(self, name) for name in PROGRESS}}
-        archive.save(path, arrays, meta, format=FORMAT, version=VERSION)
+        archive.save(path, arrays, meta, format=FORMAT, version=VERSION, new=new)
 
     @classmethod
     def load(cls, path: FilePath) -> Run:

@@ -241,3 +241,21 @@ def test_a_target_of_nanoseconds_is_learned_or_diverges_and_the_checkpoint_loads
     if not flags:
         times = [float(line) for line in (here / "p.csv").read_text().split()[1:]]
         assert all(1.69e18 < time < 1.71e18 for time in times)
+
+
+CSV = ["--data", "rows.csv", "--numeric", "age", "--binary", "clicked"]
+
+
+@pytest.mark.parametrize("data, flags", [
+    (CSV, ["--task-group", "2"]), (CSV, ["--rows", "5"]), (CSV, ["--correlation", "0"]),
+    (["--data", "census"], ["--rows", "5"]), (["--data", "census"], ["--delimiter", "tab"]),
+    *((["--data", "synthetic"], flags) for flags in (
+        ["--task-group", "2"], ["--time", "age"], ["--split-by", "age"], ["--raw-targets"],
+        ["--missing", "mean"], ["--columns", "age"], ["--min-count", "1"]))])
+def test_a_flag_that_the_data_has_no_use_for_is_refused(here, capsys, write_csv, data, flags):
+    write_csv(here / "rows.csv")
+    for command in (["train", "--out", "run"], ["compare"]):
+        assert main([*command, "--epochs", "1", *data, *flags]) == 2
+        error = capsys.readouterr().err
+        assert f"{flags[0]}: of no use for" in error and error.count("\n") == 1
+    assert not (here / "run").exists()

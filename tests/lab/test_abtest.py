@@ -210,6 +210,21 @@ def test_95_of_100_intervals_hold_the_true_lift():
     assert 0.935 < np.mean([x.low <= 0.5 <= x.high for x in found]) < 0.965
 
 
+@pytest.mark.parametrize("bad", [[1.0, np.nan], [1.0, np.inf], [[1.0, 2.0]], ["a", "b"], 3.0,
+                                 np.ma.array([1.0, 2.0], mask=[True, False])])
+def test_a_lift_of_what_is_not_a_number_a_user_is_refused(bad):
+    good = np.array([1.0, 2.0, 3.0])
+    for treated, control in ((bad, good), (good, bad)):
+        with pytest.raises(InputError, match="treated|control"):
+            ab.lift(treated, control)
+
+
+def test_one_user_says_nothing_of_how_users_differ():
+    many = np.array([1.0, 1.01, 0.99])
+    assert ab.lift(np.array([5.0]), many) is None and ab.lift(many, np.array([5.0])) is None
+    assert ab.lift(np.array([]), many) is None
+
+
 def test_there_is_no_lift_over_what_cannot_be_told_from_zero():
     assert ab.lift(np.array([1.0, 2.0]), np.array([-1.0, 1.0])) is None
     assert ab.lift(np.zeros(3), np.zeros(3)) is None

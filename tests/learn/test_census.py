@@ -173,6 +173,12 @@ def test_the_command_line_trains_on_the_folder_and_evaluates_the_other_half(publ
     assert "21 rows" in told and "college" in told and "marital" in told
 
 
+@pytest.mark.parametrize("flag", ["--time", "--split-by", "--validation"])
+def test_the_published_files_have_a_split_of_their_own(published, capsys, flag):
+    assert main(["train", "--data", str(published), flag, "age", "--out", "run"]) == 2
+    assert f"{flag}: the published files come with their own split" in capsys.readouterr().err
+
+
 def test_the_papers_split_goes_into_fit(published):
     train, validation, test = census_split(published)
     run = npple.fit(train, validation=validation, **census_roles(), epochs=1, expert_units=(2,),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import npple
 from npple import metrics
 from npple.cli import main
+from strategies import assert_equal
 
 ROLES = {"numeric": ["age"], "categorical": ["user"],
          "tasks": {"click": "binary", "watch": "regression", "why": "multiclass"}}
@@ -211,3 +214,34 @@ def test_fitting_overwrites_no_checkpoint(tmp_path):
     with pytest.raises(npple.InputError, match="exists, expected a new file"):
         npple.fit(table(40), **ROLES, **SMALL, checkpoint=tmp_path / "run.npz")
     assert (tmp_path / "run.npz").read_bytes() == b"kept"
+
+
+def test_of_two_trainings_that_are_given_one_checkpoint_one_is_refused(tmp_path):
+    """Both have seen that no file is there; the later one finds it at its first save."""
+    path, ready = tmp_path / "run.npz", threading.Barrier(2, timeout=60)
+
+    class Late(dict):
+        """A table that both have in hand before either goes on."""
+
+        def __iter__(self):
+            if threading.current_thread() not in seen:
+                seen.append(threading.current_thread())
+                ready.wait()
+            return super().__iter__()
+
+    def train(seed):
+        table = Late(age=[*range(40)], clicked=[0, 1] * 20)
+        try:
+            return npple.fit(table, numeric=["age"], tasks={"clicked": "binary"}, epochs=1,
+                             seed=seed, checkpoint=path).run.params
+        except npple.FileError as error:
+            return str(error)
+
+    seen = []
+    with ThreadPoolExecutor(2) as pool:
+        done = [*pool.map(train, (0, 1))]
+    (refused,), (params,) = ([each for each in done if isinstance(each, kind)]
+                             for kind in (str, dict))
+    assert "it exists, expected a new file" in refused
+    assert_equal(npple.load(path).run.params, params)
+    assert [each.name for each in tmp_path.iterdir()] == ["run.npz"]
