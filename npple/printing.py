@@ -1,6 +1,20 @@
-"""How reports print: tables of texts."""
+"""How reports print: tables of texts, and names of strangers made harmless."""
 
+import re
 from collections.abc import Collection, Sequence
+
+HIDDEN = re.compile("[\0-\t\v-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+FORMULA = re.compile("[=+@-]")  # what spreadsheets compute, at the start of a cell
+
+
+def visible(text: object) -> str:
+    """A text whose control codes, all but the end of a line, stand there as their numbers."""
+    return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def csv_name(name: str) -> str:
+    """A name as a cell of a CSV file: visible, and no formula."""
+    return f"'{visible(name)}" if FORMULA.match(name) else visible(name)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:

@@ -17,6 +17,7 @@ from npple.cli import (abtest, clicklog, compare, draw, evaluate, gradcheck, iso
                        predict, train)
 from npple.cli.options import Parser
 from npple.learn.interruption import ending_tidily
+from npple.printing import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except (NppleError, MemoryError) as error:
         what = "out of memory: " if isinstance(error, MemoryError) else ""
-        print(f"npple {args.command}: error: {what}{' '.join(str(error).split())}",
+        print(f"npple {args.command}: error: {what}{visible(' '.join(str(error).split()))}",
               file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 from npple import ARCHITECTURES, Network
 from npple.architectures import Inputs
 from npple.errors import nearest, require
+from npple.printing import visible
 from npple.verify.cases import numbered_tasks
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -39,7 +40,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and what is wrong; the usage is a `--help` away."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
+        line = visible(" ".join(message.split()))
+        self.exit(2, f"{self.prog}: error: {line}; see {self.prog} --help\n")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -83,7 +85,7 @@ def one_of(what: str, choices: Collection[str]) -> Callable[[str], str]:
 
 def show(args: argparse.Namespace, data: Callable[[], object], text: object) -> None:
     """Print a result: with --json what `data` returns, else `text`."""
-    print(json.dumps(data()) if args.json else text)
+    print(json.dumps(data()) if args.json else visible(text))
 
 
 # Models -----------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from npple.cli.files import check_file
 from npple.cli.options import Commands, add_arguments, command, show
 from npple.cli.rows import DRESS, TRAINED, UNKNOWN, dress
 from npple.core.base import Array
+from npple.errors import require
+from npple.printing import csv_name, visible
 
 
 def add(commands: Commands) -> None:
@@ -36,7 +38,7 @@ def run(args: Namespace) -> None:
     schema = trained.schema
     table = columns_of(args.data, schema.form, dress(args))
     for line in known_enough(schema, table, args.allow_unknown):
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
     predictions = trained.predict(table, accept_unknown=True)
     _write(args.out, predictions, trained.output_names())
     used = [*schema.numeric, *schema.categorical, *schema.bags]
@@ -65,10 +67,12 @@ def _write(path: str, predictions: Mapping[str, Array], names: Mapping[str, Sequ
 
     from npple.archive import replacing
     columns = [values.reshape(len(values), -1) for values in predictions.values()]
+    header = [csv_name(name) for task in predictions for name in names[task]]
+    require(len({*header}) == len(header), f"--out: two columns would be called alike: {header}")
     with replacing(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([name for task in predictions for name in names[task]])
+        writer.writerow(header)
         writer.writerows([cell for row in rows for cell in row]
                          for rows in zip(*(values.tolist() for values in columns)))
         text.detach()

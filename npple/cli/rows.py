@@ -14,6 +14,7 @@ from npple.learn.census import GROUPS, census_roles, census_split
 from npple.learn.columns import Dress, Texts
 from npple.learn.frames import columns_of
 from npple.learn.schema import FILLS, POOLS, Schema, known_enough
+from npple.printing import visible
 
 if TYPE_CHECKING:
     from npple.architectures import Inputs
@@ -174,5 +175,5 @@ def encode(run: Run, args: Namespace, dtype: str, labels: bool = True) -> tuple[
     schema = Schema.from_dict(run.schema)
     columns = columns_of(args.data, schema.form, dress(args))
     for line in known_enough(schema, columns, getattr(args, "allow_unknown", True)):
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
     return schema.encode(columns, dtype, labels), schema

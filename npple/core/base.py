@@ -32,14 +32,15 @@ LINES, WIDTH = 30, 100  # of a `repr`
 class NppleError(Exception):
     """The root of them all: catch this to catch everything npple refuses.
 
-    A message is one line, whatever it quotes, and leaves out the middle of what is endless.
+    A message is one line without control codes, whatever it quotes, and leaves out the middle of
+    what is endless.
     """
 
     def __init__(self, message: object) -> None:
-        line = " ".join(str(message).splitlines())
-        if len(line) > LONGEST:
-            line = f"{line[:LONGEST // 2]} ... {line[5 - LONGEST // 2:]}"
-        super().__init__(line)
+        text = " ".join(str(message).splitlines())
+        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+        super().__init__(line if len(line) <= LONGEST else
+                         f"{line[:LONGEST // 2]} ... {line[5 - LONGEST // 2:]}")
 
 
 class InputError(NppleError, ValueError):

@@ -29,6 +29,7 @@ from npple.lab.inspection import connections, utilization
 from npple.learn.training import Run, evaluate_model, fingerprint
 from npple.network import Network
 from npple.optimizers import Adam
+from npple.printing import visible
 
 Share: TypeAlias = Callable[[Any], Any]  # brings what many calls need to where they run
 Watch: TypeAlias = Callable[[int, int], Callable[[Mapping[str, Any]], object]]
@@ -212,7 +213,7 @@ def progress(total: int, found: int, stream: IO[str] | None = None
         nonlocal count
         count += 1
         left = (time.monotonic() - started) / (count - found) * (total - count)
-        print(f"{count}/{total}  {result['data']}  {result['architecture']}  "
+        print(f"{count}/{total}  {visible(result['data'])}  {result['architecture']}  "
               f"seed {result['seed']}  {result['seconds']:.1f} s  ({_duration(left)} left)",
               file=stream or sys.stderr, flush=True)
     return show

@@ -13,7 +13,7 @@ from npple.core.base import Printed
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
 from npple.learn.synthetic import correlations_text
-from npple.printing import aligned
+from npple.printing import aligned, csv_name
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ class Comparison(Printed):
                          "negative_transfer", "seesaw"))
         for row in self.outcomes:
             for task, found in row.metrics.items():
-                writer.writerow((row.data, row.architecture, row.parameters, row.embeddings,
-                                 round(row.seconds, 3), task,
+                writer.writerow((csv_name(row.data), row.architecture, row.parameters,
+                                 row.embeddings, round(row.seconds, 3), csv_name(task),
                                  about(self.tasks[row.data][task]).gain[0], *_cells(found),
                                  *_cells(row.gains[task]), int(row.negative_transfer),
                                  int(row.seesaw)))

@@ -164,3 +164,43 @@ def test_a_character_that_the_terminal_lacks_is_printed_as_its_number(tmp_path):
     done = npple("draw", "--tasks", "点击", capture_output=True, cwd=tmp_path,
                  env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0 and r"\u70b9\u51fb" in done.stdout and done.stderr == ""
+
+
+# Names of strangers -----------------------------------------------------------------------------
+
+CLASSES = ("\x1b[2Jwipe", "=1+1", "@x")
+ODD = "age,x,=cls,\x1b[31mred\x9b\u202e\n" + "".join(
+    f"0.{row},{row % 2},{CLASSES[row % 3]},1\n" for row in range(60))
+
+
+@pytest.fixture
+def odd(here):
+    """Data whose names hold control codes and formulas, and a model trained on it."""
+    (here / "\x1b[31mrows.csv").write_text(ODD, encoding="utf-8")
+    data = ["--data", "\x1b[31mrows.csv"]
+    named = [*data, "--numeric", "age", "--binary", "x", "--multiclass", "=cls"]
+    assert main(["train", *named, "--epochs", "1", "--out", "run"]) == 0
+    return data, named, ["--checkpoint", "run/checkpoint.npz"]
+
+
+def test_control_codes_of_a_file_reach_no_terminal_and_no_csv(here, capsys, odd):
+    data, named, model = odd
+    small = ["--models", "single_task", "--seeds", "1", "--epochs", "1"]
+    for status, command in ((0, ["predict", *model, *data, "--out", "p.csv"]),
+                            (0, ["evaluate", *model, *data]),
+                            (0, ["compare", *named, *small, "--csv", "t.csv"]),
+                            (2, ["train", *data, "--numeric", "agee", "--binary", "x"]),
+                            (2, ["evaluate", *model, "--data", "no\x1b[31m.csv"]),
+                            (2, ["draw", "--checkpoint", "no\x1b[31m.npz"])):
+        assert main(command) == status
+    told = "".join(capsys.readouterr())
+    told += "".join((here / name).read_text() for name in ("p.csv", "t.csv"))
+    assert r"\x1b[2Jwipe" in told and r"\x1b[31mred\x9b\u202e" in told
+    assert not {"\x1b", "\x9b", "\u202e"} & {*told}
+
+
+def test_no_name_is_a_formula_of_a_spreadsheet(here, odd):
+    data, _, model = odd
+    assert main(["predict", *model, *data, "--out", "p.csv"]) == 0
+    assert (here / "p.csv").read_text().split("\n")[0] == (
+        r"x,'=cls=\x1b[2Jwipe,'=cls==1+1,'=cls=@x")
