@@ -1,6 +1,7 @@
 """Damaged copies of an archive: what disks, networks and people make of a file, from a seed."""
 
 import io
+import json
 import pickle
 import warnings
 import zipfile
@@ -89,6 +90,35 @@ def flip_inside(r, content):
     return zipped((found | {name: flip(r, found[name])}).items())
 
 
+def flip_record(r, content):
+    """Bits of the record flip (a rate, a mean, an activation), under a zip checksum made anew."""
+    found = members(content)
+    return zipped((found | {"meta.json": flip(r, found["meta.json"])}).items())
+
+
+def digit(r, text):
+    """`text` with another digit: a number, a version or the digest itself."""
+    at = r.choice([i for i in range(len(text)) if text[i:i + 1].isdigit()])
+    other = r.choice([each for each in b"0123456789" if each != text[at]])
+    return text[:at] + bytes([other]) + text[at + 1:]
+
+
+def digit_in_record(r, content):
+    """One digit of the record is another."""
+    found = members(content)
+    return zipped((found | {"meta.json": digit(r, found["meta.json"])}).items())
+
+
+def version(r, content):
+    """The record is of another version or format than the file was written in."""
+    found = members(content)
+    record = json.loads(found["meta.json"])
+    record |= r.choice([{"version": number} for number in (0, 1, 3, 2**70, -1)]
+                       + [{"format": text} for text in ("npple vectors", "npple checkpoint", "")])
+    text = json.dumps(record, indent=1).encode()
+    return zipped((found | {"meta.json": text}).items()) if text != found["meta.json"] else b""
+
+
 def claim(r, content):
     """The header of an array claims another shape or dtype than its bytes hold."""
     found = members(content)
@@ -112,4 +142,5 @@ def oversize(r, content):
 
 
 DAMAGES = (flip, flip, cut, overwrite, swap, rename, reorder, drop_or_repeat, pickled, flip_inside,
-           claim, oversize)
+           flip_record, digit_in_record, version, claim, oversize)
+TEXT_DAMAGES = (flip, digit, cut, overwrite)

@@ -2,18 +2,41 @@
 
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from damage import DAMAGES
+from damage import DAMAGES, TEXT_DAMAGES
 from runner import parts
-from targets import bundle, checkpoint
+from targets import TEMPORARY, bundle, checkpoint
 
 import npple
 from npple import oracle
+from npple.lab import compare
 from npple.learn.training import Run
 
-FILES = {"checkpoint": (checkpoint, Run.load), "vectors": (bundle, oracle.load)}
+TRIAL = "trial-0123456789abcdef.json"  # by its name it is known whose result it is
+
+
+def trial():
+    """A stored result of a comparison."""
+    cases = compare.synthetic_cases((0.5,), rows=60, inputs=3)
+    folder = TEMPORARY / "trials"
+    compare.compare(cases, ["ple"], seeds=(0,), out=folder, training=compare.Training(1))
+    path, = folder.glob("trial-*.json")
+    return compare._record(TRIAL[6:-5], compare._read(path))
+
+
+def load_trial(path):
+    result = compare._read(path)
+    if result is None:
+        raise npple.FileError(f"{path}: no result")
+    return SimpleNamespace(**result)
+
+
+FILES = {"checkpoint": (checkpoint, Run.load, DAMAGES, "damaged.npz"),
+         "vectors": (bundle, oracle.load, DAMAGES, "damaged.npz"),
+         "trial": (trial, load_trial, TEXT_DAMAGES, TRIAL)}
 
 
 def same(a, b):
@@ -36,14 +59,14 @@ def outcome(load, path, damaged, whole):
     return "the same values"
 
 
-def tally(kind, path, copies, seed=0):
+def tally(kind, folder, copies, seed=0):
     """How each kind of damage ended, for so many copies of a file."""
-    make, load = FILES[kind]
-    content = make()
+    make, load, damages, name = FILES[kind]
+    content, path = make(), folder / name
     path.write_bytes(content)
     whole, counts = load(path), Counter()
     for index in range(copies):
-        damage = DAMAGES[index % len(DAMAGES)]
+        damage = damages[index % len(damages)]
         damaged = damage(Random(f"{seed}:{index}"), content)
         try:
             counts[damage.__name__, outcome(load, path, damaged, whole)] += 1
@@ -54,15 +77,18 @@ def tally(kind, path, copies, seed=0):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_damaged_file_is_refused_or_loads_what_was_saved(kind, tmp_path):
-    counts = tally(kind, tmp_path / "damaged.npz", 20 * len(DAMAGES))
-    for damage in ("swap", "rename", "reorder", "drop_or_repeat", "pickled", "claim"):
+    damages = FILES[kind][2]
+    counts = tally(kind, tmp_path, 20 * len(damages))
+    for damage in {each.__name__ for each in damages} & {
+            "swap", "rename", "reorder", "drop_or_repeat", "pickled", "claim", "digit",
+            "digit_in_record", "version"}:
         assert counts[damage, "refused"] == 20, counts
 
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("kind", FILES)
 def test_many_damaged_files(kind, tmp_path):
-    counts = tally(kind, tmp_path / "damaged.npz", 10_000, seed=1)
+    counts = tally(kind, tmp_path, 10_000, seed=1)
     print(f"\n{counts.total():,} damaged copies of a {kind}")
     for (damage, ended), count in sorted(counts.items()):
         print(f"{count:>6,}  {damage}: {ended}")
