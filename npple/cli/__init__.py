@@ -33,20 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except (NppleError, MemoryError) as error:
         what = "out of memory: " if isinstance(error, MemoryError) else ""
-        print(f"npple {args.command}: error: {what}{visible(' '.join(str(error).split()))}",
-              file=sys.stderr)
-        return 2
+        return _say(f"npple {args.command}: error: {what}{' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
-        print(f"npple {args.command}: interrupted", file=sys.stderr)
-        return 130
+        return _say(f"npple {args.command}: interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone: `npple ... | head`
         _give_up(sys.stdout)
         return 0
     except OSError as error:  # a full disk behind what is printed
         _give_up(sys.stdout)
-        print(f"npple {args.command}: error: {error.filename or 'printing'}: "
-              f"{error.strerror or error}", file=sys.stderr)
-        return 2
+        return _say(f"npple {args.command}: error: {error.filename or 'printing'}: "
+                    f"{error.strerror or error}", 2)
+
+
+def _say(line: str, status: int) -> int:
+    """The status, after a line on standard error if that can be written to."""
+    with contextlib.suppress(OSError):
+        print(visible(line), file=sys.stderr, flush=True)
+    return status
 
 
 def _give_up(stream: TextIO) -> None:

@@ -146,6 +146,22 @@ def test_two_resumed_at_once_are_one_and_a_refusal(here, capsys):
             pass
 
 
+@pytest.mark.parametrize("content", ["{", "null", '{"data": 3}', '"x"', "\0" * 9, ""])
+def test_a_broken_result_of_a_comparison_is_made_again(here, content):
+    command = ["compare", "--data", "synthetic", "--rows", "60", "--inputs", "3", "--epochs", "1",
+               "--models", "single_task", "--seeds", "1", "--correlation", "0", "--out", "kept"]
+    assert main(command) == 0
+    path, = (here / "kept").iterdir()
+    path.write_text(content)
+    assert main(command) == 0 and path.read_text().startswith('{"sha256": ')
+
+
+def test_a_wrong_model_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--model", "nosuch"])
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
 # What is printed --------------------------------------------------------------------------------
 
 def npple(*arguments, **options):
@@ -158,6 +174,13 @@ def test_a_full_disk_behind_what_is_printed_is_one_line(tmp_path):
         done = npple("draw", stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "npple draw: error: printing: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_where_nothing_at_all_can_be_printed_the_status_still_tells(tmp_path):
+    with open("/dev/full", "w") as full:
+        assert npple("draw", stdout=full, stderr=full, cwd=tmp_path).returncode == 2
+        assert npple("draw", "--out", "no/x.svg", stderr=full, cwd=tmp_path).returncode == 2
 
 
 def test_a_character_that_the_terminal_lacks_is_printed_as_its_number(tmp_path):
