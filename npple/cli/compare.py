@@ -76,10 +76,14 @@ def run(args: Namespace) -> int:
 
 def _cases(args: Namespace) -> list[Problem]:
     """The data sets to compare on: one for each correlation, or the one of --data."""
-    from npple.lab.compare import Problem, synthetic_cases
+    from npple.lab.compare import Problem, synthetic_cases, vtr_vcr_cases
     if args.data == "synthetic":
         roles(args)
         return synthetic_cases(args.correlation, args.rows, args.inputs, args.tasks, args.seed)
+    if args.data == "vtr_vcr":
+        roles(args)
+        return vtr_vcr_cases(args.dependence, args.rows, args.inputs, args.noise, args.sharing,
+                             args.seed)
     train, test, inputs, tasks, _ = load(args)
     return [Problem(Path(args.data).name, train, test, inputs, tasks)]
 

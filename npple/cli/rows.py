@@ -13,6 +13,7 @@ from npple.errors import InputError, require
 from npple.learn.census import GROUPS, census_roles, census_split
 from npple.learn.columns import Dress, Texts
 from npple.learn.frames import columns_of
+from npple.learn.scenes import TASKS
 from npple.learn.schema import FILLS, POOLS, Schema, known_enough
 from npple.printing import visible
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from npple.learn.training import Run
 
 
+MADE = ("synthetic", "vtr_vcr")  # data that no file holds
 DRESS: dict[str, Options] = {  # how a file is written down
     "--delimiter": {"default": ",", "metavar": "C", "help": "between fields; 'tab' for tabs"},
     "--columns": {"nargs": "+", "metavar": "COLUMN", "help": "names of columns, for a file without "
@@ -48,7 +50,8 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
     columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
     options: dict[str, Options] = {
         "--data": {"default": "census", "metavar": "D",
-                   "help": "'census' (the bundled sample of its test file), 'synthetic', or a "
+                   "help": "'census' (the bundled sample of its test file), 'synthetic', "
+                           "'vtr_vcr' (videos in two scenes, made up), or a "
                            "file: Census-Income as published or, with the flags below, a CSV with "
                            "a header; a folder with both Census-Income files is split as in the "
                            "papers"},
@@ -78,8 +81,14 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                          "help": "of Census-Income: 1 (income, never married) or 2 (college, "
                                  "never married)"},
         **DRESS,
-        "--rows": number(20000, "rows of synthetic data"),
-        "--inputs": number(128, "width of synthetic data"),
+        "--rows": number(20000, "rows of synthetic and vtr_vcr data"),
+        "--inputs": number(128, "width of synthetic and vtr_vcr data"),
+        "--dependence": {"type": float, "nargs": "+" if correlations else None,
+                         "default": [0.8] if correlations else 0.8,
+                         "help": "of vtr_vcr: how much playing and completing depend on the scene, "
+                                 "0 to 1"},
+        "--noise": number(0.5, "of vtr_vcr: what moves completion and no feature tells, against 1"),
+        "--sharing": number(0.03, "of vtr_vcr: the share of played rows that is shared"),
         "--tasks": number(2, "tasks of synthetic data"),
         "--correlation": {"type": float, "nargs": "+" if correlations else None,
                           "default": [-0.5, 0.0, 0.5, 0.9] if correlations else 0.5,
@@ -91,8 +100,8 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
 
 def roles(args: Namespace) -> Options | None:
     """What the column flags say, as `Schema.learn` takes it; None without flags."""
-    require(args.data != "synthetic" or not args.validation,
-            "--validation: synthetic data makes its own")
+    require(args.data not in MADE or not args.validation,
+            f"--validation: {args.data} data makes its own")
     labels = [(column, kind) for kind in ("binary", "regression", "multiclass")
               for column in getattr(args, kind)]
     tasks = dict(labels)
@@ -103,7 +112,7 @@ def roles(args: Namespace) -> Options | None:
     _refuse_unused(args, args.data if args.data == "synthetic" else "csv" if named else "census")
     if not named:
         return None
-    require(args.data not in ("census", "synthetic"),
+    require(args.data not in ("census", *MADE),
             f"--data {args.data} knows its columns: leave out --numeric, --binary and so on")
     return {"numeric": args.numeric, "categorical": args.categorical, "bags": args.bag,
             "tasks": tasks, "log": args.log}
@@ -132,6 +141,10 @@ def load(args: Namespace, schema: Schema | None = None
                               tasks=args.tasks, seed=args.seed)
         tasks = dict.fromkeys(rows.targets, "regression")
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
+    if args.data == "vtr_vcr":
+        rows = data.vtr_vcr(args.rows, args.inputs, args.dependence, args.noise, args.sharing,
+                            args.seed)
+        return *rows.split(0.8, args.seed), args.inputs, TASKS, None
     form = "csv" if named else "census"
     made = prepare(*_tables(args, form), named or census_roles(args.task_group), seed=args.seed,
                    time=args.time, split_by=args.split_by, min_count=args.min_count,
@@ -170,7 +183,7 @@ def encode(run: Run, args: Namespace, dtype: str, labels: bool = True) -> tuple[
     What training did not know is said on standard error.
     """
     if run.schema is None:
-        raise InputError(f"--checkpoint: {args.checkpoint} was trained on synthetic data, which "
+        raise InputError(f"--checkpoint: {args.checkpoint} was trained on made-up data, which "
                          "no file holds")
     schema = Schema.from_dict(run.schema)
     columns = columns_of(args.data, schema.form, dress(args))

@@ -192,11 +192,14 @@ def _start_text(args: Namespace, run: Run, train: Dataset, validation: Dataset) 
 
 
 def _correlations(args: Namespace, train: Dataset) -> str:
-    """The task correlation of synthetic data, and that of the labels as measured."""
+    """The task correlation of synthetic data, and that of the labels as measured, by scene too."""
     from npple.data import label_correlations
+    from npple.learn.scenes import scene_correlations, scenes_text
     from npple.learn.synthetic import correlations_text
     task = f"task correlation {args.correlation:g}" if args.data == "synthetic" else ""
-    return ", ".join(filter(None, (task, correlations_text(label_correlations(train)))))
+    scenes = scenes_text(scene_correlations(train)) if args.data == "vtr_vcr" else ""
+    found = ", ".join(filter(None, (task, correlations_text(label_correlations(train)))))
+    return "\n".join(filter(None, (found, scenes)))
 
 
 def _size(run: Run) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -21,11 +22,12 @@ import npple
 from npple.architectures import ARCHITECTURES, Inputs
 from npple.archive import FilePath, replacing
 from npple.checks import check_choice, check_count, check_kind, check_number, check_path
-from npple.data import Dataset, label_correlations, synthetic
+from npple.data import Dataset, label_correlations, synthetic, vtr_vcr
 from npple.errors import Diverged, FileError, Stopped, require
 from npple.lab.budget import known_options, networks, parameters, sized
 from npple.lab.gains import Comparison
 from npple.lab.inspection import connections, utilization
+from npple.learn.scenes import TASKS, scene_correlations
 from npple.learn.training import Run, evaluate_model, fingerprint
 from npple.network import Network
 from npple.optimizers import Adam
@@ -52,6 +54,10 @@ class Problem:
         Task -> "binary", "regression" or "multiclass:K".
     correlation : float or None
         The task correlation p of synthetic data: the cosine of the tasks' weight vectors.
+    scenes : dict of dict of float or None
+        The labels' correlations in each scene of `npple.data.vtr_vcr`.
+    draw : callable or None
+        Seed -> the problem with new rows, of new functions; something that can be pickled.
     """
 
     name: str
@@ -60,6 +66,8 @@ class Problem:
     inputs: Inputs
     tasks: dict[str, str]
     correlation: float | None = None
+    scenes: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    draw: Callable[[int], "Problem"] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -112,12 +120,49 @@ def synthetic_cases(correlations: Sequence[float] = (-0.5, 0.0, 0.5, 0.9), rows:
     InputError
         For an argument that `npple.learn.synthetic` refuses.
     """
-    cases = []
-    for p in correlations:
-        data = synthetic(rows, inputs, p, tasks=tasks, seed=seed)
-        kinds = dict.fromkeys(data.targets, "regression")
-        cases.append(Problem(f"synthetic p={p:g}", *data.split(0.8, seed), inputs, kinds, float(p)))
-    return cases
+    return [_synthetic_case(rows, inputs, float(p), tasks, seed) for p in correlations]
+
+
+def _synthetic_case(rows: int, inputs: int, p: float, tasks: int, seed: int) -> Problem:
+    data = synthetic(rows, inputs, p, tasks=tasks, seed=seed)
+    kinds = dict.fromkeys(data.targets, "regression")
+    return Problem(f"synthetic p={p:g}", *data.split(0.8, seed), inputs, kinds, p,
+                   draw=partial(_synthetic_case, rows, inputs, p, tasks))
+
+
+def vtr_vcr_cases(dependences: Sequence[float] = (0.8,), rows: int = 100_000, inputs: int = 32,
+                  noise: float = 0.5, sharing: float = 0.03, seed: int = 0) -> list[Problem]:
+    """One case of `npple.data.vtr_vcr` for each dependence; a fifth of the rows is the test.
+
+    Parameters
+    ----------
+    dependences : sequence of float
+        How much playing and completing depend on the scene.
+    rows, inputs : int
+    noise, sharing : float
+        As for `npple.data.vtr_vcr`.
+    seed : int
+        Of the data and of what becomes the test.
+
+    Returns
+    -------
+    list of Problem
+
+    Raises
+    ------
+    InputError
+        For an argument that `npple.data.vtr_vcr` refuses.
+    """
+    return [_vtr_vcr_case(rows, inputs, float(dependence), noise, sharing, seed)
+            for dependence in dependences]
+
+
+def _vtr_vcr_case(rows: int, inputs: int, dependence: float, noise: float, sharing: float,
+                  seed: int) -> Problem:
+    train, test = vtr_vcr(rows, inputs, dependence, noise, sharing, seed).split(0.8, seed)
+    return Problem(f"vtr_vcr dependence={dependence:g}", train, test, inputs, dict(TASKS),
+                   scenes=scene_correlations(train),
+                   draw=partial(_vtr_vcr_case, rows, inputs, dependence, noise, sharing))
 
 
 def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,
@@ -188,7 +233,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     kinds = {case.name: case.tasks for case in cases}
     correlations = {case.name: case.correlation for case in cases}
     labels = {case.name: label_correlations(case.train) for case in cases}
-    return Comparison(kinds, correlations, labels, [done[key] for key in trials])
+    scenes = {case.name: case.scenes for case in cases if case.scenes}
+    return Comparison(kinds, correlations, labels, [done[key] for key in trials], scenes)
 
 
 def progress(total: int, found: int, stream: IO[str] | None = None

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from npple.core.base import Printed
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
+from npple.learn.scenes import scenes_text
 from npple.learn.synthetic import correlations_text
 from npple.printing import aligned, csv_name
 
@@ -131,12 +132,15 @@ class Comparison(Printed):
         One of each trial, in the order of data sets, architectures and seeds: sizes, seconds,
         metrics on the test rows, validation metrics of each epoch, expert utilization, routed
         connections.
+    scenes : dict of dict of dict of float or None
+        Data set -> scene -> the same as `labels`, in that scene, where the data set has scenes.
     """
 
     tasks: dict[str, dict[str, str]]
     correlations: dict[str, float | None]
     labels: dict[str, dict[str, float | None]]
     results: list[dict[str, Any]]
+    scenes: dict[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
@@ -191,14 +195,14 @@ class Comparison(Printed):
         Returns
         -------
         dict
-            `tasks`, `correlations`, `labels` and `results` as they are, and `outcomes`: each
-            as a dict, with its intervals and the flags `seesaw` and `negative_transfer`.
+            `tasks`, `correlations`, `labels`, `scenes` and `results` as they are, and `outcomes`:
+            each as a dict, with its intervals and the flags `seesaw` and `negative_transfer`.
         """
         outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
                                        "negative_transfer": outcome.negative_transfer}
                     for outcome in self.outcomes]
         return {"tasks": self.tasks, "correlations": self.correlations, "labels": self.labels,
-                "outcomes": outcomes, "results": self.results}
+                "scenes": self.scenes, "outcomes": outcomes, "results": self.results}
 
     def to_csv(self) -> str:
         """The outcomes as CSV text: a row for each data set, architecture and task.
@@ -245,6 +249,7 @@ class Comparison(Printed):
         seeds = len(self._groups[data, rows[0].architecture])
         title = (f"{self.headline(data)}: mean of {seeds} seeds ± half of the 95 % interval; "
                  "a gain is over single_task, * is beyond noise")
+        title = "\n".join(filter(None, (title, scenes_text(self.scenes.get(data, {})))))
         heads = [head for task, kind in self.tasks[data].items()
                  for head in (f"{task} {about(kind).gain[0]}", "gain")]
         lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]
