@@ -34,9 +34,19 @@ def add(commands: Commands) -> None:
                              "(otherwise those of PLE with experts of width 32)"},
         "--seeds": number(3, "trainings of each"),
         "--seed": number(0, "of the data, and the first of the trainings"),
-        "--epochs": number(5, "passes over the rows"),
+        "--data-seeds": {"action": "store_true", "help": "new data for each seed (synthetic, "
+                         "vtr_vcr), so that intervals speak of other data too"},
+        "--epochs": number(50, "passes over the rows at most"),
+        "--patience": number(3, "a training ends after so many epochs without a better validation "
+                                "loss"),
         "--batch-size": number(512, "rows of a step"),
         "--rate": number(3e-3, "learning rate"),
+        "--rates": {"type": float, "nargs": "+", "default": [], "metavar": "R",
+                    "help": "choose the rate of each architecture from these, by the validation "
+                            "loss of the first seed"},
+        "--keep-best": {"type": one_of("choice", ("joint", "per-task")), "default": "per-task",
+                        "metavar": "WHICH", "help": "per-task: each task is predicted by the "
+                        "parameters of its own best epoch; joint: all by those of one"},
         "--workers": number(1, "processes"),
         "--dask": {"metavar": "ADDRESS", "help": "of a Dask scheduler to train on instead"},
         "--out": {"metavar": "DIR", "help": "keep each training's result here; an interrupted "
@@ -63,7 +73,9 @@ def run(args: Namespace) -> int:
             comparison = compare(
                 cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
                 budget=args.budget, levels=levels, options=options, executor=executor, share=share,
-                out=args.out, training=Training(args.epochs, args.batch_size, args.rate),
+                out=args.out, rates=args.rates, data_seeds=args.data_seeds,
+                training=Training(args.epochs, args.batch_size, args.rate, args.patience,
+                                  args.keep_best),
                 watch=progress, stop=lambda: signals)
     except Stopped as stopped:
         print(f"npple compare: {stopped}; " + ("repeat the command to go on" if args.out else

@@ -281,7 +281,7 @@ def correlation_figure(comparison: Comparison) -> Figure:
 
 
 def curves_figure(comparison: Comparison) -> Figure:
-    """A panel a data set and task: the validation metric by epoch, mean over the seeds.
+    """A panel a data set and task: the validation metric by epoch, mean over seeds that got there.
 
     Parameters
     ----------
@@ -307,7 +307,9 @@ def curves_figure(comparison: Comparison) -> Figure:
                           for result in comparison.results if task in result["tasks"]
                           and (result["data"], result["architecture"]) == (data, architecture)]
                 if curves:
-                    mean = np.mean(np.array(curves, dtype=float), axis=0)
+                    mean = [np.mean(np.array(values, dtype=float)) for values in (
+                        [curve[epoch] for curve in curves if len(curve) > epoch]
+                        for epoch in range(max(map(len, curves))))]
                     axes.plot(np.arange(1, len(mean) + 1), mean, linewidth=0.8, **look)
             axes.set(title=f"{data}: {task}", xlabel="epoch", ylabel=f"validation {name}")
             axes.xaxis.get_major_locator().set_params(integer=True)

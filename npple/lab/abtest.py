@@ -413,7 +413,7 @@ def lift(treated: Values, control: Values) -> Lift | None:
     InputError
         For what is not one finite number a user.
     """
-    from scipy import stats
+    from scipy.special import stdtr, stdtrit
     treated, control = _numbers("treated", treated), _numbers("control", control)
     if min(len(treated), len(control)) < 2:
         return None
@@ -422,8 +422,8 @@ def lift(treated: Values, control: Values) -> Lift | None:
     if not variances.any():
         return None
     df = variances.sum()**2 / (variances**2 / (counts - 1)).sum()
-    p = 2 * stats.t.sf(abs(means[0] - means[1]) / np.sqrt(variances.sum()), df)
-    critical = stats.t.ppf((1 + LEVEL) / 2, df)
+    p = 2 * stdtr(df, -abs(means[0] - means[1]) / np.sqrt(variances.sum()))
+    critical = stdtrit(df, (1 + LEVEL) / 2)
     if means[1]**2 <= critical**2 * variances[1]:
         return None
     ratio, g = means[0] / means[1], critical**2 * variances[1] / means[1]**2

@@ -7,11 +7,12 @@ small JSON file as soon as it is there, and a comparison that was interrupted go
 
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -24,11 +25,12 @@ from npple.archive import FilePath, replacing
 from npple.checks import check_choice, check_count, check_kind, check_number, check_path
 from npple.data import Dataset, label_correlations, synthetic, vtr_vcr
 from npple.errors import Diverged, FileError, Stopped, require
+from npple.kinds import about
 from npple.lab.budget import known_options, networks, parameters, sized
 from npple.lab.gains import Comparison
 from npple.lab.inspection import connections, utilization
 from npple.learn.scenes import TASKS, scene_correlations
-from npple.learn.training import Run, evaluate_model, fingerprint
+from npple.learn.training import CHOICES, Run, evaluate_model, fingerprint
 from npple.network import Network
 from npple.optimizers import Adam
 from npple.printing import visible
@@ -72,15 +74,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Training:
-    """How every network of a comparison is trained, by Adam: the same for all.
+    """How every network of a comparison is trained, by Adam: the same for all, but for the rate.
 
     Parameters
     ----------
     epochs : int
-        The one with the best validation counts.
+        At most; that with the best validation counts.
     batch_size : int
     rate : float
         Adam's step size.
+    patience : int or None
+        A training ends after so many epochs without a better validation loss; None: never before
+        `epochs`.
+    keep_best : str
+        "per-task": each task is predicted by the parameters of its own best epoch, as single tasks
+        are; "joint": all by those of one epoch.
 
     Raises
     ------
@@ -88,14 +96,19 @@ class Training:
         For a number out of its range.
     """
 
-    epochs: int = 5
+    epochs: int = 50
     batch_size: int = 512
     rate: float = 3e-3
+    patience: int | None = 3
+    keep_best: str = "per-task"
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, most=10 ** 9)
         check_count("batch_size", self.batch_size)
         check_number("rate", self.rate)
+        if self.patience is not None:
+            check_count("patience", self.patience)
+        check_choice("keep_best", self.keep_best, CHOICES["keep_best"])
 
 
 def synthetic_cases(correlations: Sequence[float] = (-0.5, 0.0, 0.5, 0.9), rows: int = 100_000,
@@ -168,6 +181,7 @@ def _vtr_vcr_case(rows: int, inputs: int, dependence: float, noise: float, shari
 def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,
             seeds: Sequence[int] = (0, 1, 2), budget: int | None = None, levels: int = 2,
             options: Mapping[str, Any] | None = None, training: Training = Training(),
+            rates: Sequence[float] = (), data_seeds: bool = False,
             executor: Executor | None = None, share: Share | None = None,
             out: FilePath | None = None, watch: Watch | None = None,
             stop: Callable[[], object] | None = None) -> Comparison:
@@ -180,8 +194,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     architectures : sequence of str
         Of `npple.ARCHITECTURES`. Gains need `single_task` among them.
     seeds : sequence of int
-        A seed decides initial values, the order of the rows and routing noise. The data and what
-        is set aside of them are the same for all seeds, so gains are paired over seeds.
+        A seed decides initial values, the order of the rows and routing noise. All architectures
+        have the same data for a seed, so gains are paired over seeds.
     budget : int, optional
         Parameters of each architecture, embeddings not counted; by default those of PLE with
         experts of width 32. The widths of the experts are adjusted to it.
@@ -191,6 +205,12 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         Further arguments of builders; each builder is given those it has. SNR's `l0` is 1e-3
         unless given: without a penalty nothing would close its connections.
     training : Training
+    rates : sequence of float
+        Learning rates to choose from, instead of that of `training`: each architecture has, on
+        each case, the one with the lowest validation loss for the first seed.
+    data_seeds : bool
+        Draw new data for each seed (`Problem.draw`), so that intervals speak of other data too.
+        Otherwise the data are the same for all seeds.
     executor : concurrent.futures.Executor, optional
         Where trials run, for example from `npple.lab.workers.open_workers`; by default
         here, one by one.
@@ -200,7 +220,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         A folder for the results of trials; those that it holds already are not run again.
     watch : callable, optional
         Called with the number of all trials and of those found in `out`; returns what is to be
-        called with each result. `progress` is one.
+        called with each result. `progress` is one. With `rates` called twice: for the trials that
+        choose, and for all.
     stop : callable, optional
         Asked after each result whether to end here; then the trials that run are still finished.
 
@@ -218,23 +239,37 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         When `stop` said so; `out` holds what was finished.
     """
     _check(cases, architectures, seeds, options, training, out)
+    _check_choices(cases, rates, data_seeds)
     options = {"l0": L0, **(options or {})}
-    trials = {}
+    trials = []  # in the order of the results
     for case in cases:
-        data = [fingerprint(case.train), fingerprint(case.test)]
         size = _reference_size(case, levels, options) if budget is None else budget
         for name in architectures:
             models = sized(name, case.inputs, case.tasks, size, levels, options)
-            for seed in seeds:
-                trial = _Trial(case.name, name, models, training, int(seed))
-                trials[trial.key(data)] = trial
-    done = _run(trials, {case.name: case for case in cases}, executor, share, out, watch,
-                stop)
+            trials += [_Trial(case.name, name, models, training, int(seed), data_seeds)
+                       for seed in seeds]
+    keys, known = _Keys(cases), {case.name: case for case in cases}
+    done = dict[str, dict[str, Any]]()
+
+    def run(trials: list[_Trial]) -> list[dict[str, Any]]:
+        """Their results; those that are there already are not run again."""
+        by_key = {keys(trial): trial for trial in trials}
+        done.update(_run(by_key, known, executor, share, out, watch, stop, done))
+        return [done[key] for key in by_key]
+
+    if rates:
+        first = [trial for trial in trials if trial.seed == seeds[0]]
+        tried = [replace(trial, training=replace(training, rate=float(rate)))
+                 for trial in first for rate in rates]
+        chosen = _chosen(run(tried), known)
+        trials = [replace(trial, training=replace(
+            training, rate=chosen[trial.case, trial.architecture])) for trial in trials]
+    results = run(trials)
     kinds = {case.name: case.tasks for case in cases}
     correlations = {case.name: case.correlation for case in cases}
     labels = {case.name: label_correlations(case.train) for case in cases}
     scenes = {case.name: case.scenes for case in cases if case.scenes}
-    return Comparison(kinds, correlations, labels, [done[key] for key in trials], scenes)
+    return Comparison(kinds, correlations, labels, results, scenes, [float(r) for r in rates])
 
 
 def progress(total: int, found: int, stream: IO[str] | None = None
@@ -260,7 +295,8 @@ def progress(total: int, found: int, stream: IO[str] | None = None
         count += 1
         left = (time.monotonic() - started) / (count - found) * (total - count)
         print(f"{count}/{total}  {visible(result['data'])}  {result['architecture']}  "
-              f"seed {result['seed']}  {result['seconds']:.1f} s  ({_duration(left)} left)",
+              f"seed {result['seed']}  rate {result['rate']:g}  {result['seconds']:.1f} s  "
+              f"({_duration(left)} left)",
               file=stream or sys.stderr, flush=True)
     return show
 
@@ -281,6 +317,11 @@ class _Trial:
     models: list[Network]
     training: Training
     seed: int
+    new_data: bool = False
+
+    def data(self, case: Problem) -> Problem:
+        """The problem with the data of this trial."""
+        return case.draw(self.seed) if self.new_data and case.draw else case
 
     def key(self, data: Sequence[int]) -> str:
         """A name for the result, from everything that decides it; `data` identifies the data."""
@@ -292,29 +333,40 @@ class _Trial:
 
     def run(self, case: Problem) -> dict[str, Any]:
         """The result, as JSON can hold it; a network for each task where there are several."""
-        started = time.perf_counter()
+        started, case = time.perf_counter(), self.data(case)
         sizes = parameters(self.models)
         result: dict[str, Any] = {
             "data": self.case, "architecture": self.architecture, "seed": self.seed,
-            "parameters": sizes[0], "embeddings": sizes[1],
+            "parameters": sizes[0], "embeddings": sizes[1], "rate": self.training.rate,
             "tasks": {}, "utilization": [], "connections": [], "diverged": None}
         train, validation = case.train.split(0.9, 0)
         for model in self.models:
             run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed,
-                      best_by="sum")
+                      best_by="sum", keep_best=self.training.keep_best)
             try:
-                run.train(_only(train, model), _only(validation, model), self.training.epochs)
+                run.train(_only(train, model), _only(validation, model), self.training.epochs,
+                          patience=self.training.patience)
             except Diverged as error:
                 result["diverged"] = str(error)
                 break
             test = _only(case.test, model)
-            for task, metrics in evaluate_model(model, run.best, test).items():
+            for task, metrics in _metrics(run, test).items():
+                best = run.best_epoch_of(task)
                 result["tasks"][task] = {
-                    "test": metrics, "best_epoch": run.best_epoch["epoch"],
+                    "test": metrics, "best_epoch": best["epoch"],
+                    "constant": best["constants"][task],
                     "validation": [entry["validation"][task] for entry in run.history]}
             result["utilization"] += utilization(model, run.best, test)
             result["connections"] += connections(model, run.best)
         return result | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def _metrics(run: Run, test: Dataset) -> dict[str, dict[str, float | None]]:
+    """Each task's metrics, of the best parameters there are for it."""
+    if not run.bests:
+        return evaluate_model(run.model, run.best, test)
+    return {task: evaluate_model(run.model, params, test)[task]
+            for task, params in run.bests.items()}
 
 
 def _only(data: Dataset, model: Network) -> Dataset:
@@ -323,22 +375,65 @@ def _only(data: Dataset, model: Network) -> Dataset:
                    {task: mask for task, mask in data.masks.items() if task in model.tasks})
 
 
+# The choice of the rate -------------------------------------------------------------------------
+
+def _chosen(results: Sequence[Mapping[str, Any]], cases: Mapping[str, Problem]
+            ) -> dict[tuple[str, str], float]:
+    """(case, architecture) -> the rate of its result with the lowest validation loss."""
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for result in results:
+        key, found = (result["data"], result["architecture"]), (
+            _loss(result, cases[result["data"]].tasks), result["rate"])
+        best[key] = min(best.get(key, found), found)
+    return {key: rate for key, (_, rate) in best.items()}
+
+
+def _loss(result: Mapping[str, Any], tasks: Mapping[str, str]) -> float:
+    """The tasks' validation losses, each over that of the best constant; infinite if it diverged.
+
+    No scale of a target decides.
+    """
+    if result["diverged"] is not None:
+        return math.inf
+    total = 0.0
+    for task, found in result["tasks"].items():
+        loss = found["validation"][found["best_epoch"] - 1].get(about(tasks[task]).loss)
+        total += (loss or 0.0) / (found["constant"] or 1.0)
+    return total
+
+
 # All of them ------------------------------------------------------------------------------------
+
+class _Keys:
+    """Trial -> the name of its result; each data set is drawn and looked at once."""
+
+    def __init__(self, cases: Sequence[Problem]) -> None:
+        self.cases = {case.name: case for case in cases}
+        self.data: dict[tuple[str, int | None], list[int]] = {}
+
+    def __call__(self, trial: _Trial) -> str:
+        which = trial.case, trial.seed if trial.new_data else None
+        if which not in self.data:
+            case = trial.data(self.cases[trial.case])
+            self.data[which] = [fingerprint(case.train), fingerprint(case.test)]
+        return trial.key(self.data[which])
+
 
 def _run(trials: Mapping[str, _Trial], cases: Mapping[str, Problem], executor: Executor | None,
          share: Share | None, out: FilePath | None, watch: Watch | None,
-         stop: Callable[[], object] | None) -> dict[str, dict[str, Any]]:
-    """Key -> result of every trial, from the folder `out` or from the executor."""
+         stop: Callable[[], object] | None, known: Mapping[str, dict[str, Any]]
+         ) -> dict[str, dict[str, Any]]:
+    """Key -> result of every trial: known, from the folder `out`, or from the executor."""
     if executor is None:
         with ThreadPoolExecutor(1) as executor:
-            return _run(trials, cases, executor, share, out, watch, stop)
-    done = {}
+            return _run(trials, cases, executor, share, out, watch, stop, known)
+    done = {key: known[key] for key in trials if key in known}
     if out is not None:
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{out}: {error.strerror}, expected a folder to write to") from None
-        done = {key: result for key in trials if (result := _read(_file(out, key)))}
+        done |= {key: result for key in trials if (result := _read(_file(out, key)))}
     show = watch(len(trials), len(done)) if watch else lambda result: None
     needed = {trial.case for key, trial in trials.items() if key not in done}
     shared = {name: share(cases[name]) if share else cases[name] for name in needed}
@@ -392,6 +487,15 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _reference_size(case: Problem, levels: int, options: Mapping[str, Any] | None) -> int:
     return parameters(networks("ple", case.inputs, case.tasks, REFERENCE_WIDTH, levels, options))[0]
+
+
+def _check_choices(cases: Sequence[Problem], rates: Any, data_seeds: bool) -> None:
+    """Refuse rates that are none, and new data for problems that have none."""
+    check_kind("rates", rates, Sequence, "a sequence")
+    for rate in rates:
+        check_number("rates", rate)
+    for case in cases if data_seeds else ():
+        require(case.draw, f"data_seeds: {case.name} has no other data, expected made-up data")
 
 
 def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any] | None,

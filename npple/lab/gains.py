@@ -3,13 +3,13 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
-from npple.core.base import Printed
+from npple.core.base import Float64, Printed
 from npple.kinds import about
 from npple.lab.inspection import pruned_share
 from npple.learn.scenes import scenes_text
@@ -26,11 +26,18 @@ class Estimate:
     mean : float
     low, high : float or None
         The bounds of the interval; None for a single seed.
+    p : float or None
+        Of Student's test of a mean of 0: below 0.05 where the interval leaves 0 out.
+    detectable : float or None
+        The smallest true mean that as many seeds, of the same deviation, find to be beyond noise
+        four times in five.
     """
 
     mean: float
     low: float | None
     high: float | None
+    p: float | None = None
+    detectable: float | None = None
 
     @property
     def direction(self) -> int:
@@ -52,16 +59,68 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     Estimate or None
         None where a value is missing.
     """
-    from scipy import stats
-
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None
-    mean = float(np.mean(known))
     if len(values) == 1:
-        return Estimate(mean, None, None)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return Estimate(mean, mean - half, mean + half)
+        return Estimate(known[0], None, None)
+    mean, half, p = map(float, student(np.array(known)))
+    critical, reach = _quantiles(len(known) - 1)
+    return Estimate(mean, mean - half, mean + half, p, half / critical * reach)
+
+
+def student(values: Float64) -> tuple[Float64, Float64, Float64]:
+    """Means over the first axis, half of their 95 % intervals, and p of a mean of 0.
+
+    Parameters
+    ----------
+    values : (n, ...) ndarray
+        One a seed, of at least two seeds.
+
+    Returns
+    -------
+    mean, half, p : (...) ndarray
+    """
+    from scipy.special import stdtr
+
+    count = len(values)
+    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.nan_to_num(np.abs(mean) / error, nan=0.0)  # where nothing differs from 0
+    return mean, _quantiles(count - 1)[0] * error, 2 * stdtr(count - 1, -t)
+
+
+def holm(p: Float64) -> Float64:
+    """Holm's correction: p values that hold for all of a table together.
+
+    If each is compared with 0.05, the chance of a single false find in the whole table is at most
+    0.05, however the values depend on each other.
+
+    Parameters
+    ----------
+    p : (..., m) ndarray
+        Of m comparisons.
+
+    Returns
+    -------
+    (..., m) ndarray
+        Corrected, at most 1.
+    """
+    order = np.argsort(p, axis=-1)
+    steps = np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1)
+    corrected = np.empty_like(p)
+    np.put_along_axis(corrected, order, np.maximum.accumulate(steps, axis=-1).clip(0, 1), -1)
+    return corrected
+
+
+@cache
+def _quantiles(freedom: int) -> tuple[float, float]:
+    """In standard errors: half of a 95 % interval, and the mean found beyond it with power 0.8."""
+    from scipy import optimize, stats
+
+    critical = float(stats.t.ppf(0.975, freedom))
+    return critical, float(optimize.brentq(
+        lambda mean: stats.nct.sf(critical, freedom, mean) - 0.8, 0, 3 * critical))
 
 
 @dataclass(frozen=True)
@@ -82,10 +141,21 @@ class Outcome:
     metrics, gains : dict of Estimate or None
         By task: the metric, and how much better it is than that of `single_task`: AUC higher, MSE
         or log-loss lower. None for `single_task` itself, and where it was not trained.
+    relative_gains : dict of Estimate or None
+        The gains as shares of what `single_task` leaves to be gained, in the mean over the seeds:
+        1 less its AUC, its MSE or its log-loss.
     mean_gain : Estimate or None
-        Of the mean gain over the tasks, where all have one metric.
+        Of the mean gain over the tasks; of the mean relative gain where they have different
+        metrics.
     ple_lead : Estimate or None
-        How much better than this PLE is in the mean over the tasks, under the same condition.
+        How much better than this PLE is in the mean over the tasks; a share of what this leaves
+        to be gained where they have different metrics.
+    rate : float or None
+        The learning rate.
+    late : int
+        Trainings of a task whose best epoch is the last: more epochs may be better.
+    holm : dict of float or None
+        By task: the p of its gain, corrected by Holm for all gains on the data set.
     """
 
     data: str
@@ -97,8 +167,12 @@ class Outcome:
     pruned: float | None
     metrics: dict[str, Estimate | None]
     gains: dict[str, Estimate | None]
+    relative_gains: dict[str, Estimate | None]
     mean_gain: Estimate | None
     ple_lead: Estimate | None
+    rate: float | None = None
+    late: int = 0
+    holm: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def negative_transfer(self) -> bool:
@@ -109,6 +183,12 @@ class Outcome:
     def seesaw(self) -> bool:
         """Whether a task gains and another one loses, both beyond noise."""
         return {-1, 1} <= self._directions
+
+    @property
+    def seesaw_by_sign(self) -> bool:
+        """Whether the mean gain of one task is above 0 and that of another below, as in PLE."""
+        known = [gain.mean for gain in self.gains.values() if gain]
+        return min(known, default=0) < 0 < max(known, default=0)
 
     @property
     def _directions(self) -> set[int]:
@@ -134,6 +214,8 @@ class Comparison(Printed):
         connections.
     scenes : dict of dict of dict of float or None
         Data set -> scene -> the same as `labels`, in that scene, where the data set has scenes.
+    rates : list of float
+        The learning rates that each architecture could choose from; empty for one rate for all.
     """
 
     tasks: dict[str, dict[str, str]]
@@ -141,11 +223,14 @@ class Comparison(Printed):
     labels: dict[str, dict[str, float | None]]
     results: list[dict[str, Any]]
     scenes: dict[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """An `Outcome` for each data set and architecture, in the order of the results."""
-        return [self._outcome(*key) for key in self._groups]
+        found = [self._outcome(*key) for key in self._groups]
+        return [replace(row, holm=corrected) for data in self.tasks
+                for row, corrected in _corrected([row for row in found if row.data == data])]
 
     @cached_property
     def _groups(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -157,7 +242,7 @@ class Comparison(Printed):
 
     def _outcome(self, data: str, architecture: str) -> Outcome:
         results, tasks = self._groups[data, architecture], self.tasks[data]
-        alike = len({about(kind).gain for kind in tasks.values()}) == 1
+        alike = self._alike(data)
         return Outcome(
             data, architecture, results[0]["parameters"], results[0]["embeddings"],
             seconds=float(np.mean([result["seconds"] for result in results])),
@@ -165,8 +250,17 @@ class Comparison(Printed):
             pruned=pruned_share([c for result in results for c in result["connections"]]),
             metrics={task: estimate(self._values(data, architecture, task)) for task in tasks},
             gains={task: self._lead(data, architecture, "single_task", [task]) for task in tasks},
-            mean_gain=self._lead(data, architecture, "single_task", tasks) if alike else None,
-            ple_lead=self._lead(data, "ple", architecture, tasks) if alike else None)
+            relative_gains={task: self._lead(data, architecture, "single_task", [task], True)
+                            for task in tasks},
+            mean_gain=self._lead(data, architecture, "single_task", tasks, not alike),
+            ple_lead=self._lead(data, "ple", architecture, tasks, not alike),
+            rate=results[0].get("rate"),
+            late=sum(found.get("best_epoch") == len(found["validation"])
+                     for result in results for found in result["tasks"].values()))
+
+    def _alike(self, data: str) -> bool:
+        """Whether all tasks have one metric, so that gains have a mean."""
+        return len({about(kind).gain for kind in self.tasks[data].values()}) == 1
 
     def _values(self, data: str, architecture: str, task: str) -> list[float | None]:
         """The task's metric for each seed, None where there is none."""
@@ -174,20 +268,27 @@ class Comparison(Printed):
         return [result["tasks"].get(task, {}).get("test", {}).get(name)
                 for result in self._groups[data, architecture]]
 
-    def _lead(self, data: str, better: str, than: str, tasks: Iterable[str]
-              ) -> Estimate | None:
-        """How much better one architecture is than another, in the mean over the tasks."""
+    def _lead(self, data: str, better: str, than: str, tasks: Iterable[str],
+              relative: bool = False) -> Estimate | None:
+        """How much better one architecture is than another, in the mean over the tasks.
+
+        A relative lead is a share of what the other leaves to be gained, in the mean over the
+        seeds: so it leaves 0 out where the lead itself does.
+        """
         if better == than or not {(data, better), (data, than)} <= self._groups.keys():
             return None
-        leads = []  # task by task, seed by seed
+        leads = []  # (seeds,) for each task
         for task in tasks:
             _, sign = about(self.tasks[data][task]).gain
-            pairs = zip(self._values(data, better, task), self._values(data, than, task),
-                        strict=True)
-            leads.append([None if a is None or b is None else sign * (a - b) for a, b in pairs])
-        by_seed = [[lead for lead in of_seed if lead is not None] for of_seed in zip(*leads)]
-        return estimate([float(np.mean(known)) if len(known) == len(leads) else None
-                         for known in by_seed])
+            ours, theirs = self._values(data, better, task), self._values(data, than, task)
+            if None in ours or None in theirs:
+                return None
+            a, b = np.array(ours, float), np.array(theirs, float)
+            left = (1 - b if sign > 0 else b).mean() if relative else 1.0
+            if left == 0:
+                return None
+            leads.append(sign * (a - b) / left)
+        return estimate(np.mean(leads, axis=0).tolist())
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON.
@@ -196,13 +297,16 @@ class Comparison(Printed):
         -------
         dict
             `tasks`, `correlations`, `labels`, `scenes` and `results` as they are, and `outcomes`:
-            each as a dict, with its intervals and the flags `seesaw` and `negative_transfer`.
+            each as a dict, with its intervals and the flags `seesaw`, `seesaw_by_sign` and
+            `negative_transfer`.
         """
         outcomes = [asdict(outcome) | {"seesaw": outcome.seesaw,
+                                       "seesaw_by_sign": outcome.seesaw_by_sign,
                                        "negative_transfer": outcome.negative_transfer}
                     for outcome in self.outcomes]
         return {"tasks": self.tasks, "correlations": self.correlations, "labels": self.labels,
-                "scenes": self.scenes, "outcomes": outcomes, "results": self.results}
+                "scenes": self.scenes, "rates": self.rates, "outcomes": outcomes,
+                "results": self.results}
 
     def to_csv(self) -> str:
         """The outcomes as CSV text: a row for each data set, architecture and task.
@@ -216,14 +320,19 @@ class Comparison(Printed):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("data", "architecture", "parameters", "embeddings", "seconds", "task",
                          "metric", "mean", "low", "high", "gain", "gain_low", "gain_high",
-                         "negative_transfer", "seesaw"))
+                         "p", "p_holm", "detectable", "relative_gain", "relative_low",
+                         "relative_high", "rate", "best_epoch_is_last", "negative_transfer",
+                         "seesaw", "seesaw_by_sign"))
         for row in self.outcomes:
             for task, found in row.metrics.items():
                 writer.writerow((csv_name(row.data), row.architecture, row.parameters,
                                  row.embeddings, round(row.seconds, 3), csv_name(task),
                                  about(self.tasks[row.data][task]).gain[0], *_cells(found),
-                                 *_cells(row.gains[task]), int(row.negative_transfer),
-                                 int(row.seesaw)))
+                                 *_cells(row.gains[task]),
+                                 *_tested(row.gains[task], row.holm[task]),
+                                 *_cells(row.relative_gains[task]), row.rate, row.late,
+                                 int(row.negative_transfer), int(row.seesaw),
+                                 int(row.seesaw_by_sign)))
         return text.getvalue()
 
     def headline(self, data: str, separator: str = ", ") -> str:
@@ -248,34 +357,82 @@ class Comparison(Printed):
         rows = [row for row in self.outcomes if row.data == data]
         seeds = len(self._groups[data, rows[0].architecture])
         title = (f"{self.headline(data)}: mean of {seeds} seeds ± half of the 95 % interval; "
-                 "a gain is over single_task, * is beyond noise")
-        title = "\n".join(filter(None, (title, scenes_text(self.scenes.get(data, {})))))
+                 "a gain is over single_task, * is beyond noise, ** also with Holm's correction "
+                 "for all gains of the table")
+        few = "" if seeds != 2 else (
+            "2 seeds leave one degree of freedom: an interval is 12.7 standard errors to each "
+            "side, and finds next to nothing; take 5")
+        title = "\n".join(filter(None, (title, scenes_text(self.scenes.get(data, {})), few)))
         heads = [head for task, kind in self.tasks[data].items()
                  for head in (f"{task} {about(kind).gain[0]}", "gain")]
-        lines = [["architecture", "parameters", "seconds", *heads, "mean gain", "lead of ple", ""]]
+        share = "" if self._alike(data) else "relative "
+        lines = [["architecture", "parameters", "seconds", "rate", *heads, f"mean {share}gain",
+                  "detectable", f"{share}lead of ple", ""]]
+        leads = _corrected_leads(rows)
         for row in rows:
             numbers = [cell for task in row.metrics for cell in
-                       (_shown(row.metrics[task]), _shown(row.gains[task], gain=True))]
-            lines.append([row.architecture, f"{row.parameters:,}", f"{row.seconds:.1f}", *numbers,
-                          _shown(row.mean_gain, gain=True), _shown(row.ple_lead, gain=True),
-                          _remarks(row)])
+                       (_shown(row.metrics[task]), _gain(row.gains[task], row.holm[task]))]
+            least = row.mean_gain and row.mean_gain.detectable
+            lines.append([row.architecture, f"{row.parameters:,}", f"{row.seconds:.1f}",
+                          f"{row.rate or 0:g}", *numbers, _gain(row.mean_gain),
+                          "" if least is None else f"{least:.4f}",
+                          _gain(row.ple_lead, leads[row.architecture]), self._remarks(row)])
         return f"{title}\n{aligned(lines, range(1, len(lines[0]) - 1))}"
 
 
-def _remarks(row: Outcome) -> str:
-    remarks = {"seesaw": row.seesaw, "negative transfer": row.negative_transfer,
-               f"{row.pruned or 0:.0%} pruned": row.pruned,
-               f"diverged {row.diverged} times": row.diverged}
-    return ", ".join(remark for remark, holds in remarks.items() if holds)
+    def _remarks(self, row: Outcome) -> str:
+        trained = len(self._groups[row.data, row.architecture]) * len(row.metrics)
+        edges = {min(self.rates), max(self.rates)} if len(self.rates) > 2 else set()
+        remarks = {"seesaw": row.seesaw,
+                   "seesaw by sign": row.seesaw_by_sign and not row.seesaw,
+                   "negative transfer": row.negative_transfer,
+                   f"{row.pruned or 0:.0%} pruned": row.pruned,
+                   f"diverged {row.diverged} times": row.diverged,
+                   f"best epoch is the last in {row.late} of {trained}": row.late,
+                   "rate at an end of --rates": row.rate in edges}
+        return ", ".join(remark for remark, holds in remarks.items() if holds)
+
+
+def _corrected(rows: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, float | None]]]:
+    """Each row, and the p of its gains with Holm's correction over all the rows."""
+    places = [(row, task) for row in rows for task in row.gains]
+    found = _holm([row.gains[task] for row, task in places])
+    by_row: dict[str, dict[str, float | None]] = {row.architecture: {} for row in rows}
+    for (row, task), p in zip(places, found):
+        by_row[row.architecture][task] = p
+    return [(row, by_row[row.architecture]) for row in rows]
+
+
+def _corrected_leads(rows: Sequence[Outcome]) -> dict[str, float | None]:
+    """The same of PLE's leads, by architecture."""
+    return dict(zip((row.architecture for row in rows), _holm([row.ple_lead for row in rows])))
+
+
+def _holm(found: Sequence[Estimate | None]) -> list[float | None]:
+    """The p of the estimates that have one, corrected together."""
+    known = [each.p for each in found if each and each.p is not None]
+    corrected = iter(holm(np.array(known)).tolist())
+    return [next(corrected) if each and each.p is not None else None for each in found]
+
+
+def _tested(found: Estimate | None, corrected: float | None) -> tuple[float | None, ...]:
+    return (found.p, corrected, found.detectable) if found else (None, None, None)
 
 
 def _cells(found: Estimate | None) -> tuple[float | None, ...]:
     return (found.mean, found.low, found.high) if found else (None,) * 3
 
 
-def _shown(found: Estimate | None, gain: bool = False) -> str:
+def _shown(found: Estimate | None, sign: str = "") -> str:
     if found is None:
         return ""
-    mean = f"{found.mean:+.4f}" if gain else f"{found.mean:.4f}"
     half = "" if found.high is None else f" ± {found.high - found.mean:.4f}"
-    return mean + half + ("" if not gain else "*" if found.direction else " ")
+    return f"{found.mean:{sign}.4f}{half}"
+
+
+def _gain(found: Estimate | None, corrected: float | None = None) -> str:
+    """With * beyond noise, ** where the p that is corrected for the table is so, too."""
+    if found is None:
+        return ""
+    stars = "**" if corrected is not None and corrected < 0.05 else "*" if found.direction else ""
+    return f"{_shown(found, '+')}{stars:2}"

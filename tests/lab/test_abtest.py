@@ -225,6 +225,12 @@ def test_one_user_says_nothing_of_how_users_differ():
     assert ab.lift(np.array([]), many) is None
 
 
+def test_95_of_100_lifts_hold_zero_where_there_is_none():
+    random = np.random.default_rng(0)
+    found = [ab.lift(a, b) for a, b in random.gamma(2, 3, size=(4000, 2, 50))]
+    assert 0.94 <= np.mean([x.low <= 0 <= x.high for x in found]) <= 0.96
+
+
 def test_there_is_no_lift_over_what_cannot_be_told_from_zero():
     assert ab.lift(np.array([1.0, 2.0]), np.array([-1.0, 1.0])) is None
     assert ab.lift(np.zeros(3), np.zeros(3)) is None

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -20,7 +21,7 @@ from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
 from npple.lab.budget import networks, parameters, sized
 from npple.lab.compare import Problem, Training, compare, progress, synthetic_cases
-from npple.lab.gains import Comparison, estimate
+from npple.lab.gains import Comparison, estimate, holm, student
 from npple.lab.inspection import (connections, connections_text, pruned_share, utilization,
                                           utilization_text)
 from npple.lab.workers import Processes, open_workers
@@ -259,7 +260,7 @@ def test_single_task_is_each_task_trained_alone():
             return Dataset(data.x, {task: data.targets[task]}, masks)
         model = npple.single_task(case.inputs, {task: kind}, expert_units=(width, width))
         run = Run(model, npple.Adam(0.1), 32, 3)
-        run.train(alone(train), alone(validation), 8)
+        run.train(alone(train), alone(validation), 8, patience=3)
         earlier.append(run.best_epoch["epoch"] < 8)
         metrics = evaluate_model(model, run.best, alone(case.test))
         assert found["tasks"][task]["test"] == metrics[task]
@@ -341,13 +342,55 @@ def test_the_lead_of_ple_is_over_each_other_architecture():
     assert rows[2].ple_lead is None
 
 
-def test_metrics_of_different_kinds_have_no_mean():
+def test_metrics_of_different_kinds_have_the_mean_of_relative_gains():
     comparison = compare([mixed_case()], NAMES, seeds=(0, 1), budget=2000,
                          training=Training(1, 32))
     row = comparison.outcomes[-1]
-    assert row.mean_gain is None and set(row.gains) == set(TASKS)
+    assert set(row.gains) == set(row.relative_gains) == set(TASKS)
+    assert row.mean_gain.mean == pytest.approx(
+        np.mean([gain.mean for gain in row.relative_gains.values()]))
+    assert "mean relative gain" in str(comparison)
     for name in ("a auc", "b mse", "c logloss"):
         assert name in str(comparison)
+
+
+def test_a_relative_gain_is_a_share_of_what_single_task_leaves():
+    scores = {"single_task": {"a": [0.7, 0.8], "b": [0.2, 0.4]},
+              "ple": {"a": [0.75, 0.85], "b": [0.1, 0.2]}}
+    alone, row = made(scores, {"a": "binary", "b": "regression"}).outcomes
+    assert row.relative_gains["a"].mean == pytest.approx(0.05 / 0.25)
+    assert row.relative_gains["b"].mean == pytest.approx(0.15 / 0.3)
+    assert row.mean_gain.mean == pytest.approx((0.2 + 0.5) / 2) == alone.ple_lead.mean
+
+
+def test_holms_correction_is_that_of_a_worked_example():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.5, 0.9])) == pytest.approx([1, 1])
+
+
+def test_a_gain_has_two_stars_where_it_stands_with_the_correction_for_the_table():
+    alone, high, higher = [0.70] * 4, [0.71, 0.70, 0.72, 0.715], [0.80, 0.81, 0.80, 0.81]
+    found = made({"single_task": {"a": alone, "b": alone},
+                  "mmoe": {"a": higher, "b": high}, "ple": {"a": alone, "b": alone}})
+    row = found.outcomes[1]
+    assert row.holm["a"] == pytest.approx(4 * row.gains["a"].p) and row.holm["a"] < 0.05
+    assert row.gains["b"].p > 0.05 and row.holm["b"] == pytest.approx(3 * row.gains["b"].p)
+    assert "+0.1050 ± 0.0092** " in str(found) and "+0.0113 ± 0.0136   " in str(found)
+
+
+def test_what_is_detectable_is_found_four_times_in_five():
+    random = np.random.default_rng(0)
+    reach = np.mean([estimate(row).detectable for row in random.standard_normal((300, 6)).tolist()])
+    deviation = np.sqrt(2 / 5) * math.gamma(3) / math.gamma(2.5)  # what that of 6 draws is, of 1
+    found = student(reach / deviation + random.standard_normal((6, 20_000)))
+    assert np.mean(found[0] > found[1]) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("a, by_sign", [(NOISE, False), (UP, False), (DOWN, True)])
+def test_a_seesaw_by_sign_needs_no_interval(a, by_sign):
+    row = made({"single_task": {"a": [0.70, 0.71, 0.72], "b": [0.70, 0.71, 0.72]},
+                "mmoe": {"a": a, "b": [0.71, 0.71, 0.72]}}).outcomes[1]
+    assert (row.seesaw, row.seesaw_by_sign) == (False, by_sign)
 
 
 def test_an_undefined_metric_leaves_no_estimate():
@@ -372,6 +415,121 @@ def test_json_and_csv_hold_the_outcomes():
         assert float(row["mean"]) == outcome["metrics"]["task1"]["mean"]
         if outcome["architecture"] != "single_task":
             assert float(row["gain_low"]) == outcome["gains"]["task1"]["low"]
+
+
+# No effect, nothing found -----------------------------------------------------------------------
+
+TABLES, SEEDS = 4000, 5
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Metrics (tables, architectures, tasks, seeds) without effect; an architecture's are related.
+
+    The tasks' scales differ, and all gains of a task are over one single-task network.
+    """
+    random = np.random.default_rng(0)
+    shared = random.standard_normal((TABLES, 1, 1, SEEDS))  # of a seed's data
+    own = random.standard_normal((TABLES, 4, 2, SEEDS)) + random.standard_normal(
+        (TABLES, 4, 1, SEEDS))
+    return 0.7 + np.array([[0.001], [0.02]]) * (own + shared)
+
+
+@pytest.fixture(scope="module")
+def without_effect(tables):
+    """The outcomes of single_task and of PLE in each table, of tasks with two metrics."""
+    return [made({name: {"a": own[0].tolist(), "b": (1.4 - own[1]).tolist()}
+                  for name, own in zip(("single_task", "ple"), table)},
+                 {"a": "binary", "b": "regression"}).outcomes for table in tables]
+
+
+@pytest.mark.parametrize("interval", [
+    lambda alone, ple: ple.gains["a"], lambda alone, ple: ple.relative_gains["b"],
+    lambda alone, ple: ple.mean_gain, lambda alone, ple: alone.ple_lead])
+def test_95_of_100_intervals_hold_zero_where_there_is_no_effect(without_effect, interval):
+    found = [interval(*rows) for rows in without_effect]
+    assert 0.94 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.96
+
+
+def test_holm_finds_something_in_at_most_6_of_100_tables_without_an_effect(tables):
+    gains = tables[:, 1:] - tables[:, :1]  # (tables, 3, 2, seeds)
+    p = student(np.moveaxis(gains, -1, 0))[2].reshape(TABLES, -1)
+    assert np.mean((holm(p) < 0.05).any(axis=1)) <= 0.06 < np.mean((p < 0.05).any(axis=1))
+
+
+# The protocol -----------------------------------------------------------------------------------
+
+GRID = {"architectures": ("single_task", "ple"), "seeds": (0, 1), "budget": 2000,
+        "rates": (1e-6, 0.01, 0.003), "training": Training(3, 64)}
+
+
+def test_each_architecture_has_the_rate_with_the_lowest_validation_loss():
+    case, = small_cases()[:1]
+    found = compare([case], **GRID)
+    assert [row.rate for row in found.outcomes] == [0.01, 0.01]
+    assert "rate at an end of --rates" in str(found)
+    alone = [compare([case], ["ple"], seeds=(0,), budget=2000, training=Training(3, 64, rate))
+             for rate in GRID["rates"]]
+    losses = [sum(min(epoch["mse"] for epoch in task["validation"]) / task["constant"]
+                  for task in each.results[0]["tasks"].values()) for each in alone]
+    assert GRID["rates"][int(np.argmin(losses))] == found.outcomes[1].rate
+    assert untimed(alone[1])[0] == untimed(found)[2]
+
+
+def test_a_choice_of_rates_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    def interrupt(total, found):
+        def show(result):
+            if len(list(tmp_path.iterdir())) == 4:
+                raise KeyboardInterrupt
+        return show
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(small_cases()[:1], out=tmp_path, watch=interrupt, **GRID)
+    seen = []
+    found = compare(small_cases()[:1], out=tmp_path, **GRID,
+                    watch=lambda *counts: (seen.append(counts), lambda result: None)[1])
+    assert seen == [(6, 4), (4, 2)]
+    monkeypatch.setattr(module._Trial, "run", None)
+    assert untimed(compare(small_cases()[:1], out=tmp_path, **GRID)) == untimed(found)
+
+
+def test_new_data_for_each_seed_are_those_of_the_seed():
+    (case,), (other,) = (synthetic_cases((0.5,), rows=400, inputs=4, seed=seed) for seed in (0, 7))
+    small = {"architectures": ["ple"], "budget": 2000, "training": Training(2, 64, 0.01)}
+    found = compare([case], seeds=(0, 7), data_seeds=True, **small)
+    first, = compare([case], seeds=(0,), **small).results
+    second, = compare([other], seeds=(7,), **small).results
+    assert [result["tasks"] for result in found.results] == [first["tasks"], second["tasks"]]
+
+
+def test_data_of_a_file_are_not_drawn_anew():
+    with pytest.raises(InputError, match="data_seeds: mixed has no other data"):
+        compare([mixed_case()], ["ple"], data_seeds=True)
+
+
+@pytest.mark.parametrize("keep_best", ["joint", "per-task"])
+def test_a_checkpoint_is_that_of_the_tasks_own_epoch_or_of_all(keep_best):
+    training = Training(8, 32, 0.1, patience=None, keep_best=keep_best)
+    tasks = compare([mixed_case()], ["ple"], seeds=(0,), budget=2000,
+                    training=training).results[0]["tasks"]
+    epochs = {found["best_epoch"] for found in tasks.values()}
+    assert (len(epochs) == 1) == (keep_best == "joint")
+
+
+def test_patience_ends_a_training_and_a_best_epoch_that_is_the_last_is_told():
+    case = small_cases()[:1]
+    patient = compare(case, ["ple"], seeds=(0,), budget=2000, training=Training(200, 64, 0.05))
+    short = compare(case, ["ple"], seeds=(0,), budget=2000, training=Training(1, 64, 0.05))
+    assert len(patient.results[0]["tasks"]["task1"]["validation"]) < 200
+    assert patient.outcomes[0].late == 0 and "best epoch is the last" not in str(patient)
+    assert short.outcomes[0].late == 2 and "best epoch is the last in 2 of 2" in str(short)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_two_seeds_are_flagged(seeds):
+    values = [0.7, 0.8, 0.9][:seeds]
+    found = made({"single_task": {"a": values}, "ple": {"a": values[::-1]}})
+    assert ("one degree of freedom" in str(found)) == (seeds == 2)
 
 
 # What training made of the models ---------------------------------------------------------------
@@ -469,11 +627,11 @@ def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
 def test_progress_counts_what_was_there_already():
     stream = io.StringIO()
     show = progress(4, 2, stream)
-    result = {"data": "d", "architecture": "ple", "seed": 1, "seconds": 2.0}
+    result = {"data": "d", "architecture": "ple", "seed": 1, "seconds": 2.0, "rate": 0.01}
     show(result)
     show(result)
     lines = stream.getvalue().splitlines()
-    assert lines[0].startswith("3/4  d  ple  seed 1  2.0 s  (")
+    assert lines[0].startswith("3/4  d  ple  seed 1  rate 0.01  2.0 s  (")
     assert lines[1].endswith("(0 s left)")
 
 
