@@ -18,8 +18,9 @@ from npple.archive import replacing
 from npple.architectures import ARCHITECTURES, ple
 from npple.draw.diagram import diagram
 from npple.draw.svg import svg
-from npple.lab.compare import Training, compare, progress, synthetic_cases
+from npple.lab.compare import Training, compare, synthetic_cases
 from npple.lab.gains import Comparison
+from npple.lab.trials import progress
 from npple.verify.influence import influence
 from npple.verify.isolation import isolation
 from npple.core.passes import forward, joint_loss
@@ -28,7 +29,7 @@ from npple.verify.cases import random_case
 TASKS = {"vtr": "binary", "vcr": "regression"}
 CORRELATIONS = (-0.5, 0.0, 0.5, 0.9)  # of the comparison in docs/experiments.md
 DATA = {"rows": 125_000, "inputs": 128}
-TRAINING = Training(epochs=8)
+TRAINING = Training(epochs=8, patience=None, keep_best="joint")
 SEEDS = range(5)
 MIXERS = ("mmoe", "ml_mmoe", "cgc", "ple")  # whose expert utilization is drawn
 STEPS = 10 ** np.linspace(-1, -16, 46)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from npple import NppleError, __version__
-from npple.cli import (abtest, clicklog, compare, draw, evaluate, gradcheck, isolation, oracle,
-                       predict, train)
+from npple.cli import (abtest, claims, clicklog, compare, draw, evaluate, gradcheck, isolation,
+                       oracle, predict, train)
 from npple.cli.options import Parser
 from npple.learn.interruption import ending_tidily
 from npple.printing import visible
@@ -62,7 +62,7 @@ def _parser() -> Parser:
                     description="Progressive Layered Extraction and its relatives, by hand.")
     parser.add_argument("--version", action="version", version=f"npple {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, predict, evaluate, gradcheck, isolation, oracle, abtest, compare,
+    for command in (train, predict, evaluate, gradcheck, isolation, oracle, abtest, compare, claims,
                     draw, clicklog):
         command.add(commands)
     return parser

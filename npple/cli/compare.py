@@ -58,7 +58,8 @@ def add(commands: Commands) -> None:
 
 def run(args: Namespace) -> int:
     """Train all of them and print the gains."""
-    from npple.lab.compare import Training, compare, progress
+    from npple.lab.compare import Training, compare
+    from npple.lab.trials import progress
     from npple.lab.workers import open_workers
     check_file("--csv", args.csv, {"--data": args.data, "--validation": args.validation})
     check_folder("--out", args.out)

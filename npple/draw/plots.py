@@ -13,6 +13,7 @@ import numpy as np
 from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
 from npple.kinds import about
+from npple.lab.finding import Panel
 from npple.lab.gains import Comparison
 from npple.learn.synthetic import correlations_text
 from npple.metrics import Bin
@@ -352,6 +353,44 @@ def utilization_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_xticks(list(ticks), ticks.values())
             axes.set(title=result["architecture"], ylabel="weight", ylim=(0, 1))
         _legend(figure, panels)
+    return figure
+
+
+COLORS = {"single_task": "0.45", "shared_bottom": "#8c564b", "mmoe": "#1f77b4",
+          "ml_mmoe": "#17becf", "cgc": "#ff7f0e", "ple": "#d62728", "uncut ple": "#9467bd"}
+STYLES = {"": "-", "gate bias": "--", "from cgc": ":", "from ple": ":"}
+
+
+def finding_figure(panels: Sequence[Panel]) -> Figure:
+    """The panels of a finding: lines are means over seeds, bands reach from least to largest.
+
+    Parameters
+    ----------
+    panels : sequence of npple.lab.finding.Panel
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        Without matplotlib.
+    """
+    with _matplotlib().rc_context(STYLE):
+        figure, places = _panels(len(panels), 4, 2.8, columns=2)
+        for axes, panel in zip(places, panels):
+            for name, seeds in panel.lines.items():
+                architecture, _, how = name.partition(", ")
+                values, color = np.array(seeds), COLORS[architecture]  # (seeds, epochs + 1)
+                epochs = np.arange(values.shape[1])
+                axes.plot(epochs, values.mean(axis=0), STYLES[how], color=color, label=name,
+                          linewidth=2 if architecture == "ple" else 1.2)
+                axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color,
+                                  alpha=0.15, linewidth=0)
+            axes.set(title=panel.title, xlabel="epoch", ylabel=panel.label,
+                     yscale="log" if panel.log else "linear")
+            axes.legend(fontsize=7)
     return figure
 
 

@@ -8,35 +8,31 @@ small JSON file as soon as it is there, and a comparison that was interrupted go
 import hashlib
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import npple
 from npple.architectures import ARCHITECTURES, Inputs
-from npple.archive import FilePath, replacing
+from npple.archive import FilePath
 from npple.checks import check_choice, check_count, check_kind, check_number, check_path
 from npple.data import Dataset, label_correlations, synthetic, vtr_vcr
-from npple.errors import Diverged, FileError, Stopped, require
+from npple.errors import Diverged, require
 from npple.kinds import about
 from npple.lab.budget import known_options, networks, parameters, sized
 from npple.lab.gains import Comparison
 from npple.lab.inspection import connections, utilization
+from npple.lab.trials import Share, Watch, run_trials
 from npple.learn.scenes import TASKS, scene_correlations
 from npple.learn.training import CHOICES, Run, evaluate_model, fingerprint
 from npple.network import Network
 from npple.optimizers import Adam
-from npple.printing import visible
 
-Share: TypeAlias = Callable[[Any], Any]  # brings what many calls need to where they run
-Watch: TypeAlias = Callable[[int, int], Callable[[Mapping[str, Any]], object]]
 L0 = 1e-3  # of SNR's penalty: the largest weight that its authors try, from 1e-5
 REFERENCE_WIDTH = 32  # the default budget is that of PLE with experts of this width
 
@@ -89,6 +85,8 @@ class Training:
     keep_best : str
         "per-task": each task is predicted by the parameters of its own best epoch, as single tasks
         are; "joint": all by those of one epoch.
+    weights : dict of float
+        The weights of tasks' losses, 1 otherwise; a network of one task has 1.
 
     Raises
     ------
@@ -101,6 +99,7 @@ class Training:
     rate: float = 3e-3
     patience: int | None = 3
     keep_best: str = "per-task"
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, most=10 ** 9)
@@ -108,6 +107,8 @@ class Training:
         check_number("rate", self.rate)
         if self.patience is not None:
             check_count("patience", self.patience)
+        for task, weight in self.weights.items():
+            check_number(f"weights: {task!r}", weight)
         check_choice("keep_best", self.keep_best, CHOICES["keep_best"])
 
 
@@ -254,7 +255,7 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     def run(trials: list[_Trial]) -> list[dict[str, Any]]:
         """Their results; those that are there already are not run again."""
         by_key = {keys(trial): trial for trial in trials}
-        done.update(_run(by_key, known, executor, share, out, watch, stop, done))
+        done.update(run_trials(by_key, known, executor, share, out, watch, stop, done))
         return [done[key] for key in by_key]
 
     if rates:
@@ -270,40 +271,6 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     labels = {case.name: label_correlations(case.train) for case in cases}
     scenes = {case.name: case.scenes for case in cases if case.scenes}
     return Comparison(kinds, correlations, labels, results, scenes, [float(r) for r in rates])
-
-
-def progress(total: int, found: int, stream: IO[str] | None = None
-             ) -> Callable[[Mapping[str, Any]], None]:
-    """For `watch`: a line for each result, with the time that is left.
-
-    Parameters
-    ----------
-    total, found : int
-        All trials, and how many of them are there already.
-    stream : file, optional
-        Standard error by default.
-
-    Returns
-    -------
-    callable
-        To be called with each result.
-    """
-    started, count = time.monotonic(), found
-
-    def show(result: Mapping[str, Any]) -> None:
-        nonlocal count
-        count += 1
-        left = (time.monotonic() - started) / (count - found) * (total - count)
-        print(f"{count}/{total}  {visible(result['data'])}  {result['architecture']}  "
-              f"seed {result['seed']}  rate {result['rate']:g}  {result['seconds']:.1f} s  "
-              f"({_duration(left)} left)",
-              file=stream or sys.stderr, flush=True)
-    return show
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 # One trial --------------------------------------------------------------------------------------
@@ -341,7 +308,9 @@ class _Trial:
             "tasks": {}, "utilization": [], "connections": [], "diverged": None}
         train, validation = case.train.split(0.9, 0)
         for model in self.models:
+            weights = {task: float(self.training.weights.get(task, 1)) for task in model.tasks}
             run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed,
+                      weights if len(weights) > 1 else dict.fromkeys(weights, 1.0),
                       best_by="sum", keep_best=self.training.keep_best)
             try:
                 run.train(_only(train, model), _only(validation, model), self.training.epochs,
@@ -417,72 +386,6 @@ class _Keys:
             case = trial.data(self.cases[trial.case])
             self.data[which] = [fingerprint(case.train), fingerprint(case.test)]
         return trial.key(self.data[which])
-
-
-def _run(trials: Mapping[str, _Trial], cases: Mapping[str, Problem], executor: Executor | None,
-         share: Share | None, out: FilePath | None, watch: Watch | None,
-         stop: Callable[[], object] | None, known: Mapping[str, dict[str, Any]]
-         ) -> dict[str, dict[str, Any]]:
-    """Key -> result of every trial: known, from the folder `out`, or from the executor."""
-    if executor is None:
-        with ThreadPoolExecutor(1) as executor:
-            return _run(trials, cases, executor, share, out, watch, stop, known)
-    done = {key: known[key] for key in trials if key in known}
-    if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{out}: {error.strerror}, expected a folder to write to") from None
-        done |= {key: result for key in trials if (result := _read(_file(out, key)))}
-    show = watch(len(trials), len(done)) if watch else lambda result: None
-    needed = {trial.case for key, trial in trials.items() if key not in done}
-    shared = {name: share(cases[name]) if share else cases[name] for name in needed}
-    futures = {executor.submit(trial.run, shared[trial.case]): key
-               for key, trial in trials.items() if key not in done}
-    try:
-        for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            key = futures[future]
-            done[key] = future.result()
-            if out is not None:
-                with replacing(_file(out, key)) as file:
-                    file.write(_record(key, done[key]))
-            show(done[key])
-            if stop and stop():
-                _cancel(futures)
-    finally:
-        _cancel(futures)
-    if len(done) < len(trials):
-        raise Stopped(f"stopped with {len(done)} of {len(trials)} results")
-    return done
-
-
-def _cancel(futures: Iterable[Any]) -> None:
-    for future in futures:
-        future.cancel()
-
-
-def _file(out: FilePath, key: str) -> Path:
-    return Path(out) / f"trial-{key}.json"
-
-
-def _record(key: str, result: Mapping[str, Any]) -> bytes:
-    """A result as its file holds it, with a SHA-256 over the name of its trial and all of it."""
-    digest = hashlib.sha256((key + json.dumps(result)).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "result": result}).encode()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A result, or None where there is none that can be trusted: its trial is run again."""
-    try:
-        require(path.is_file(), "a pipe would be waited for")
-        content = path.read_bytes()
-        result = json.loads(content)["result"]
-        key = path.stem.removeprefix("trial-")
-        return result if content == _record(key, result) else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
 
 
 def _reference_size(case: Problem, levels: int, options: Mapping[str, Any] | None) -> int:

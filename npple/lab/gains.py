@@ -86,7 +86,7 @@ def student(values: Float64) -> tuple[Float64, Float64, Float64]:
     count = len(values)
     mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.nan_to_num(np.abs(mean) / error, nan=0.0)  # where nothing differs from 0
+        t = np.where(mean == 0, 0.0, np.abs(mean) / error)
     return mean, _quantiles(count - 1)[0] * error, 2 * stdtr(count - 1, -t)
 
 

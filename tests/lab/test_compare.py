@@ -20,10 +20,11 @@ from npple.data import Dataset
 from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
 from npple.lab.budget import networks, parameters, sized
-from npple.lab.compare import Problem, Training, compare, progress, synthetic_cases
+from npple.lab.compare import Problem, Training, compare, synthetic_cases
 from npple.lab.gains import Comparison, estimate, holm, student
 from npple.lab.inspection import (connections, connections_text, pruned_share, utilization,
                                           utilization_text)
+from npple.lab.trials import progress
 from npple.lab.workers import Processes, open_workers
 from npple.draw.plots import comparison_figures, save
 from npple.learn.training import Run, evaluate_model, gate_weights
