@@ -319,6 +319,7 @@ def _row(runs: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
                             ])) for run, own in zip(runs, base)]
     return {"smallest at start": estimate([run["smallest"][0] for run in runs]),
             "smallest": estimate([run["smallest"][-1] for run in runs]),
+            "distance at start": estimate([run["distance"][0] for run in runs]),
             "distance": estimate([run["distance"][-1] for run in runs]),
             "vtr auc": estimate([run["auc"] for run in runs]),
             "vcr mse": estimate([run["mse"] for run in runs]),

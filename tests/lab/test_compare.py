@@ -19,6 +19,7 @@ import npple
 from npple.data import Dataset
 from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
+from npple.lab import trials
 from npple.lab.budget import networks, parameters, sized
 from npple.lab.compare import Problem, Training, compare, synthetic_cases
 from npple.lab.gains import Comparison, estimate, holm, student
@@ -196,7 +197,7 @@ def test_no_damage_to_a_result_is_believed(stored_result, tmp_path):
     path = tmp_path / stored_result.name
     for seed in range(300):
         path.write_bytes(damaged(stored_result.read_bytes(), seed))
-        assert module._read(path) is None, seed
+        assert trials._read(path) is None, seed
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "3", '"x"', "{}", '{"data": 3}', "[" * 10 ** 5,
@@ -204,13 +205,13 @@ def test_no_damage_to_a_result_is_believed(stored_result, tmp_path):
 def test_what_is_no_result_is_none(tmp_path, text):
     path = tmp_path / "trial-x.json"
     path.write_text(text)
-    assert module._read(path) is None
+    assert trials._read(path) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
 def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "trial-x.json")
-    assert module._read(tmp_path / "trial-x.json") is None
+    assert trials._read(tmp_path / "trial-x.json") is None
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def stored_result(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
     compare(small_cases(100), out=folder, **SMALL)
     path = next(folder.iterdir())
-    assert module._read(path)["architecture"] in NAMES
+    assert trials._read(path)["architecture"] in NAMES
     return path
 
 

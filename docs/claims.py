@@ -1,0 +1,333 @@
+"""The table of docs/claims.md, from the results in docs/results: `python docs/claims.py` renews it.
+
+    python docs/claims.py NAME FILE     keeps what a command of `COMMANDS` printed with --json
+
+A number of ours stands in no row: `{result|line|column}` is the place of a stored one. Nor does a
+verdict: it is the result's own, or follows from the intervals that a row names as its `parts`.
+"""
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import npple
+from npple.lab.finding import VERDICTS, shown, verdict
+from npple.lab.gains import Estimate
+
+DOCS = Path(__file__).resolve().parent
+PAGE, RESULTS = DOCS / "claims.md", DOCS / "results"
+PLACE = re.compile(r"\{([^|{}]+)\|([^|{}]+)\|([^|{}]+)\}")
+MARKS = ("<!-- table -->\n", "<!-- end of table -->\n")
+NOT_RUN, CANNOT = "not run yet", VERDICTS[3]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row: what is claimed, where, its number there, and what of it is measured here.
+
+    `parts` are (result, line, column, sign): whether an interval lies above zero (1), below (-1),
+    or not below (0), or the text of a cell; with `some` one of them is enough. `result` names a
+    stored finding whose verdict is that of the row. A claim with neither has a `fixed` verdict;
+    `command` is what to run where nothing is stored.
+    """
+
+    claim: str
+    where: str
+    paper: str
+    ours: str = ""
+    parts: tuple = ()
+    some: bool = False
+    result: str = ""
+    fixed: str = ""
+    command: str = ""
+
+    def results(self):
+        """The names of the results that the row rests on."""
+        named = [place[1] for place in PLACE.finditer(self.ours)] + [part[0] for part in self.parts]
+        return list(dict.fromkeys([*named, *([self.result] if self.result else [])]))
+
+
+def stored():
+    """Name -> what was stored under it."""
+    return {path.stem: json.loads(path.read_text("utf-8"))
+            for path in sorted(RESULTS.glob("*.json"))}
+
+
+def estimate(cell):
+    """A stored interval."""
+    return Estimate(**cell)
+
+
+def number(cell, column):
+    """A stored cell as it stands on the page; gains and leads with their sign."""
+    text = shown(cell)
+    signed = column.startswith(("gain", "mean", "lead", "nearer")) and isinstance(cell, dict)
+    return f"+{text}" if signed and cell["mean"] >= 0 else text.replace("-", "−")
+
+
+def holds(results, part):
+    """Whether a part of a claim is found: an interval on that side of zero."""
+    result, line, column, sign = part
+    cell = results[result]["table"][line][column]
+    if isinstance(sign, str):
+        return cell == sign
+    direction = estimate(cell).direction
+    return direction >= 0 if sign == 0 else direction == sign
+
+
+def verdict_of(row, results):
+    """The verdict of a row, from what is stored."""
+    if not {*row.results()} <= results.keys():
+        return NOT_RUN
+    if row.fixed:
+        return row.fixed
+    if row.result:
+        return results[row.result]["verdict"]
+    found = [holds(results, part) for part in row.parts]
+    return verdict([any(found)] if row.some else found)
+
+
+def duration(seconds):
+    """A time in words."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def lines(rows, results):
+    """The rows of the table, as Markdown."""
+    yield "| claim | where | there | here | verdict | command | time |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        missing = [name for name in row.results() if name not in results]
+        known = [] if missing else row.results()
+        ours = "" if missing else PLACE.sub(lambda place: number(
+            results[place[1]]["table"][place[2]][place[3]], place[3]), row.ours)
+        time = " ".join(duration(results[name]["seconds"]) for name in known)
+        command = COMMANDS[missing[0]] if missing else row.command
+        words = f"`{command}`" if command else " ".join(f"[{name}](#{name})" for name in known)
+        yield (f"| {row.claim} | {row.where} | {row.paper} | {ours or '—'} | "
+               f"{verdict_of(row, results)} | {words or '—'} | {time or '—'} |")
+
+
+def table():
+    """What stands between the marks of the page."""
+    return "\n".join(lines(CLAIMS, stored())) + "\n"
+
+
+def sections():
+    """What stands below the table: a section for each result, with all its numbers."""
+    for name, found in stored().items():
+        yield f"### {name}\n"
+        if "claim" in found:
+            yield f"{found['claim']}.\n"
+        yield f"```text\n{found['command']}\n```\n"
+        words = f"Version {found['version']}, {duration(found['seconds'])} of computing."
+        if "verdict" in found:
+            words += f" Verdict: {found['verdict']}. {found['reason']}"
+        yield words + "\n"
+        if found.get("panels"):
+            yield (f"![{found['name']}: {', '.join(panel['title'] for panel in found['panels'])}]"
+                   f"(images/claim-{name}.svg)\n")
+        columns = list(dict.fromkeys(column for line in found["table"].values() for column in line))
+        yield f"| | {' | '.join(columns)} |\n| --- |{' ---: |' * len(columns)}"
+        for line, cells in found["table"].items():
+            texts = [number(cells.get(column), column) for column in columns]
+            yield f"| {line} | {' | '.join(texts)} |"
+        yield ""
+
+
+def renewed(text):
+    """The page with its table and what stands below it."""
+    before, rest = text.split(MARKS[0])
+    made = "\n".join((table(), "## The results\n", *sections()))
+    return before + MARKS[0] + "\n" + made + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def draw():
+    """The pictures of the results that have panels."""
+    from npple.draw.plots import finding_figure, save
+    from npple.lab.finding import Panel
+    for name, found in stored().items():
+        if found.get("panels"):
+            save(finding_figure([Panel(**panel) for panel in found["panels"]]),
+                 DOCS / "images" / f"claim-{name}.svg")
+
+
+def keep(name, file):
+    """Store what a command of `COMMANDS` printed, without what no row needs."""
+    found = json.loads(Path(file).read_text("utf-8"))
+    content = found if "claim" in found else of_comparison(name, found)
+    assert content["command"] == COMMANDS[name], content["command"]
+    (RESULTS / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def of_comparison(name, found):
+    """A comparison as a result."""
+    several, cells = len(found["tasks"]) > 1, {}
+    for row in found["outcomes"]:
+        line = f"{row['architecture']}, {row['data']}" if several else row["architecture"]
+        cells[line] = {f"{task} metric": value for task, value in row["metrics"].items()}
+        cells[line] |= {f"gain of {task}": value for task, value in row["gains"].items()}
+        cells[line] |= {"mean gain": row["mean_gain"], "lead of ple": row["ple_lead"],
+                        "rate": row["rate"], "best epoch is the last": row["late"],
+                        "seesaw": "strict" if row["seesaw"] else
+                        "by sign" if row["seesaw_by_sign"] else "no"}
+    for data, pairs in found["labels"].items():
+        cells[f"labels, {data}" if several else "labels"] = pairs
+    return {"name": name, "command": COMMANDS[name], "version": npple.__version__, "table": cells,
+            "seconds": sum(result["seconds"] for result in found["results"])}
+
+
+COMMANDS = {  # the results there are, or are to be
+    "mmoe-becomes-ple": "npple claims mmoe-becomes-ple",
+    "dense-and-sparse": "npple claims dense-and-sparse",
+    "seesaw-map": "npple claims seesaw-map --quick",
+    "vtr-vcr": "npple compare --data vtr_vcr --rows 20000 --inputs 16 --dependence 0.8 --seeds 5 "
+               "--data-seeds --rates 0.01 0.003 --epochs 30 --budget 8000",
+    "census": "npple compare --data census --models single_task shared_bottom mmoe ml_mmoe cgc ple "
+              "--seeds 5 --rates 0.01 0.003 --epochs 30",
+    "synthetic": "npple compare --data synthetic --inputs 32 --rows 20000 --correlation 0 0.5 0.9 "
+                 "--models single_task shared_bottom mmoe cgc ple --seeds 5 --data-seeds "
+                 "--rates 0.01 0.003 --epochs 40 --budget 8000"}
+
+
+def gains(line, tasks=("vtr", "vcr"), result="vtr-vcr"):
+    """The gains of an architecture, as a row shows them."""
+    return " / ".join(f"{{{result}|{line}|gain of {task}}}" for task in tasks)
+
+
+def signs(line, found, tasks=("vtr", "vcr"), result="vtr-vcr"):
+    """The parts of a claim that says of which sign the gains are."""
+    return tuple((result, line, f"gain of {task}", sign) for task, sign in zip(tasks, found))
+
+
+_TABLE_1 = {  # architecture -> its name there, gains there (VTR in AUC, VCR in MSE), their signs
+    "shared_bottom": ("hard sharing", "−0.0047 / +1.8e-5", (-1, 1)),
+    "asymmetric_sharing": ("asymmetric sharing", "+0.0036 / −0.0025", (1, -1)),
+    "cross_stitch": ("cross-stitch", "−0.0047 / +1.6e-5", (-1, 1)),
+    "sluice": ("sluice", "+0.0038 / −0.0008", (1, -1)),
+    "customized_sharing": ("customized sharing", "−0.0007 / +0.0002", (-1, 1)),
+    "mmoe": ("MMoE", "+0.0016 / +0.0001", (1, 1)),
+    "ml_mmoe": ("ML-MMoE", "+0.0028 / −0.0009", (1, -1)),
+    "cgc": ("CGC", "+0.0045 / +3.5e-5", (1, 1)),
+    "ple": ("PLE", "+0.0044 / +0.0013", (1, 1))}
+_SEESAW = "one task gains and the other loses"
+P = ("0", "0.5", "0.9")  # the task correlations of the result "synthetic"
+BECOMES, VIDEOS = "mmoe-becomes-ple", "vtr-vcr"
+
+CLAIMS = [
+    *(Claim(f"{name}: {_SEESAW}" if sum(found) == 0 else f"{name}: both tasks gain",
+            "PLE, table 1", there, gains(line), signs(line, found))
+      for line, (name, there, found) in _TABLE_1.items()),
+    Claim("PLE is ahead of MMoE on VTR and VCR", "PLE, table 1", "+0.0028 / +0.0012",
+          f"{{{VIDEOS}|mmoe|lead of ple}} of what MMoE leaves",
+          ((VIDEOS, "mmoe", "lead of ple", 1),)),
+    Claim("PLE is ahead of ML-MMoE", "PLE, table 1", "+0.0016 / +0.0022",
+          f"{{{VIDEOS}|ml_mmoe|lead of ple}}", ((VIDEOS, "ml_mmoe", "lead of ple", 1),)),
+    Claim("PLE is ahead of CGC in sum", "PLE, table 1", "−0.0001 / +0.0013",
+          f"{{{VIDEOS}|cgc|lead of ple}}", ((VIDEOS, "cgc", "lead of ple", 1),)),
+    Claim("Where the correlation depends on the sample, shared experts seesaw, PLE does not",
+          "PLE, section 3.2", "bubbles of figure 3", result="seesaw-map"),
+    Claim("Own experts keep a task from what another does to the shared ones",
+          "PLE, section 4.1", "no number", "dense task, CGC: {dense-and-sparse|sharing 0.05: cgc|"
+          "gain of vtr}, shared bottom: {dense-and-sparse|sharing 0.05: shared_bottom|gain of vtr}",
+          result="dense-and-sparse"),
+    Claim("MMoE can hardly find the path to CGC", "PLE, section 2.1", "no number",
+          f"smallest mean weight {{{BECOMES}|mmoe|smallest}}, with a gate bias "
+          f"{{{BECOMES}|mmoe, gate bias|smallest}}", result=BECOMES),
+    Claim("It is possible that MMoE becomes PLE: started there, it stays, and loses nothing",
+          "PLE, section 4.2", "no number",
+          f"MMoE {{{BECOMES}|mmoe, from cgc|gain over cgc or ple}} of what CGC leaves, smallest "
+          f"mean weight {{{BECOMES}|mmoe, from cgc|smallest}}; ML-MMoE "
+          f"{{{BECOMES}|ml_mmoe, from ple|gain over cgc or ple}}, "
+          f"{{{BECOMES}|ml_mmoe, from ple|smallest}}",
+          ((BECOMES, "mmoe, from cgc", "gain over cgc or ple", 0),
+           (BECOMES, "ml_mmoe, from ple", "gain over cgc or ple", 0))),
+    Claim("The two tasks' gates differ more in CGC than in MMoE", "PLE, figure 8", "a picture",
+          f"{{{BECOMES}|cgc|distance}} and {{{BECOMES}|mmoe|distance}}",
+          ((BECOMES, "mmoe", "nearer than in PLE", 1),)),
+    Claim("The two tasks' gates differ more in PLE than in ML-MMoE", "PLE, figure 8", "a picture",
+          f"{{{BECOMES}|ple|distance}} and {{{BECOMES}|ml_mmoe|distance}}",
+          ((BECOMES, "ml_mmoe", "nearer than in PLE", 1),)),
+    Claim("On CTR and VCR all but cross-stitch gain on both tasks, PLE most", "PLE, table 2",
+          "PLE +0.0027 / +0.0029; ML-MMoE −0.0001 / +0.0010", fixed=CANNOT),
+    Claim("Online PLE brings more views and watch time than MMoE", "PLE, table 3",
+          "+2.23 % / +1.84 %", fixed=CANNOT),
+    Claim("With a sharing task beside, PLE gains on all three", "PLE, table 4",
+          "+0.0132 / +0.0036 / +0.0013", gains("ple", ("vtr", "vcr", "share")),
+          signs("ple", (1, 1, 1), ("vtr", "vcr", "share"))),
+    Claim("With a sharing task beside, CGC loses on it", "PLE, table 4",
+          "+0.0131 / +0.0019 / −0.0001", gains("cgc", ("vtr", "vcr", "share")),
+          signs("cgc", (1, 1, -1), ("vtr", "vcr", "share"))),
+    Claim("With comments, and with four tasks, PLE gains on all", "PLE, table 4",
+          "+0.0128 / +0.0017 / +0.0058 / +0.0080", fixed=NOT_RUN,
+          command="npple abtest --models single_task cgc ple"),
+    Claim("Census: PLE gains on both tasks", "PLE, table 5", "+0.0077 / +0.0022",
+          gains("ple", ("income", "never_married"), "census"),
+          signs("ple", (1, 1), ("income", "never_married"), "census")),
+    Claim("Census: MMoE gains on both tasks", "PLE, table 5", "+0.0048 / +0.0005",
+          gains("mmoe", ("income", "never_married"), "census"),
+          signs("mmoe", (1, 1), ("income", "never_married"), "census")),
+    Claim("Ali-CCP: MMoE gains on CTR and loses on CVR, PLE gains on both", "PLE, table 5",
+          "+0.0006 / −0.0302; +0.0024 / +0.0057", fixed=CANNOT),
+    Claim("Synthetic data: hard sharing and MMoE sometimes seesaw", "PLE, section 5.2.3",
+          "figure 7", "shared bottom by p: " + ", ".join(
+              f"{{synthetic|shared_bottom, synthetic p={p}|seesaw}}" for p in P) + "; MMoE: "
+          + ", ".join(f"{{synthetic|mmoe, synthetic p={p}|seesaw}}" for p in P),
+          tuple(("synthetic", f"{name}, synthetic p={p}", "seesaw", "strict")
+                for name in ("shared_bottom", "mmoe") for p in P), some=True),
+    Claim("Synthetic data: PLE gains at every correlation", "PLE, section 5.2.3", "figure 7",
+          ", ".join(f"{{synthetic|ple, synthetic p={p}|mean gain}}" for p in P),
+          tuple(("synthetic", f"ple, synthetic p={p}", "mean gain", 1) for p in P)),
+    Claim("Synthetic data: PLE's gain is larger than MMoE's", "PLE, section 5.2.3",
+          "87.2 % larger", ", ".join(f"{{synthetic|mmoe, synthetic p={p}|lead of ple}}" for p in P),
+          tuple(("synthetic", f"mmoe, synthetic p={p}", "lead of ple", 1) for p in P)),
+    Claim("The labels' correlation is another number than the tasks', and grows with it",
+          "MMoE, figure 2", "a picture",
+          "by p: " + ", ".join(f"{{synthetic|labels, synthetic p={p}|task1, task2}}" for p in P),
+          fixed="holds"),
+    Claim("Scenes with auto-play have more plays, so how VTR and VCR go together depends on the "
+          "sample", "PLE, section 3.1", "no number", fixed=CANNOT),
+    Claim("Loss weights that decay by epoch", "PLE, equation 10", "no number", fixed=NOT_RUN,
+          command="npple train --model ple --task-decay income=0.9"),
+    Claim("A shared bottom loses more the less the tasks are related", "MMoE, figure 3",
+          "a picture", ", ".join(f"{{synthetic|shared_bottom, synthetic p={p}|mean gain}}"
+                                 for p in P),
+          (("synthetic", "shared_bottom, synthetic p=0", "mean gain", -1),)),
+    Claim("MMoE is better than a shared bottom where tasks are hardly related", "MMoE, figure 4",
+          "a picture", fixed=NOT_RUN,
+          command="npple compare --data synthetic --inputs 100 --correlation 0 --seeds 200 "
+                  "--data-seeds --models shared_bottom mmoe"),
+    Claim("Over 200 runs a shared bottom varies most; the lowest losses are comparable",
+          "MMoE, figure 5", "histograms", fixed=NOT_RUN,
+          command="npple compare --data synthetic --inputs 100 --correlation 0.5 --seeds 200 "
+                  "--data-seeds --models shared_bottom mmoe"),
+    Claim("Census, group 1: MMoE is best on the main task", "MMoE, table 1", "AUC, 400 trainings",
+          fixed=NOT_RUN, command="npple compare --data census --seeds 400 --models single_task "
+                                 "shared_bottom mmoe"),
+    Claim("Census, group 2: the same", "MMoE, table 2", "AUC, 400 trainings", fixed=NOT_RUN,
+          command="npple compare --data census --task-group 2 --seeds 400 --models single_task "
+                  "shared_bottom mmoe"),
+    Claim("Cross-stitch units learn 100 to 1000 times as fast", "cross-stitch, section 5.2",
+          "100 to 1000", fixed=NOT_RUN,
+          command="npple train --model cross_stitch --rates '*/stitch/*=100'"),
+    Claim("Cross-stitch starts best from networks of one task", "cross-stitch, section 5.3",
+          "no number", fixed=NOT_RUN,
+          command="npple train --model cross_stitch --start-from single/checkpoint.npz"),
+    Claim("ML-MMoE is the worst of five baselines", "SNR, YouTube8M", "a picture", fixed=CANNOT),
+    Claim("SNR's penalty closes connections", "SNR, the penalty", "no number", fixed=NOT_RUN,
+          command="npple compare --models single_task snr_trans snr_aver --l0 0.001"),
+    Claim("CGC removes the connections between a tower and other tasks' experts",
+          "PLE, section 4.1", "structure", "the gradient is exactly 0.0, by structure and measured",
+          fixed="holds", command="npple isolation --model cgc"),
+    Claim("In PLE separation is progressive: lower levels are reached, the last is not",
+          "PLE, section 4.2", "structure", "proved and measured, level by level", fixed="holds",
+          command="npple isolation --model ple"),
+]
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        keep(*sys.argv[1:])
+    draw()
+    PAGE.write_text(renewed(PAGE.read_text("utf-8")), encoding="utf-8")
