@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from npple.core.base import Arrays
 from npple.core.rows import Row
+from npple.oracle.deviant_gates import ExpertsGate, UnitsGate
 from npple.oracle.deviant_rows import (BorrowedFusion, DeviantExperts, DeviantTower, deviant_gate,
                                        with_rows)
 from npple.oracle.variant import Variant
@@ -226,6 +227,16 @@ def shared_detached(variant: Variant, given: Arrays) -> list[tuple[Variant, str]
     return found
 
 
+def on_experts(variant: Variant, on: str) -> Variant:
+    """The gates select on the outputs of the experts they mix."""
+    return rows(Gate, lambda table, gate: ExpertsGate(**vars(gate), on=on))(variant)
+
+
+def by_unit(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """The gates have a weight for every unit."""
+    return [(rows(Gate, lambda table, gate: UnitsGate(**vars(gate)))(variant), "")]
+
+
 # Levels and inputs ------------------------------------------------------------------------------
 
 def _reading(table: Table, change: Callable[[int, str], str], levels: tuple[Level, ...]) -> Table:
@@ -270,6 +281,39 @@ def mean_of_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
         return f"{name.partition('/')[0]}/mean of tasks" if "/" in name else name
 
     return [(replace(variant, table=_reading(wide, read, wide.levels)), "")]
+
+
+def overwritten(variant: Variant, shared_last: bool) -> Variant:
+    """Some gates of a level mix others' experts run anew, on what those gates have just made."""
+    levels = [part for level in variant.table.levels
+              for part in _one_after_the_other(variant.table, level, shared_last)]
+    return replace(variant, table=Table(variant.table.inputs, tuple(levels), variant.table.towers))
+
+
+def _one_after_the_other(table: Table, level: Level, shared_last: bool) -> list[Level]:
+    """A level in two parts, of which the second reads what the first made where it can."""
+    late = [row for row in level.fusions if row.name.endswith("/shared") == shared_last]
+    early = {row.name: row for row in level.fusions if row not in late}
+    again = {}
+    for group in level.groups:
+        stream = group.name.removesuffix("/experts")
+        if stream in early and table.widths[group.reads] == early[stream].width(table):
+            again[group.name] = replace(group, name=f"{group.name} again", reads=stream,
+                                        parameters=group.parameters)
+    changed = [replace(cast(Any, row), sources=tuple(
+        replace(source, name=again[source.name].name) if source.name in again else source
+        for source in row.sources)) for row in late]
+    read = {source.name for row in changed for source in row.sources}
+    rerun = tuple(group for group in again.values() if group.name in read)
+    return [Level(level.groups, tuple(early.values())),
+            Level(rerun, tuple(changed))] if rerun else [level]
+
+
+def multiplied(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """A binary task has the product of its probability and an earlier one's."""
+    binary = [task for task, kind in variant.table.tasks.items() if kind == "binary"]
+    return [(replace(variant, product=(first, second)), f"{second} that of {first}")
+            for at, second in enumerate(binary) for first in binary[:at]]
 
 
 def one_table(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:

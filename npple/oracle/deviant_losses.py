@@ -65,3 +65,17 @@ class Clipped(Kind):
 
     def predict(self, z: Array) -> Array:
         return self.kind.predict(z)
+
+
+def product_forward(z: Array, own: Array) -> tuple[Array, Cache]:
+    """The logit of sigmoid(z) sigmoid(own), the probability of two events one after the other."""
+    (p, _), (q, _) = sigmoid_forward(z), sigmoid_forward(own)
+    no_p, no_q = sigmoid_forward(-z)[0], sigmoid_forward(-own)[0]
+    rest = no_p + p * no_q  # 1 - p q, without cancellation
+    return np.log(p * q) - np.log(rest), (no_p, no_q, rest)
+
+
+def product_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
+    """d/dz = (1 - p) / (1 - p q), and the same of q."""
+    no_p, no_q, rest = cache
+    return dy * no_p / rest, dy * no_q / rest

@@ -19,12 +19,12 @@ from npple.core.optimizers import clipped
 from npple.core.rows import Row
 from npple.errors import InputError
 from npple.optimizers import Adam
-from npple.oracle.changes import (Free, Variants, activation_forgotten, changed, deviant_tower,
-                                  forms, gates, leaky, level_off_by_one, linear_towers,
-                                  mean_of_tasks, normalised_experts, normalised_towers,
-                                  one_for_two, one_table, one_tower, padding, permuted,
-                                  residual_gates, rows, shared_detached, top_gates, towers_on_both,
-                                  transposed)
+from npple.oracle.changes import (Free, Variants, activation_forgotten, by_unit, changed,
+                                  deviant_tower, forms, gates, leaky, level_off_by_one,
+                                  linear_towers, mean_of_tasks, multiplied, normalised_experts,
+                                  normalised_towers, on_experts, one_for_two, one_table, one_tower,
+                                  overwritten, padding, permuted, residual_gates, rows,
+                                  shared_detached, top_gates, towers_on_both, transposed)
 from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
@@ -670,6 +670,27 @@ DEVIATIONS = (
         "tower-side-by-side", "the towers read the experts of their gate side by side",
         "nothing weighs the experts for a sample; a tower takes all of them in",
         (), towers_on_both, fix="let the tower read the gate's mixture"),
+    Deviation(
+        "gate-on-experts", "the gates select on the outputs of the experts they mix",
+        "the experts decide themselves how much they count, and learn through the weights, too",
+        (), forms(on_experts, ("side by side", "side by side"), ("mean", "on their mean"),
+                  ("each", "each on its own")),
+        fix="give a gate the representation that its level reads"),
+    Deviation(
+        "gate-by-unit", "the gates have a weight for every unit of an expert, not one for all",
+        "a representation is put together from parts of experts, with many more parameters",
+        (), by_unit, fix="let a gate have one output an expert"),
+    Deviation(
+        "streams-overwritten", "representations are overwritten while they are read: gates mix "
+        "experts run anew on what other gates of the level have just made",
+        "some representations are half a level ahead; which ones depends on the order of a loop",
+        (), forms(overwritten, (True, "the shared gate comes last"),
+                  (False, "the shared gate comes first")),
+        fix="collect the new representations in a new list"),
+    Deviation(
+        "probability-product", "a task's probability is multiplied by an earlier task's (ESMM)",
+        "the task's tower learns what is left of it given the earlier event, over all rows",
+        (), multiplied, fix="give each task the probability of its own tower"),
     Deviation(
         "softmax-unsummed", "the softmax's gradient lacks its sum: dz = w dw",
         "raising one weight does not lower the others, so gates drift",

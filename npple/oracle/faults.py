@@ -244,7 +244,8 @@ class Search:
     def _best_fit(self, fit: Callable[[Sequence[str]], Form | None]) -> Form | None:
         """The form with a number fitted to all that is looked at.
 
-        Where another mistake spoils that, to the first tensor, and then to those right by it.
+        Where another mistake spoils that, to the first tensor, and then to those right by it; a
+        single number, which says too little, beside the first other tensor that comes right.
         """
         def explains(form: Form | None) -> bool:
             return form is not None and self.judge.right(self.looked[0], form.flow)
@@ -253,6 +254,10 @@ class Search:
         if whole is None or explains(whole):
             return whole
         alone = fit(self.looked[:1])
+        if alone is None and np.size(self.judge.given[self.looked[0]]) == 1:
+            pairs = ((name, fit([self.looked[0], name])) for name in self.looked[1:])
+            alone = next((form for name, form in pairs if form and explains(form)
+                          and self.judge.right(name, form.flow)), None)
         if alone is None or not explains(alone):
             return whole
         finer = fit([name for name in self.looked if self.judge.right(name, alone.flow)])

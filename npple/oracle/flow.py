@@ -22,6 +22,7 @@ from npple.core.passes import (add_up, input_backward, input_forward, loss_start
 from npple.core.rows import Concat, Experts, Gate, Pass, Pool, Route, Row, Stitch, Tower
 from npple.core.table import Table
 from npple.errors import Diverged
+from npple.oracle.deviant_losses import product_backward, product_forward
 from npple.oracle.deviant_rows import Textbook
 from npple.oracle.variant import HANDED, STEPS, Variant
 from npple.verify.cases import Case
@@ -173,9 +174,17 @@ class Flow(Mapping[str, Array]):
         return table
 
     def _output(self, task: str) -> Array:
-        """The tower's output before sigmoid or softmax."""
+        """What a task is predicted by, before sigmoid or softmax."""
+        if task in self.variant.product[1:]:
+            return self._find("product", self._product)[0]
         name = f"tower/{task}"
         return self._run(name)[0][name] if self.variant.probabilities else self[name]
+
+    def _product(self) -> tuple[Array, Cache]:
+        """The logit of two tasks' probabilities multiplied."""
+        names = [f"tower/{task}" for task in self.variant.product]
+        return product_forward(*(self._run(name)[0][name] if self.variant.probabilities
+                                 else self[name] for name in names))
 
     def _prediction(self, task: str) -> Array:
         return kind_of(self.table.tasks[task]).predict(self._output(task))
@@ -218,6 +227,16 @@ class Flow(Mapping[str, Array]):
         else:
             scale = dict.fromkeys(self.table.tasks, 0.0)
             scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
+        starts = self._from_losses(scale)
+        first, second = (f"tower/{task}" for task in self.variant.product or ("", ""))
+        if second in starts:
+            before, starts[second] = product_backward(starts[second],
+                                                      self._find("product", self._product)[1])
+            add_up(starts, [(first, before)])
+        return starts
+
+    def _from_losses(self, scale: Mapping[str, float]) -> dict[str, Array]:
+        """The gradients of what the losses look at, each times its scale."""
         if not self.variant.leaking:
             return loss_starts(self._find("losses", self._own), scale)
         rows = {task: 1 if mask is None else len(mask) / max(int(np.count_nonzero(mask)), 1)

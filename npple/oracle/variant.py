@@ -37,7 +37,8 @@ class Variant:
     ones of parameters are divided by the batch. `tables` says whose embedding a column uses, and
     with `padding` code 0 has none. A row's loss is at most `limit`; `leaking` gradients of losses
     count rows outside a sample space with a target of 0; `variances` are the logarithms s by task
-    by which a joint loss sums exp(-s) L + s.
+    by which a joint loss sums exp(-s) L + s. Of the two tasks of a `product` the second has the
+    product of both probabilities (ESMM).
     """
 
     table: Table
@@ -58,6 +59,7 @@ class Variant:
     limit: float = np.inf
     leaking: bool = False
     variances: tuple[tuple[str, float], ...] = ()
+    product: tuple[str, ...] = ()
 
     def weight(self, task: str, weight: float) -> float:
         """What a task's loss counts in the joint loss."""

@@ -14,6 +14,7 @@ from npple import oracle
 from npple.verify.isolation import isolation
 from npple.core.passes import backward, forward, joint_loss
 from npple.network import Network
+from npple.oracle.deviant_losses import product_backward, product_forward
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.variant import cast
@@ -21,7 +22,7 @@ from npple.oracle.variant import cast
 CUT = {"stop-selector", "stop-others", "stop-gate",  # hold gradients back, or have others
        "stop-shared-by-task", "softmax-unsummed", "experts-unweighted", "activation-forgotten"}
 OWN = {"gate-hidden", "gate-bias", "last-gate-all", "loss-data-mean", "uncertainty-weights",
-       "tower-side-by-side"}  # need its own numbers
+       "tower-side-by-side", "gate-on-experts", "gate-by-unit"}  # need its own numbers
 
 
 TASKS = {"a": "binary", "b": "regression"}
@@ -44,6 +45,13 @@ def deviating(name, given=None, form=0, at=0):
     variant, _ = deviate(BY_NAME[name], vectors(at).variant, given or {})[form]
     completed = complete(variant, cast(vectors(at).case, np.float64), given or {})
     return dict(compute(*completed))
+
+
+def owned(variant, bundle):
+    """Random numbers for the parameters of a variant that the bundle has in another shape."""
+    rng = np.random.default_rng(0)
+    return {f"params/{name}": rng.normal(size=shape) for name, shape in variant.table.shapes.items()
+            if shape != bundle.model.shapes.get(name)}
 
 
 def where(name):
@@ -84,10 +92,12 @@ def test_without_what_stands_between_outputs_and_gradients_are_enough(name):
     assert names(given) == [(name,)]
 
 
-@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN])
+@pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN]
+                         + ["gate-on-experts", "gate-by-unit"])
 def test_the_gradient_of_a_deviation_is_that_of_its_own_loss_unless_it_holds_one_back(name):
     for made, _ in deviate(BY_NAME[name], vectors().variant, {}):
-        variant, case = complete(made, cast(vectors().case, np.float64), {})
+        own = owned(made, vectors()) if name in OWN else {}
+        variant, case = complete(made, cast(vectors().case, np.float64), own)
         batch = case.targets, case.masks, case.weights
 
         def run(params):
@@ -207,6 +217,43 @@ def test_uncertainty_weights_are_named_where_their_numbers_are_told():
         np.exp(-0.3) * losses["a"] + 0.3 + np.exp(0.7) * losses["b"] - 0.7, rel=1e-12)
     assert names(given | told) == [("uncertainty-weights",)]
     assert oracle.check(vectors(), given).verdict == "failed"
+
+
+@pytest.mark.parametrize("name, form, at", [
+    ("gate-on-experts", 0, 0), ("gate-on-experts", 1, 0), ("gate-on-experts", 2, 0),
+    ("gate-on-experts", 0, 1), ("gate-by-unit", 0, 0), ("gate-by-unit", 0, 1)])
+def test_gates_of_another_making_are_named_where_their_parameters_are_told(name, form, at):
+    own = owned(deviate(BY_NAME[name], vectors(at).variant, {})[form][0], vectors(at))
+    given = deviating(name, own, form, at)
+    report = oracle.check(vectors(at), {key: y for key, y in given.items()
+                                        if key in vectors(at).expected} | own)
+    assert [diagnosis.names for diagnosis in report.diagnosis] == [(name,)]
+
+
+@pytest.mark.parametrize("told", [("prediction",), ("prediction", "grad/"), ("tower", "grad/")])
+def test_a_product_of_probabilities_is_named_by_what_there_is(told):
+    given = {key: y for key, y in deviating("probability-product", at=1).items()
+             if key.startswith(told)}
+    assert [each.names for each in oracle.check(vectors(1), given).diagnosis] == [
+        ("probability-product",)]
+
+
+def test_a_product_is_named_where_outputs_are_probabilities():
+    given = deviating("probability-product", at=1)
+    found = {f"tower/{task}": given[f"prediction/{task}"] for task in "ac"}
+    faults = oracle.check(vectors(1), found).faults
+    assert [(fault.tensor, fault.names[0]) for fault in faults] == [
+        ("tower/a", "output-probability"), ("tower/c", "probability-product")]
+
+
+def test_the_gradient_of_a_product_is_exact_however_sure_it_is():
+    z, own = np.meshgrid([-50.0, -1.0, 0.3, 50.0], [-50.0, 0.2, 50.0])
+    y, cache = product_forward(z, own)
+    down, own_down = product_backward(np.ones_like(z), cache)
+    for found, step in ((down, (1e-30j, 0)), (own_down, (0, 1e-30j))):
+        slope = product_forward(z + step[0], own + step[1])[0].imag / 1e-30
+        np.testing.assert_allclose(found, slope, rtol=1e-13)
+    np.testing.assert_allclose(y, -np.log(np.exp(-z) + np.exp(-own) + np.exp(-z - own)), rtol=1e-13)
 
 
 def test_towers_that_read_experts_side_by_side_are_named_where_their_parameters_are_told():

@@ -13,7 +13,7 @@ from npple.oracle.cases import CASES, suite
 from npple.oracle.telling import tells, telling_table
 
 ENOUGH = ("ple-scattered", "ple-square", "ple-optimizer", "ml_mmoe-few-tasks",
-          "cross_stitch-few-tasks")  # cases that tell everything together
+          "cross_stitch-few-tasks", "ple-saturated")  # cases that tell everything together
 
 
 @functools.cache

@@ -92,7 +92,8 @@ WITHOUT = {  # deviations that have no program here: tests/oracle/test_diagnosis
     "experts-unweighted", "gradient-assigned", "activation-forgotten", "mean-for-sum",
     "adam-time", "adam-amsgrad", "adam-nadam", "adam-decoupled", "adam-clip", "adam-rate",
     "adam-epsilon", "adam-momentum", "loss-data-mean", "loss-clipped", "uncertainty-weights",
-    "masked-target-gradient", "activation-slope", "tower-side-by-side"}
+    "masked-target-gradient", "activation-slope", "tower-side-by-side", "gate-on-experts",
+    "gate-by-unit", "streams-overwritten", "probability-product"}
 
 # Half of the regression task's rows are its own there: both halve its loss.
 TWINS = {("loss-batch-mean", "cgc"): [("half-square",)]}
