@@ -91,7 +91,6 @@ def run(args: Namespace) -> int:
         checkpoint = new_folder("--out", "run") / "checkpoint.npz"
     make_folder("--out", checkpoint.parent)
     with alone_in("--out", checkpoint.parent):
-        _checkpoint(args)  # somebody else's may have come
         return _train(args, training, train, validation, checkpoint)
 
 
@@ -104,6 +103,7 @@ def _train(args: Namespace, training: Run, train: Dataset, validation: Dataset, 
         with on_signal(signals.append):
             training.train(train, validation, args.epochs, patience=args.patience,
                            checkpoint=checkpoint, every=args.checkpoint_every,
+                           new=not args.resume,  # somebody else's may have come
                            on_batch=_show_progress(), stop=lambda: signals,
                            on_epoch=lambda entry: print(_epoch_text(entry), file=log, flush=True))
     except Stopped as stopped:

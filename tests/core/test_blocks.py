@@ -94,6 +94,16 @@ def test_callers_in_many_threads_get_the_bits_of_one():
     assert blocks._get_threads() == 2
 
 
+@pytest.mark.fuzz
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_3200_calls_of_32_callers_have_the_bits_of_one(threads):
+    openblas(1)
+    expected = [*map(digest, SIZES)]
+    openblas(threads)
+    with ThreadPoolExecutor(32) as pool:
+        assert [*pool.map(digest, SIZES * 640)] == expected * 640
+
+
 FORK = """
 import os, threading
 from npple.core import blocks

@@ -12,7 +12,7 @@ from targets import TEMPORARY, bundle, checkpoint
 
 import npple
 from npple import oracle
-from npple.lab import compare
+from npple.lab import compare, trials
 from npple.learn.training import Run
 
 TRIAL = "trial-0123456789abcdef.json"  # by its name it is known whose result it is
@@ -24,11 +24,11 @@ def trial():
     folder = TEMPORARY / "trials"
     compare.compare(cases, ["ple"], seeds=(0,), out=folder, training=compare.Training(1))
     path, = folder.glob("trial-*.json")
-    return compare._record(TRIAL[6:-5], compare._read(path))
+    return trials._record(TRIAL[6:-5], trials._read(path))
 
 
 def load_trial(path):
-    result = compare._read(path)
+    result = trials._read(path)
     if result is None:
         raise npple.FileError(f"{path}: no result")
     return SimpleNamespace(**result)
