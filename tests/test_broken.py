@@ -42,6 +42,15 @@ def test_each_patch_applies_and_names_a_test_that_is_there(patch):
     assert done.returncode == 0, f"make it anew: {done.stderr}"
 
 
+def test_the_page_names_each_patch_and_tests_that_are_there():
+    page = (ROOT / "docs/trust.md").read_text(encoding="utf-8")
+    assert [patch.stem for patch in PATCHES if f", `{patch.stem}` |" not in page] == []
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", page)
+    assert len(named) > len(PATCHES)
+    for path, function in named:
+        assert f"def {function}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), function
+
+
 def holds(patch, folder):
     """Whether the promise's test passes in a copy without what keeps the promise."""
     for name in ("npple", "tests", "docs"):

@@ -36,9 +36,11 @@ UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
 KINDS = {"csv": "a CSV file with column flags", "census": "Census-Income",
-         "synthetic": "synthetic data"}
+         "synthetic": "synthetic data", "vtr_vcr": "vtr_vcr"}
 USES = {  # flags -> the kinds of data that have a use for them
-    ("--rows", "--inputs", "--tasks", "--correlation"): ("synthetic",),
+    ("--rows", "--inputs"): MADE,
+    ("--tasks", "--correlation"): ("synthetic",),
+    ("--dependence", "--noise", "--sharing"): ("vtr_vcr",),
     ("--task-group",): ("census",),
     tuple(DRESS): ("csv",),
     ("--time", "--split-by", "--min-count", "--missing", "--raw-targets", "--bag-separator",
@@ -109,7 +111,7 @@ def roles(args: Namespace) -> Options | None:
         require([name for name, _ in labels].count(column) == 1,
                 f"label columns: {column!r} is named twice")
     named = tasks or args.numeric or args.categorical or args.bag or args.log
-    _refuse_unused(args, args.data if args.data == "synthetic" else "csv" if named else "census")
+    _refuse_unused(args, args.data if args.data in MADE else "csv" if named else "census")
     if not named:
         return None
     require(args.data not in ("census", *MADE),
