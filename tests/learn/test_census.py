@@ -1,6 +1,7 @@
 """The census format: fields, labels, and the bundled sample."""
 
 import gzip
+import os
 from collections import Counter
 from importlib.resources import files
 
@@ -158,6 +159,12 @@ def test_the_test_file_is_split_in_two_halves_without_a_common_row(published):
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path):
+    with pytest.raises(FileError, match="census-income.data"):
+        census_split(tmp_path)
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "census-income.data")
     with pytest.raises(FileError, match="census-income.data"):
         census_split(tmp_path)
 
