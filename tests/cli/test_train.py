@@ -248,7 +248,7 @@ CSV = ["--data", "rows.csv", "--numeric", "age", "--binary", "clicked"]
 
 @pytest.mark.parametrize("data, flags", [
     (CSV, ["--task-group", "2"]), (CSV, ["--rows", "5"]), (CSV, ["--correlation", "0"]),
-    (["--data", "vtr_vcr"], ["--correlation", "0"]), (["--data", "synthetic"], ["--sharing", "0.1"]),
+    (["--data", "vtr_vcr"], ["--correlation", "0"]), (["--data", "synthetic"], ["--noise", "1"]),
     (["--data", "census"], ["--rows", "5"]), (["--data", "census"], ["--delimiter", "tab"]),
     *((["--data", "synthetic"], flags) for flags in (
         ["--task-group", "2"], ["--time", "age"], ["--split-by", "age"], ["--raw-targets"],
