@@ -23,6 +23,11 @@ def add(commands: Commands) -> None:
                                "weight vectors"),
         "--noise": number(1.0, "what no feature tells, against 1"),
         "--exploration": number(1.0, "noise on the logging policy's scores"),
+        "--trained": number(3, "trainings of each model, each for a share of its bucket"),
+        "--cuped": {"action": "store_true", "help": "take from each user's outcome what a time "
+                                                    "before the test tells"},
+        "--feedback": {"action": "store_true", "help": "train anew on a second log, that the first "
+                                                       "models ranked"},
         "--seed": number(0, "of everything")})
 
 

@@ -2,23 +2,24 @@
 
 It is a simulation and says nothing about any real product. A `World` of users and videos answers
 with known probabilities; a logging policy has shown some videos; models learn from that log; users
-fall into buckets by a salted hash; each bucket is served by one model's ranking score. Two buckets
-have the same model (the A/A test, which must find nothing), and one the true expected responses
-(the oracle, which must be found better).
+fall into buckets by a salted hash; each bucket is served by the ranking scores of several trainings
+of one model. Two buckets have the same ones (the A/A test, which must find nothing), another the
+control trained anew; and for each aim one ranks by the true expected responses (the oracles).
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from npple import ARCHITECTURES, ranking
-from npple.checks import check_count, check_kind, check_number, check_reals, shown
+from npple.checks import check_choice, check_count, check_kind, check_number, shown
 from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
 from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
+from npple.lab.lifts import Lift, corrected, cuped, lift, sample_ratio
 from npple.learn.dataset import streams
 from npple.learn.synthetic import correlations_text
 from npple.learn.training import Run, predict
@@ -32,7 +33,7 @@ EXPONENTS = {"vtr": 1.0, "vcr": 1.0, "shr": 0.1, "cmr": 0.1}  # of the ranking s
 MODELS = {name: ARCHITECTURES[name] for name in ("single_task", "mmoe", "cgc", "ple")}
 MANY = 10 ** 9  # users, videos, impressions
 CANDIDATES, SHOWN = 20, 5  # videos to choose from on a visit, and of these how many are shown
-LEVEL = 0.95  # of the intervals
+AIMS = ("score", "views", "watch time")  # what an oracle ranks by
 
 
 # The world ---------------------------------------------------------------------------------------
@@ -172,19 +173,56 @@ def draw_world(users: int = 20_000, videos: int = 2_000, width: int = 16, correl
 
 # Policies: users (n, 1), videos (n, c) -> scores (n, c) ------------------------------------------
 
-def oracle_policy(world: World) -> Policy:
-    """Ranks by the score of the true expected responses: better by construction.
+def oracle_policy(world: World, aim: str = "score") -> Policy:
+    """Ranks by the true expected responses: better by construction, at what it aims at.
 
     Parameters
     ----------
     world : World
+    aim : str
+        "score", the ranking score; "views", the chance of one; "watch time", expected seconds.
+
+    Returns
+    -------
+    callable
+        Users (n, 1) and videos (n, c) -> scores (n, c).
+
+    Raises
+    ------
+    InputError
+        For another aim.
+    """
+    check_choice("aim", aim, AIMS)
+
+    def scores(users: Codes, videos: Codes) -> Float64:
+        found = world.expected(users, videos)
+        if aim == "score":
+            return _score(world, found, videos)
+        return found["vtr"] * (1.0 if aim == "views" else found["vcr"] * world.lengths[videos])
+    return scores
+
+
+def mixed_policy(policies: Sequence[Policy]) -> Policy:
+    """Several policies side by side: each ranks for its share of the users.
+
+    Parameters
+    ----------
+    policies : sequence of callable
+        User u has that of the number u modulo how many there are.
 
     Returns
     -------
     callable
         Users (n, 1) and videos (n, c) -> scores (n, c).
     """
-    return lambda users, videos: _score(world, world.expected(users, videos), videos)
+    def scores(users: Codes, videos: Codes) -> Float64:
+        found, own = np.empty(videos.shape), users[:, 0] % len(policies)
+        for number, policy in enumerate(policies):
+            here = own == number
+            if here.any():
+                found[here] = policy(users[here], videos[here])
+        return found
+    return scores
 
 
 def model_policy(world: World, model: Network, params: Arrays) -> Policy:
@@ -239,8 +277,8 @@ def _score(world: World, predictions: Mapping[str, Array], videos: Codes) -> Flo
 # Serving -----------------------------------------------------------------------------------------
 
 def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, shown: int = SHOWN,
-             exploration: float = 1.0, seed: int = 0) -> Dataset:
-    """What the logging policy showed and how users responded, as data to learn from.
+             exploration: float = 1.0, seed: int = 0, policy: Policy | None = None) -> Dataset:
+    """What a policy showed and how users responded, as data to learn from.
 
     Every impression belongs to the sample space of "vtr"; only views to those of the completion
     ratio, sharing and commenting (masks; PLE paper, section 4.3).
@@ -255,6 +293,8 @@ def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, sh
     exploration : float
         Deviation of the noise on the policy's scores; 0 always shows the most popular.
     seed : int
+    policy : callable, optional
+        Who ranked; by default the logging policy.
 
     Returns
     -------
@@ -263,8 +303,8 @@ def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, sh
     """
     random = streams(seed, 4)[2]
     users, videos = _visits(world, impressions, candidates, shown, random)
-    videos, responses = _serve(world, logging_policy(world, exploration, random), users, videos,
-                               shown, random)
+    videos, responses = _serve(world, policy or logging_policy(world, exploration, random), users,
+                               videos, shown, random)
     x = world.features(users, videos)
     targets: dict[str, Values] = {task: y.ravel().astype(np.float32)
                                   for task, y in responses.items()}
@@ -273,7 +313,8 @@ def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, sh
 
 
 def serve(world: World, policies: Mapping[str, Policy], impressions: int, *,
-          candidates: int = CANDIDATES, shown: int = SHOWN, seed: int = 0) -> dict[str, Any]:
+          candidates: int = CANDIDATES, shown: int = SHOWN, seed: int = 0,
+          salt: str | None = None) -> dict[str, Any]:
     """Each policy ranks for its bucket of users; what each user viewed and watched.
 
     Parameters
@@ -287,6 +328,8 @@ def serve(world: World, policies: Mapping[str, Policy], impressions: int, *,
         Videos to choose from on a visit, and of these how many are shown.
     seed : int
         Of the visits, the responses and the salt of the buckets.
+    salt : str, optional
+        Of the buckets, where another test has the same users in them.
 
     Returns
     -------
@@ -301,7 +344,7 @@ def serve(world: World, policies: Mapping[str, Policy], impressions: int, *,
     """
     random = streams(seed, 4)[3]
     users, videos = _visits(world, impressions, candidates, shown, random)
-    buckets = assign(len(world.users), len(policies), salt=f"abtest {seed}")
+    buckets = assign(len(world.users), len(policies), salt=salt or f"abtest {seed}")
     fewest = np.bincount(buckets, minlength=len(policies)).min()
     require(fewest > 1, f"users: {len(buckets)}, too few for {len(policies)} buckets")
     outcomes = {}
@@ -365,81 +408,6 @@ def _serve(world: World, policy: Policy, users: Codes, videos: Codes, shown: int
     return videos, world.respond(users, videos, random)
 
 
-# Statistics --------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Lift:
-    """The ratio of two buckets' means less 1, its 95 % interval, and p of equal means.
-
-    Attributes
-    ----------
-    lift : float
-    low, high : float
-        The bounds of the interval.
-    p : float
-        The chance of as large a difference between buckets of equal means.
-    """
-
-    lift: float
-    low: float
-    high: float
-    p: float
-
-    def __str__(self) -> str:
-        p = f"p={self.p:.3f}" if self.p >= 0.001 else "p<0.001"
-        return f"{self.lift:+.1%} [{self.low:+.1%}, {self.high:+.1%}] {p}"
-
-
-def lift(treated: Values, control: Values) -> Lift | None:
-    """By how much the mean over treated users exceeds the mean over control users.
-
-    p is Welch's, of equal means. The interval is Fieller's, with Welch's degrees of freedom: the
-    ratios r for which that test does not reject mean(treated) = r mean(control). So it holds 0
-    exactly where p >= 0.05; for many users it is the delta method's.
-
-    Parameters
-    ----------
-    treated, control : (n,), (m,) ndarray
-        One number a user.
-
-    Returns
-    -------
-    Lift or None
-        None where there is nothing to say: a bucket of one user, no number varies, or the control's
-        mean cannot be told from 0, which leaves the interval without bounds.
-
-    Raises
-    ------
-    InputError
-        For what is not one finite number a user.
-    """
-    from scipy.special import stdtr, stdtrit
-    treated, control = _numbers("treated", treated), _numbers("control", control)
-    if min(len(treated), len(control)) < 2:
-        return None
-    means, counts = (treated.mean(), control.mean()), np.array([len(treated), len(control)])
-    variances = np.array([treated.var(ddof=1), control.var(ddof=1)]) / counts  # of the means
-    if not variances.any():
-        return None
-    df = variances.sum()**2 / (variances**2 / (counts - 1)).sum()
-    p = 2 * stdtr(df, -abs(means[0] - means[1]) / np.sqrt(variances.sum()))
-    critical = stdtrit(df, (1 + LEVEL) / 2)
-    if means[1]**2 <= critical**2 * variances[1]:
-        return None
-    ratio, g = means[0] / means[1], critical**2 * variances[1] / means[1]**2
-    half = critical / abs(means[1]) * np.sqrt((1 - g) * variances[0] + ratio**2 * variances[1])
-    low, high = (ratio - half) / (1 - g), (ratio + half) / (1 - g)
-    return Lift(*map(float, (ratio - 1, low - 1, high - 1, p)))
-
-
-def _numbers(what: str, values: Values) -> Float64:
-    """One finite number a user."""
-    values = check_reals(what, values)
-    require(values.ndim == 1 and np.isfinite(values).all(),
-            f"{what}: {shown(values)}, expected one finite number a user")
-    return values
-
-
 # The whole test ----------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -476,15 +444,18 @@ class ABReport(Printed):
     labels : dict of float or None
         The correlations of the labels in the log, measured (`npple.data.label_correlations`).
     offline : dict
-        Model -> task -> metrics on held-out rows of the log.
+        Model -> task -> metrics on held-out rows of the log, of its first training.
     buckets : tuple of Bucket
         The control first.
+    sample_ratio : float
+        The p of `npple.lab.lifts.sample_ratio`.
     """
 
     settings: dict[str, Any]
     labels: dict[str, float | None]
     offline: dict[str, Any]
     buckets: tuple[Bucket, ...]
+    sample_ratio: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dicts and lists, ready for JSON.
@@ -492,47 +463,82 @@ class ABReport(Printed):
         Returns
         -------
         dict
-            `settings`, `labels`, `offline` and `buckets`.
+            `settings`, `labels`, `offline`, `buckets` and `sample_ratio`.
         """
         return asdict(self)
 
     def __str__(self) -> str:
         control = self.buckets[0]
         title = (f"Simulated online test: {self.settings['impressions']:,} impressions, seed "
-                 f"{self.settings['seed']}; lift over {control.name} with 95 % interval")
+                 f"{self.settings['seed']}; lift over {control.name} with 95 % interval, p with "
+                 "Holm's correction for the table")
         rows = [(bucket.name, str(bucket.users), f"{bucket.views:.3f}", f"{bucket.watch_time:.2f}",
                  *("" if bucket is control else str(lift or "undefined")
                    for lift in (bucket.views_lift, bucket.watch_time_lift)))
                 for bucket in self.buckets]
         heads = ("bucket", "users", "views/user", "seconds/user", "views", "watch time")
         table = aligned([heads, *rows], (1, 2, 3))
-        return f"{title}\n{table}\nin the log: {correlations_text(self.labels) or 'no labels'}"
+        notes = [f"in the log: {correlations_text(self.labels) or 'no labels'}", *self._notes()]
+        return "\n".join((title, table, *notes))
+
+    def _notes(self) -> list[str]:
+        """What has to be known to read the table."""
+        broken = "" if self.sample_ratio >= 0.001 else "; the buckets are not as drawn: look no on"
+        notes = [f"users a bucket: p={self.sample_ratio:.3f} of equal chances{broken}"]
+        known = [lift.detectable for bucket in self.buckets
+                 for lift in (bucket.views_lift, bucket.watch_time_lift) if lift]
+        if known:
+            notes.append(f"detectable four times in five: lifts of {min(known):.1%} to "
+                         f"{max(known):.1%}, before the correction")
+        for bucket in self.buckets:
+            lifts = {"views": bucket.views_lift, "watch time": bucket.watch_time_lift}
+            off = [name for name, lift in lifts.items() if lift and not lift.low <= 0 <= lift.high]
+            if bucket.name == "A/A" and off:
+                notes.append(f"A/A differs on {' and '.join(off)} by chance alone, as one interval "
+                             "in twenty does: the models are the same")
+            if bucket.name == "retrained" and off:
+                notes.append(f"retrained differs on {' and '.join(off)} from the control, whose "
+                             "model it has: by the luck of training, which no interval here covers")
+        return notes
 
 
-def summarize(outcomes: Mapping[str, Any]) -> tuple[Bucket, ...]:
+def summarize(outcomes: Mapping[str, Any], before: Mapping[str, Any] | None = None
+              ) -> tuple[Bucket, ...]:
     """A `Bucket` for each bucket of `serve`; the first is the control.
 
     Parameters
     ----------
     outcomes : dict of dict of ndarray
         From `serve`.
+    before : dict of dict of ndarray, optional
+        Of the same users before the test: lifts are then of what this does not tell
+        (`npple.lab.lifts.cuped`).
 
     Returns
     -------
     tuple of Bucket
     """
+    if before is not None:
+        less = {metric: cuped(*({name: found[metric] for name, found in each.items()}
+                                for each in (outcomes, before)))
+                for metric in next(iter(outcomes.values()))}
+        outcomes = {name: {metric: less[metric][name] for metric in less} for name in outcomes}
     control = next(iter(outcomes.values()))
     means = {name: [float(values.mean()) for values in found.values()]
              for name, found in outcomes.items()}
-    lifts = {name: [None if found is control else lift(values, control[metric])
-                    for metric, values in found.items()] for name, found in outcomes.items()}
+    places = [(name, metric) for name in outcomes for metric in control]
+    found = corrected([None if outcomes[name] is control
+                       else lift(outcomes[name][metric], control[metric])
+                       for name, metric in places])
+    lifts = {name: found[2 * i:2 * i + 2] for i, name in enumerate(outcomes)}
     return tuple(Bucket(name, len(found["views"]), means[name][0], means[name][1],
                         lifts[name][0], lifts[name][1]) for name, found in outcomes.items())
 
 
 def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions: int = 200_000,
            log_impressions: int = 50_000, epochs: int = 5, rate: float = 1e-3,
-           batch_size: int = 256, exploration: float = 1.0, seed: int = 0,
+           batch_size: int = 256, exploration: float = 1.0, trained: int = 3,
+           cuped: bool = False, feedback: bool = False, seed: int = 0,
            progress: Callable[[str], object] = lambda text: None, **world: Any
            ) -> ABReport:
     """Train models on a log and let them rank for users, each for its own bucket.
@@ -541,13 +547,20 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     ----------
     models : dict of callable
         Name -> builder, called with the inputs and tasks alone (`functools.partial` sets
-        options). The first is the control; the A/A bucket has the same trained model.
+        options). The first is the control. The A/A bucket has the same trained models, the
+        bucket "retrained" as many more trainings of it.
     impressions, log_impressions : int
         Videos shown in the test, and before it in the log.
     epochs, rate, batch_size : int, float, int
         Of the training by Adam; the best epoch on a held-out fifth of the log counts.
     exploration : float
         Of the logging policy.
+    trained : int
+        Trainings of each model, which differ in their seeds; each ranks for a share of its bucket.
+    cuped : bool
+        Take from each user's outcome what a time before the test, under the logging policy, tells.
+    feedback : bool
+        Train anew on a second log, of as many impressions, that the first models ranked.
     seed : int
         Of everything.
     progress : callable
@@ -569,26 +582,57 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
         require(callable(builder), f"models: {name!r}: a builder is needed, got {shown(builder)}")
     check_number("exploration", exploration)
     check_count("epochs", epochs, most=10 ** 9)
-    require(models and not {"A/A", "oracle"} & models.keys(),
-            f"models: {list(models)}, expected at least one, and none called 'A/A' or 'oracle'")
+    oracles = [f"oracle: {aim}" for aim in AIMS]
+    require(models and not {"A/A", "retrained", *oracles} & models.keys(),
+            f"models: {list(models)}, expected at least one, and none called 'A/A' or 'retrained'")
+    check_count("trained", trained)
     check_count("impressions", impressions, SHOWN, MANY)  # now rather than after the training
     where = draw_world(**world, seed=seed)
     log = draw_log(where, log_impressions, exploration=exploration, seed=seed)
     train, held_out = log.split(0.8, seed)
-    policies, offline = {}, {}
-    for name, builder in models.items():
-        progress(f"{name}: training on {len(train):,} impressions of the log")
-        run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size, seed,
-                  best_by="sum")
-        run.train(train, held_out, epochs)
-        policies[name] = model_policy(where, run.model, run.best)
-        offline[name] = run.best_epoch["validation"]
-    control = next(iter(policies))
-    policies = {control: policies[control], "A/A": policies[control], **policies,
-                "oracle": oracle_policy(where)}
+
+    def learn(builder: Callable[..., Network], number: int) -> tuple[Policy, Any]:
+        """One training: who ranks by it, and its validation metrics."""
+        def on(train: Dataset, held_out: Dataset) -> tuple[Policy, Any]:
+            run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size,
+                      seed + number, best_by="sum")
+            run.train(train, held_out, epochs)
+            return model_policy(where, run.model, run.best), run.best_epoch["validation"]
+
+        policy, metrics = on(train, held_out)
+        if feedback:
+            second = draw_log(where, log_impressions, seed=seed + 1, policy=policy)
+            policy, metrics = on(*_joined(log, second).split(0.8, seed))
+        return policy, metrics
+
+    control = next(iter(models))
+    policies, offline = dict[str, Policy](), {}
+    for name, builder in [*models.items(), ("retrained", models[control])]:
+        progress(f"{name}: {trained} trainings on {len(train):,} impressions of the log")
+        first = trained if name == "retrained" else 0
+        found = [learn(builder, number) for number in range(first, first + trained)]
+        policies[name] = mixed_policy([policy for policy, _ in found])
+        offline[name] = found[0][1]
+    policies = {control: policies[control], "A/A": policies[control],
+                "retrained": policies.pop("retrained"), **policies,
+                **{name: oracle_policy(where, aim) for name, aim in zip(oracles, AIMS)}}
     progress(f"serving {impressions:,} impressions to {len(policies)} buckets")
-    buckets = summarize(serve(where, policies, impressions, seed=seed))
+    outcomes, before = serve(where, policies, impressions, seed=seed), None
+    if cuped:
+        logging = logging_policy(where, exploration, streams(seed, 5)[4])
+        before = serve(where, dict.fromkeys(policies, logging), impressions, seed=seed + 1,
+                       salt=f"abtest {seed}")
+    buckets = summarize(outcomes, before)
     settings = {"impressions": impressions, "log_impressions": log_impressions, "epochs": epochs,
-                "rate": rate, "batch_size": batch_size, "exploration": exploration, "seed": seed,
-                **world}
-    return ABReport(settings, label_correlations(log), offline, buckets)
+                "rate": rate, "batch_size": batch_size, "exploration": exploration,
+                "trained": trained, "cuped": cuped, "feedback": feedback, "seed": seed, **world}
+    return ABReport(settings, label_correlations(log), offline, buckets,
+                    sample_ratio([bucket.users for bucket in buckets]))
+
+
+def _joined(first: Dataset, second: Dataset) -> Dataset:
+    """The rows of two logs."""
+    def both(a: Any, b: Any) -> Any:
+        return {name: np.concatenate([a[name], b[name]]) for name in a}
+    return Dataset(both({"x": first.x}, {"x": second.x})["x"], both(first.targets, second.targets),
+                   both(first.masks, second.masks))

@@ -145,7 +145,7 @@ def test_what_cannot_be_served_is_refused(message, change):
 
 
 @pytest.mark.parametrize("message, change", [
-    ("users: 2, too few for 3 buckets", {"users": 2}),
+    ("users: 2, too few for 6 buckets", {"users": 2}),
     ("videos: an integer .* got 0", {"videos": 0}),
     ("width: an integer .* 2 .*needed, got 1", {"width": 1}),
     ("noise must be a finite number of 0 to 1e[+]06, got -1", {"noise": -1}),
@@ -153,7 +153,8 @@ def test_what_cannot_be_served_is_refused(message, change):
     ("correlation is -0.5", {"correlation": -0.5}),
     ("seed is -1", {"seed": -1}),
     ("impressions: an integer .* 5 .*needed, got 4", {"impressions": 4}),
-    ("models: .'oracle'., expected at least one", {"models": {"oracle": npple.ple}}),
+    ("models: .'retrained'., expected at least one", {"models": {"retrained": npple.ple}}),
+    ("trained: an integer of at least 1 is needed, got 0", {"trained": 0}),
     ("models: .., expected at least one", {"models": {}}),
 ])
 def test_what_makes_no_test_is_refused(message, change):
@@ -267,16 +268,19 @@ def test_a_model_that_knows_the_responses_ranks_as_the_oracle(monkeypatch):
     assert (ab.model_policy(WORLD, None, None)(users, videos) == expected).all()
 
 
-def test_the_whole_test_trains_each_model_once_and_reports_every_bucket():
+def test_the_whole_test_trains_each_model_and_the_control_anew_and_reports_every_bucket():
     built = []
 
     def builder(name, inputs, tasks):
         built.append(name)
         return TINY["tiny"](inputs, tasks)
     models = {name: partial(builder, name) for name in ("first", "second")}
-    report = ab.abtest(models, **SMALL)
-    assert built == ["first", "second"] == [*report.offline]
-    assert [bucket.name for bucket in report.buckets] == ["first", "A/A", "second", "oracle"]
+    report = ab.abtest(models, **SMALL, trained=2)
+    assert built == ["first"] * 2 + ["second"] * 2 + ["first"] * 2
+    assert [*report.offline] == ["first", "second", "retrained"]
+    assert [bucket.name for bucket in report.buckets] == [
+        "first", "A/A", "retrained", "second", "oracle: score", "oracle: views",
+        "oracle: watch time"]
     control, *others = report.buckets
     assert control.views_lift is None is control.watch_time_lift
     for bucket in others:
@@ -284,6 +288,50 @@ def test_the_whole_test_trains_each_model_once_and_reports_every_bucket():
     assert json.loads(json.dumps(report.to_dict()))["buckets"][1]["views_lift"]["p"] <= 1
     for bucket in others:
         assert str(bucket.views_lift) in str(report)
+
+
+@pytest.mark.parametrize("option", [{"cuped": True}, {"feedback": True}, {"trained": 1}])
+def test_options_of_the_test_change_what_comes_out(option):
+    plain, other = ab.abtest(TINY, **SMALL), ab.abtest(TINY, **SMALL, **option)
+    assert plain.to_dict()["buckets"] != other.to_dict()["buckets"]
+    assert other.settings[next(iter(option))] == next(iter(option.values()))
+
+
+def test_each_oracle_is_best_at_what_it_aims_at():
+    policies = {aim: ab.oracle_policy(WORLD, aim) for aim in ab.AIMS}
+    users, videos = np.arange(500)[:, None], np.tile(np.arange(20), (500, 1))
+    truth, shown = WORLD.expected(users, videos), {}
+    worth = {"views": truth["vtr"],
+             "watch time": truth["vtr"] * truth["vcr"] * WORLD.lengths[videos]}
+    for aim, policy in policies.items():
+        best = policy(users, videos).argmax(axis=1)
+        shown[aim] = {what: values[np.arange(500), best].sum() for what, values in worth.items()}
+    for what in worth:
+        others = [found[what] for aim, found in shown.items() if aim != what]
+        assert shown[what][what] > max(others)
+
+
+def test_users_of_a_bucket_are_shared_among_its_policies():
+    policy = ab.mixed_policy([lambda users, videos, k=k: np.full(videos.shape, k)
+                              for k in range(3)])
+    users = np.array([[4], [0], [5], [6]])
+    assert policy(users, np.zeros((4, 2), int)).tolist() == [[1, 1], [0, 0], [2, 2], [0, 0]]
+
+
+def test_the_log_of_a_policy_shows_what_it_ranks_first():
+    best = ab.draw_log(WORLD, 5000, policy=ab.oracle_policy(WORLD, "views")).targets["vtr"].mean()
+    assert best > ab.draw_log(WORLD, 5000).targets["vtr"].mean() + 0.05
+
+
+def test_an_a_a_difference_is_commented():
+    off, none = ab.Lift(0.1, 0.05, 0.15, 0.001, 0.02), ab.Lift(0.0, -0.1, 0.1, 0.9, 0.02)
+    for name, words in (("A/A", "by chance alone"), ("retrained", "by the luck of training")):
+        for lift, expected in ((off, True), (none, False)):
+            report = ab.ABReport({"impressions": 1, "seed": 0}, {}, {}, (
+                ab.Bucket("first", 9, 1.0, 1.0, None, None),
+                ab.Bucket(name, 9, 1.0, 1.0, none, lift)))
+            assert (f"{name} differs on watch time {words}" in str(report)
+                    or f"{name} differs on watch time from" in str(report)) == expected
 
 
 def test_a_seed_says_it_all():
