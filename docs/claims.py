@@ -175,7 +175,9 @@ def of_comparison(name, found):
         line = f"{row['architecture']}, {row['data']}" if several else row["architecture"]
         cells[line] = {f"{task} metric": value for task, value in row["metrics"].items()}
         cells[line] |= {f"gain of {task}": value for task, value in row["gains"].items()}
-        cells[line] |= {"mean gain": row["mean_gain"], "lead of ple": row["ple_lead"],
+        cells[line] |= {"mean gain": row["mean_gain"],
+                        "detectable": row["mean_gain"] and row["mean_gain"]["detectable"],
+                        "lead of ple": row["ple_lead"],
                         "rate": row["rate"], "best epoch is the last": row["late"],
                         "seesaw": "strict" if row["seesaw"] else
                         "by sign" if row["seesaw_by_sign"] else "no"}

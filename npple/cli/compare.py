@@ -32,6 +32,8 @@ def add(commands: Commands) -> None:
         "--budget": {"type": int, "metavar": "N",
                      "help": "parameters of each, embeddings aside, by the width of experts "
                              "(otherwise those of PLE with experts of width 32)"},
+        "--width": {"type": int, "metavar": "N", "help": "width of the experts of all instead: the "
+                    "same structure, whatever parameters that makes"},
         "--seeds": number(3, "trainings of each"),
         "--seed": number(0, "of the data, and the first of the trainings"),
         "--data-seeds": {"action": "store_true", "help": "new data for each seed (synthetic, "
@@ -74,7 +76,7 @@ def run(args: Namespace) -> int:
             comparison = compare(
                 cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
                 budget=args.budget, levels=levels, options=options, executor=executor, share=share,
-                out=args.out, rates=args.rates, data_seeds=args.data_seeds,
+                out=args.out, width=args.width, rates=args.rates, data_seeds=args.data_seeds,
                 training=Training(args.epochs, args.batch_size, args.rate, args.patience,
                                   args.keep_best),
                 watch=progress, stop=lambda: signals)

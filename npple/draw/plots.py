@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npple.architectures import ARCHITECTURES
 from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
 from npple.kinds import about
@@ -169,7 +170,11 @@ def calibration_figure(calibration: Mapping[str, Sequence[Bin]]) -> Figure:
 
 # A comparison of architectures (`npple.lab.compare`) --------------------------------------
 
-MARKERS = "osD^v<>PX*hp"
+MARKERS = "osD^v<>PX*hp"  # one an architecture, as the colours, in all pictures
+COLORS = {"ple": "#d62728", "cgc": "#ff7f0e", "mmoe": "#1f77b4", "ml_mmoe": "#17becf",
+          "single_task": "#7f7f7f", "shared_bottom": "#8c564b", "asymmetric_sharing": "#98df8a",
+          "customized_sharing": "#2ca02c", "cross_stitch": "#c5b0d5", "sluice": "#e377c2",
+          "snr_trans": "#dbdb8d", "snr_aver": "#bcbd22", "uncut ple": "#9467bd"}
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -356,8 +361,6 @@ def utilization_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-COLORS = {"single_task": "0.45", "shared_bottom": "#8c564b", "mmoe": "#1f77b4",
-          "ml_mmoe": "#17becf", "cgc": "#ff7f0e", "ple": "#d62728", "uncut ple": "#9467bd"}
 STYLES = {"": "-", "gate bias": "--", "from cgc": ":", "from ple": ":"}
 
 
@@ -397,10 +400,9 @@ def finding_figure(panels: Sequence[Panel]) -> Figure:
 def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Architecture -> its colour, mark and name in the legend, the same in all panels."""
     names = dict.fromkeys(row.architecture for row in comparison.outcomes)
-    colors = _matplotlib().colormaps["tab20"].colors
-    colors = colors[::2] + colors[1::2]  # the strong ones first
-    return {name: {"color": color, "marker": marker, "markersize": 4, "label": name}
-            for name, color, marker in zip(names, colors, MARKERS)}
+    marks = dict(zip(ARCHITECTURES, MARKERS))
+    return {name: {"color": COLORS[name], "marker": marks[name], "label": name,
+                   "markersize": 6 if name == "ple" else 4} for name in names}
 
 
 def _gains(comparison: Comparison) -> dict[str, dict[str, Any]]:

@@ -182,7 +182,7 @@ def _vtr_vcr_case(rows: int, inputs: int, dependence: float, noise: float, shari
 def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,
             seeds: Sequence[int] = (0, 1, 2), budget: int | None = None, levels: int = 2,
             options: Mapping[str, Any] | None = None, training: Training = Training(),
-            rates: Sequence[float] = (), data_seeds: bool = False,
+            rates: Sequence[float] = (), data_seeds: bool = False, width: int | None = None,
             executor: Executor | None = None, share: Share | None = None,
             out: FilePath | None = None, watch: Watch | None = None,
             stop: Callable[[], object] | None = None) -> Comparison:
@@ -212,6 +212,9 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     data_seeds : bool
         Draw new data for each seed (`Problem.draw`), so that intervals speak of other data too.
         Otherwise the data are the same for all seeds.
+    width : int, optional
+        Of every layer of the experts of all architectures, instead of a budget: the same structure,
+        as in the PLE paper, with as many parameters as each then has.
     executor : concurrent.futures.Executor, optional
         Where trials run, for example from `npple.lab.workers.open_workers`; by default
         here, one by one.
@@ -241,12 +244,16 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     """
     _check(cases, architectures, seeds, options, training, out)
     _check_choices(cases, rates, data_seeds)
+    require(budget is None or width is None, "width: a budget decides the widths, expected one of "
+            "the two")
     options = {"l0": L0, **(options or {})}
     trials = []  # in the order of the results
     for case in cases:
         size = _reference_size(case, levels, options) if budget is None else budget
         for name in architectures:
-            models = sized(name, case.inputs, case.tasks, size, levels, options)
+            models = (sized(name, case.inputs, case.tasks, size, levels, options)
+                      if width is None else
+                      networks(name, case.inputs, case.tasks, width, levels, options))
             trials += [_Trial(case.name, name, models, training, int(seed), data_seeds)
                        for seed in seeds]
     keys, known = _Keys(cases), {case.name: case for case in cases}

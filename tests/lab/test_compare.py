@@ -504,6 +504,19 @@ def test_new_data_for_each_seed_are_those_of_the_seed():
     assert [result["tasks"] for result in found.results] == [first["tasks"], second["tasks"]]
 
 
+def test_the_same_structure_is_one_width_for_all():
+    case, = small_cases(100)[:1]
+    found = compare([case], NAMES, seeds=(0,), width=5, training=Training(1, 64))
+    for row in found.outcomes:
+        models = networks(row.architecture, case.inputs, case.tasks, 5)
+        assert row.parameters == parameters(models)[0]
+
+
+def test_a_width_and_a_budget_are_refused():
+    with pytest.raises(InputError, match="width: a budget decides the widths"):
+        compare(small_cases(100), width=5, **SMALL)
+
+
 def test_data_of_a_file_are_not_drawn_anew():
     with pytest.raises(InputError, match="data_seeds: mixed has no other data"):
         compare([mixed_case()], ["ple"], data_seeds=True)
