@@ -98,7 +98,7 @@ def _cases(args: Namespace) -> list[Problem]:
     if args.data == "vtr_vcr":
         roles(args)
         return vtr_vcr_cases(args.dependence, args.rows, args.inputs, args.noise, args.sharing,
-                             args.seed)
+                             args.seed, args.tasks)
     train, test, inputs, tasks, _ = load(args)
     return [Problem(Path(args.data).name, train, test, inputs, tasks)]
 

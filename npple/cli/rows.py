@@ -36,10 +36,10 @@ UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
 KINDS = {"csv": "a CSV file with column flags", "census": "Census-Income",
-         "synthetic": "synthetic data", "vtr_vcr": "vtr_vcr data"}
+         "synthetic": "synthetic data", "vtr_vcr": "data in two scenes"}
 USES = {  # flags -> the kinds of data that have a use for them
-    ("--rows", "--inputs"): MADE,
-    ("--tasks", "--correlation"): ("synthetic",),
+    ("--rows", "--inputs", "--tasks"): MADE,
+    ("--correlation",): ("synthetic",),
     ("--dependence", "--noise", "--sharing"): ("vtr_vcr",),
     ("--task-group",): ("census",),
     tuple(DRESS): ("csv",),
@@ -91,7 +91,7 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                                  "0 to 1"},
         "--noise": number(0.5, "of vtr_vcr: what moves completion and no feature tells, against 1"),
         "--sharing": number(0.03, "of vtr_vcr: the share of played rows that is shared"),
-        "--tasks": number(2, "tasks of synthetic data"),
+        "--tasks": number(2, "tasks of synthetic and vtr_vcr data (3: sharing, too)"),
         "--correlation": {"type": float, "nargs": "+" if correlations else None,
                           "default": [-0.5, 0.0, 0.5, 0.9] if correlations else 0.5,
                           "help": "task correlation p of synthetic data, -1 to 1: the "
@@ -145,8 +145,9 @@ def load(args: Namespace, schema: Schema | None = None
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
     if args.data == "vtr_vcr":
         rows = data.vtr_vcr(args.rows, args.inputs, args.dependence, args.noise, args.sharing,
-                            args.seed)
-        return *rows.split(0.8, args.seed), args.inputs, TASKS, None
+                            args.seed, args.tasks)
+        tasks = {task: TASKS[task] for task in rows.targets}
+        return *rows.split(0.8, args.seed), args.inputs, tasks, None
     form = "csv" if named else "census"
     made = prepare(*_tables(args, form), named or census_roles(args.task_group), seed=args.seed,
                    time=args.time, split_by=args.split_by, min_count=args.min_count,

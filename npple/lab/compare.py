@@ -145,7 +145,8 @@ def _synthetic_case(rows: int, inputs: int, p: float, tasks: int, seed: int) -> 
 
 
 def vtr_vcr_cases(dependences: Sequence[float] = (0.8,), rows: int = 100_000, inputs: int = 32,
-                  noise: float = 0.5, sharing: float = 0.03, seed: int = 0) -> list[Problem]:
+                  noise: float = 0.5, sharing: float = 0.03, seed: int = 0, tasks: int = 3
+                  ) -> list[Problem]:
     """One case of `npple.data.vtr_vcr` for each dependence; a fifth of the rows is the test.
 
     Parameters
@@ -157,6 +158,8 @@ def vtr_vcr_cases(dependences: Sequence[float] = (0.8,), rows: int = 100_000, in
         As for `npple.data.vtr_vcr`.
     seed : int
         Of the data and of what becomes the test.
+    tasks : int
+        How many of VTR, VCR and sharing.
 
     Returns
     -------
@@ -167,16 +170,17 @@ def vtr_vcr_cases(dependences: Sequence[float] = (0.8,), rows: int = 100_000, in
     InputError
         For an argument that `npple.data.vtr_vcr` refuses.
     """
-    return [_vtr_vcr_case(rows, inputs, float(dependence), noise, sharing, seed)
+    return [_vtr_vcr_case(rows, inputs, float(dependence), noise, sharing, tasks, seed)
             for dependence in dependences]
 
 
 def _vtr_vcr_case(rows: int, inputs: int, dependence: float, noise: float, sharing: float,
-                  seed: int) -> Problem:
-    train, test = vtr_vcr(rows, inputs, dependence, noise, sharing, seed).split(0.8, seed)
-    return Problem(f"vtr_vcr dependence={dependence:g}", train, test, inputs, dict(TASKS),
+                  tasks: int, seed: int) -> Problem:
+    train, test = vtr_vcr(rows, inputs, dependence, noise, sharing, seed, tasks).split(0.8, seed)
+    kinds = {task: TASKS[task] for task in train.targets}
+    return Problem(f"vtr_vcr dependence={dependence:g}", train, test, inputs, kinds,
                    scenes=scene_correlations(train),
-                   draw=partial(_vtr_vcr_case, rows, inputs, dependence, noise, sharing))
+                   draw=partial(_vtr_vcr_case, rows, inputs, dependence, noise, sharing, tasks))
 
 
 def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,

@@ -23,7 +23,7 @@ MOST = 10 ** 9
 
 
 def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float = 0.5,
-            sharing: float = 0.03, seed: int = 0) -> Dataset:
+            sharing: float = 0.03, seed: int = 0, tasks: int = 3) -> Dataset:
     """Draw impressions of videos with the labels "vtr", "vcr" and "share".
 
     The features are the scene, the logarithm of the length, and standard normal ones, x. A video
@@ -47,6 +47,8 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
         The share of played rows that is shared, between 0 and 1: how sparse that task is.
     seed : int
         The same seed gives the same functions, and the same first rows, whatever `rows` is.
+    tasks : int
+        How many of the labels there are, 1 to 3; the others are what they would be.
 
     Returns
     -------
@@ -67,6 +69,7 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
     from scipy.special import ndtr, ndtri
     check_count("rows", rows, most=MOST)
     check_count("inputs", inputs, 5)
+    check_count("tasks", tasks, 1, len(TASKS))
     dependence = check_number("dependence", dependence, 0, 1)
     noise, sharing = check_number("noise", noise, 0, 1e6), check_number("sharing", sharing, 0, 1)
     to_play, to_stay, to_share = weights(inputs - 2, 0.0, 3, seed=seed)  # orthonormal
@@ -83,9 +86,9 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
     scene = np.where(auto, SCENES["auto-play"], SCENES["click"])
     targets: dict[str, Values] = {
         task: y.astype(np.float32)
-        for task, y in zip(TASKS, (watched * length > THRESHOLD, watched, shared))}
+        for task, y in zip([*TASKS][:tasks], (watched * length > THRESHOLD, watched, shared))}
     features: Array = np.column_stack([scene, x]).astype(np.float32)
-    return Dataset(features, targets, {"vcr": played, "share": played.copy()})
+    return Dataset(features, targets, {task: played.copy() for task in [*targets][1:]})
 
 
 def scene_correlations(data: Dataset) -> dict[str, dict[str, float | None]]:

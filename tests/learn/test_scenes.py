@@ -52,6 +52,20 @@ def test_so_many_played_rows_are_shared(sharing):
     assert data.targets["share"][data.masks["share"]].mean() == pytest.approx(sharing, rel=0.15)
 
 
+def test_fewer_tasks_are_the_first_of_them():
+    two, three = vtr_vcr(50, 8, tasks=2), vtr_vcr(50, 8)
+    assert [*two.targets] == ["vtr", "vcr"] == [*three.targets][:2] and [*two.masks] == ["vcr"]
+    for task, y in two.targets.items():
+        assert np.array_equal(y, three.targets[task])
+
+
+def test_flags_of_other_data_are_refused(capsys):
+    for data, flag in (("vtr_vcr", "--correlation"), ("synthetic", "--dependence"),
+                       ("census", "--sharing")):
+        assert main(["train", "--data", data, flag, "0.25"]) == 2
+        assert f"{flag}: of no use for" in capsys.readouterr().err
+
+
 def test_fewer_rows_are_the_first_of_more_rows():
     few, many = vtr_vcr(3, 8, seed=4), vtr_vcr(50, 8, seed=4)
     assert np.array_equal(few.x, many.x[:3])
@@ -68,7 +82,8 @@ def test_correlations_by_scene_are_those_of_its_rows():
 @pytest.mark.parametrize("change, message", [
     ({"inputs": 4}, "inputs: an integer of at least 5"), ({"dependence": 2}, "dependence must be"),
     ({"noise": -1}, "noise must be"), ({"sharing": 2}, "sharing must be"),
-    ({"rows": 0}, "rows: an integer"), ({"seed": -1}, "seed is -1")])
+    ({"tasks": 4}, "tasks: an integer from 1 to 3"), ({"rows": 0}, "rows: an integer"),
+    ({"seed": -1}, "seed is -1")])
 def test_what_makes_no_videos_is_refused(change, message):
     with pytest.raises(InputError, match=message):
         vtr_vcr(**{"rows": 10} | change)
