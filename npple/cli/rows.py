@@ -36,7 +36,7 @@ UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
 KINDS = {"csv": "a CSV file with column flags", "census": "Census-Income",
-         "synthetic": "synthetic data", "vtr_vcr": "data in two scenes"}
+         "synthetic": "synthetic data", "vtr_vcr": "vtr_vcr data"}
 USES = {  # flags -> the kinds of data that have a use for them
     ("--rows", "--inputs", "--tasks"): MADE,
     ("--correlation",): ("synthetic",),
