@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+import by_hand
 from npple.draw import plots
 from npple.archive import replacing
 from npple.architectures import ARCHITECTURES, ple
@@ -39,7 +40,8 @@ def drawings():
     """The pictures that follow from tables alone: file name -> SVG."""
     drawn = {name: diagram(builder(32, TASKS)) for name, builder in ARCHITECTURES.items()}
     pictures = {f"architecture-{name}.svg": svg(drawn[name], name) for name in drawn}
-    return pictures | {"gradient-ple.svg": svg(drawn["ple"], "ple: the vtr loss", "vtr")}
+    return pictures | {"gradient-ple.svg": svg(drawn["ple"], "ple: the vtr loss", "vtr"),
+                       "cgc-by-hand.svg": by_hand.picture()}
 
 
 def plotted(measured):

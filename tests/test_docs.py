@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+import by_hand
 from npple.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +192,7 @@ def numberless(picture):
     "oracle.md#from-a-pytorch-module-to-a-verdict",  # check my PyTorch PLE
     "isolation.md#the-experiment",                   # see the isolation
     "experiments.md#run-it",                         # reproduce the comparison
+    "cgc-by-hand.md",                                # follow one row by hand
 ])
 def test_from_the_readme_it_is_two_clicks(goal, start):
     file, _, anchor = goal.partition("#")
@@ -200,6 +202,18 @@ def test_from_the_readme_it_is_two_clicks(goal, start):
                 for _, target, anchor in links(page)}
         seen |= near
     assert (DOCS / file, anchor) in seen
+
+
+def test_from_the_readme_a_ple_in_code_is_one_click():
+    assert DOCS / "on-a-page.md" in {file for _, file, _ in links(ROOT / "README.md")}
+
+
+def test_each_number_of_the_picture_by_hand_is_worked_out_on_the_page():
+    number = r"−?\d+(?:\.\d+)?"
+    worked_out = {*re.findall(number, prose(DOCS / "cgc-by-hand.md").replace("1/2", "0.5"))}
+    drawn = {each for words in re.findall(r">([^<>]*)</text>", by_hand.picture())
+             for each in re.findall(number, words)}
+    assert len(drawn) > 10 and drawn <= worked_out
 
 
 def test_every_page_is_on_the_reading_path_or_in_the_readme():
