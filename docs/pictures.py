@@ -7,6 +7,7 @@ stand in `pictures.json` beside the pictures, and `--measure` takes them anew.
 import argparse
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from npple.draw import plots
 from npple.archive import replacing
 from npple.architectures import ARCHITECTURES, ple
 from npple.draw.diagram import diagram
-from npple.draw.svg import svg
+from npple.draw.svg import COLORS, svg
 from npple.lab.compare import Training, compare, synthetic_cases
 from npple.lab.gains import Comparison
 from npple.lab.trials import progress
@@ -56,7 +57,9 @@ def plotted(measured):
     first = comparison.results[0]
     mixers = [result for result in comparison.results if result["architecture"] in MIXERS
               and (result["data"], result["seed"]) == (first["data"], first["seed"])]
-    figures = {"isolation-ple.svg": ("isolation", plots.isolation_figure(
+    measured = measured | {"problem": printed_numbers("problem.md")}
+    figures = {"problem.svg": ("problem", _problem_figure(measured["problem"])),
+               "isolation-ple.svg": ("isolation", plots.isolation_figure(
                    isolation(_isolation_case().model), measured["isolation"])),
                "seesaw.svg": ("comparison", plots.gains_figure(comparison)),
                "correlation.svg": ("comparison", plots.correlation_figure(comparison)),
@@ -64,6 +67,16 @@ def plotted(measured):
                "difference-error.svg": ("errors", _error_figure(measured["errors"]))}
     return {file: _rendered(figure, digest(measured[name]))
             for file, (name, figure) in figures.items()}
+
+
+def printed_numbers(page):
+    """What a page prints of each seed: section -> model -> task -> the numbers."""
+    found, line = {}, re.compile(r"^(\S.*?) +([AB]) \S+ \|([ \d.]+)$", re.MULTILINE)
+    for section in (Path(__file__).parent / page).read_text("utf-8").split("\n## ")[1:]:
+        for name, task, seeds in line.findall(section):
+            models = found.setdefault(section.partition("\n")[0], {})
+            models.setdefault(name, {})[task] = [float(number) for number in seeds.split()]
+    return found
 
 
 def digest(numbers):
@@ -167,6 +180,36 @@ def _error_figure(measured):
         axes.invert_xaxis()
         axes.set(xlabel="step size h", ylabel="relative error of the derivative")
         axes.legend()
+    return figure
+
+
+def _problem_figure(printed):
+    """Left all labels, a dot a seed; right few: errors of A and B against each other."""
+    import matplotlib.figure
+    narrow, models, few = printed.values()
+    with matplotlib.rc_context(plots.STYLE):
+        figure = matplotlib.figure.Figure((9, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        every = {name: found for name, found in (narrow | models).items() if name != "bottom of 2"}
+        for i, found in enumerate(every.values()):
+            for task, color, aside in (("A", COLORS[0][0], -0.15), ("B", COLORS[1][0], 0.15)):
+                seeds, x = found[task], i + aside
+                left.plot([x] * len(seeds), seeds, "o", color=color, alpha=0.5, markersize=4)
+                left.plot([x - 0.12, x + 0.12], [np.median(seeds)] * 2, color=color,
+                          label=None if i else f"task {task}")
+        left.set_xticks(range(len(every)), every, rotation=25, ha="right")
+        left.set(ylabel="error on new rows", ylim=(0, None))
+        left.legend()
+        medians = {name: tuple(map(np.median, found.values())) for name, found in few.items()}
+        path = sorted((float(name.split()[1]), name) for name in few if name.startswith("weight"))
+        path.insert(2, (1.0, "shared_bottom"))
+        right.plot(*zip(*(medians[name] for _, name in path)), "s-", color="0.5", markersize=4)
+        for name, (a, b) in medians.items():
+            if not name.startswith("weight"):
+                right.plot(a, b, "o", color="black", markersize=5)
+            right.annotate(name, (a, b), (5, -12 if name == "weight 0.01" else 4),
+                           textcoords="offset points", fontsize=8)
+        right.set(xlabel="error of A", ylabel="error of B, with 40 labels", xlim=(0, 0.6))
     return figure
 
 
