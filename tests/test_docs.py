@@ -206,6 +206,12 @@ def test_each_number_of_the_picture_by_hand_is_worked_out_on_the_page():
     assert len(drawn) > 10 and drawn <= worked_out
 
 
+def test_an_interval_that_a_lesson_names_is_one_of_the_claims():
+    for lesson in ("questions.md", "problem.md"):
+        found = re.findall(r"[−+]?\d\.\d+ ± \d\.\d+", text(DOCS / lesson))
+        assert {each for each in found if each not in text(DOCS / "claims.md")} == set()
+
+
 def test_every_page_is_on_the_reading_path_or_in_the_readme():
     starts = (ROOT / "README.md", DOCS / "README.md")
     found = {file for page in starts for _, file, _ in links(page)}
