@@ -206,6 +206,28 @@ def test_each_number_of_the_picture_by_hand_is_worked_out_on_the_page():
     assert len(drawn) > 10 and drawn <= worked_out
 
 
+def lessons():
+    """The pages of the reading path, in its order."""
+    steps = re.findall(r"^\| \d+ \|.*\|$", prose(DOCS / "README.md"), re.MULTILINE)
+    return [next(file for _, file, _ in links(DOCS / "README.md", step)) for step in steps]
+
+
+@pytest.mark.parametrize("page", lessons()[:-1], ids=lambda page: page.name)
+def test_a_lesson_ends_in_three_lines(page):
+    _, _, end = prose(page).rpartition("\n**In three lines**\n")
+    assert end.count("\n- ") == 3 and len(end.splitlines()) < 14
+
+
+@pytest.mark.parametrize("page", lessons(), ids=lambda page: page.name)
+def test_a_lesson_leads_to_the_next_one_and_prints_no_whole_file(page):
+    order = [*lessons(), None]
+    assert order[order.index(page) + 1] in [None, *(file for _, file, _ in links(page))]
+    for block in make.blocks(text(page)):
+        if quoted := make.SOURCE.fullmatch(block.info):
+            whole = (ROOT / quoted[1]).read_text(encoding="utf-8")
+            assert block.text.count("\n") < whole.count("\n") / 2
+
+
 def test_an_interval_that_a_lesson_names_is_one_of_the_claims():
     for lesson in ("questions.md", "problem.md"):
         found = re.findall(r"[−+]?\d\.\d+ ± \d\.\d+", text(DOCS / lesson))
