@@ -118,3 +118,38 @@ def test_nothing_went_wrong_on_the_way(browser):
     browser.find_element(By.ID, "anew").click()
     browser.find_element(By.ID, "one").click()
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def drawn(browser):
+    return browser.find_element(By.ID, "drawing").text
+
+
+def step_to(browser, name):
+    while browser.find_element(By.ID, "place").text != name:
+        browser.find_element(By.ID, "next").click()
+
+
+def test_stepping_backward_shows_gradients_that_meet_as_a_sum(browser):
+    step_to(browser, "loss of task B")
+    assert "= 2.25" in drawn(browser) and "d" not in drawn(browser)
+    step_to(browser, "gate of task A, backward")
+    assert "dEs = +1\n" in drawn(browser)
+    step_to(browser, "gate of task B, backward")
+    assert "dEs = +1 - 1.5 = -0.5" in drawn(browser)
+    assert "+1 - 1.5 = -0.5" in browser.find_element(By.ID, "formulas").text
+    browser.find_element(By.ID, "back").click()
+    assert "- 1.5" not in drawn(browser)
+
+
+def test_the_panel_has_all_gradients_of_a_gate(browser):
+    step_to(browser, "gate of task A, backward")
+    said = browser.find_element(By.ID, "formulas").text
+    for line in ("dw = (dyA EA, dyA Es) = (2, 6)", "= (-1, 1)", "dW = sᵀ dz = ((-1, 1), (-2, 2))",
+                 "ds = dz Wᵀ = (0, 0)"):
+        assert line in said.replace("\n", "")
+
+
+def test_the_walk_ends_with_the_sum_at_the_input(browser):
+    browser.find_element(By.ID, "walk").send_keys(Keys.END)
+    assert "dx = (1, 0) + (0, -1.5) + (-0.5, -0.5) = (0.5, -2)" in drawn(browser)
+    assert not browser.find_element(By.ID, "next").is_enabled()

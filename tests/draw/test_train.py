@@ -28,22 +28,38 @@ console.log(JSON.stringify(Object.keys(MODELS).map((name) => {
   return { ...learning, gates: gates(learning), t: null, grads: null, moments: null };
 })));
 """
+BY_HAND = """
+const hand = byHand();
+const inside = TASKS.map((task) => [task, inGate(hand, `level1/${task}`)]);
+console.log(JSON.stringify({ ...hand, inside: Object.fromEntries(inside) }));
+"""
 
 with_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
+def run(script):
+    """What a script prints that stands behind those of the page."""
+    scripts = re.findall(r'<script id="(?:engine|lab)">\n(.*?)</script>', PAGE, re.DOTALL)
+    done = subprocess.run(["node", "-"], input="".join(scripts) + script, capture_output=True,
+                          text=True, check=True)
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def learned():
     """Model -> what the page holds of it after 40 steps."""
-    scripts = re.findall(r'<script id="(?:engine|lab)">\n(.*?)</script>', PAGE, re.DOTALL)
-    done = subprocess.run(["node", "-"], input="".join(scripts) + SCRIPT, capture_output=True,
-                          text=True, check=True)
-    return {each["name"]: each for each in json.loads(done.stdout)}
+    return {each["name"]: each for each in run(SCRIPT)}
+
+
+@pytest.fixture(scope="module")
+def hand():
+    """The example to follow by hand, as the page computes it."""
+    return run(BY_HAND)
 
 
 def arrays(named):
-    return {name: np.array(values) for name, values in named.items()}
+    return {name: np.array(values, float) for name, values in named.items()}
 
 
 def test_the_engine_on_the_page_is_that_of_the_file():
@@ -101,3 +117,33 @@ def test_the_experts_of_a_gate_are_called_by_their_tasks(learned):
               for fusion, weights in learned["PLE"]["gates"]}
     assert called["level1/A"] == ["A1", "s1", "s2"] and called["level2/B"] == ["B1", "s1", "s2"]
     assert called["level1/shared"] == ["A1", "B1", "s1", "s2"]
+
+
+@with_node
+def test_the_example_by_hand_has_the_gradients_of_npple(hand):
+    model = npple.cgc(2, TASKS, task_experts=1, shared_experts=1, expert_units=(1,), tower_units=())
+    assert npple.network.Network.from_dict(hand["model"]) == model
+    params = {name: np.zeros(shape) for name, shape in model.shapes.items()}  # without biases
+    params |= arrays(hand["params"])
+    x, targets = arrays(hand["data"]["inputs"])["x"], arrays(hand["data"]["targets"])
+    assert model.task_losses(params, x, targets) == {"A": 1, "B": 2.25}
+    _, grads = model.loss_and_grads(params, x, targets)
+    for name in hand["params"]:
+        np.testing.assert_array_equal(hand["grads"][name], grads[name], name)
+
+
+@with_node
+def test_what_the_rows_hand_back_adds_up_to_the_gradients(hand):
+    for name in ("input", "level1/shared/experts", "level1/A/experts", "level1/A"):
+        parts = [np.array(alone[name]) for row, alone in hand["handed"].items() if row != name]
+        np.testing.assert_array_equal(sum(parts), hand["grads"][name], name)
+    meeting = [hand["handed"][f"level1/{task}"]["level1/shared/experts"] for task in TASKS]
+    assert meeting == [[[[1]]], [[[-1.5]]]]
+
+
+@with_node
+@pytest.mark.parametrize("task, dw, dz", [("A", [2, 6], [-1, 1]), ("B", [-6, -9], [0.75, -0.75])])
+def test_inside_the_gates_by_hand(hand, task, dw, dz):
+    inside = hand["inside"][task]
+    assert inside["dw"] == dw and inside["dz"] == dz
+    assert np.outer([1, 2], dz).tolist() == hand["grads"][f"level1/{task}/gate/layer1/weight"]
