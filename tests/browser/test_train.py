@@ -12,7 +12,7 @@ import pytest
 webdriver = pytest.importorskip("selenium.webdriver", reason="the extra browser is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -153,3 +153,26 @@ def test_the_walk_ends_with_the_sum_at_the_input(browser):
     browser.find_element(By.ID, "walk").send_keys(Keys.END)
     assert "dx = (1, 0) + (0, -1.5) + (-0.5, -0.5) = (0.5, -2)" in drawn(browser)
     assert not browser.find_element(By.ID, "next").is_enabled()
+
+
+@pytest.mark.parametrize("way, says", [
+    ("experts", "The losses are 0 and 4"), ("stopped", "dWs = (0, 0)"), ("", "")])
+def test_the_example_by_hand_can_be_broken(browser, way, says):
+    Select(browser.find_element(By.ID, "hand-break")).select_by_value("experts")
+    Select(browser.find_element(By.ID, "hand-break")).select_by_value(way)
+    browser.find_element(By.ID, "walk").send_keys(Keys.END)
+    assert says in browser.find_element(By.ID, "hand-consequence").text
+    shows = {"experts": "LA = 0", "stopped": "dEs = +1 - 1.5 → 0", "": "+1 - 1.5 = -0.5"}
+    assert shows[way] in drawn(browser)
+
+
+@pytest.mark.parametrize("way", ["gate", "experts", "selector", "stopped"])
+def test_a_broken_ple_learns_beside_the_others_and_shows_what_is_lost(browser, way):
+    Select(browser.find_element(By.ID, "break")).select_by_value(way)
+    browser.find_element(By.ID, "one").click()
+    assert len(shown(browser)) == 5
+    whole, wrong = browser.execute_script(
+        "return [state.learners[3], state.learners[4]].map(SHOWS[state.broken])")
+    assert whole > 0 and wrong == 0
+    said = browser.find_element(By.ID, "consequence").text
+    assert f"{whole:#.2g} in PLE and is exactly 0 here" in said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import npple
+from npple.oracle.deviations import BY_NAME
 
 PAGE = make.TRAIN.read_text(encoding="utf-8")
 TASKS = {"A": "regression", "B": "regression"}
@@ -32,6 +33,13 @@ BY_HAND = """
 const hand = byHand();
 const inside = TASKS.map((task) => [task, inGate(hand, `level1/${task}`)]);
 console.log(JSON.stringify({ ...hand, inside: Object.fromEntries(inside) }));
+"""
+BROKEN = """
+const data = world(3, -0.5);
+console.log(JSON.stringify(Object.fromEntries(WAYS.map((way) => {
+  const { model, params, grads } = learner("PLE", data, 7, way);
+  return [way, { model, params, data, grads }];
+}))));
 """
 
 with_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -147,3 +155,49 @@ def test_inside_the_gates_by_hand(hand, task, dw, dz):
     inside = hand["inside"][task]
     assert inside["dw"] == dw and inside["dz"] == dz
     assert np.outer([1, 2], dz).tolist() == hand["grads"][f"level1/{task}/gate/layer1/weight"]
+
+
+@pytest.fixture(scope="module")
+def broken():
+    """Way to break a PLE, "" for none -> the model, its parameters and each task's gradient."""
+    return run(BROKEN)
+
+
+def gradients(found, task):
+    """What npple says of a model of the page: the gradient of one task's loss."""
+    model, data = npple.network.Network.from_dict(found["model"]), found["data"]
+    return model.loss_and_grads(
+        arrays(found["params"]), arrays(data["inputs"])["x"], arrays(data["targets"]),
+        weights={"A": 0.0, "B": 0.0} | {task: 1.0})[1]
+
+
+@with_node
+@pytest.mark.parametrize("way", ["", "gate", "experts", "selector"])
+def test_a_broken_ple_on_the_page_has_the_gradients_that_npple_gives_it(broken, way):
+    for task, grads in zip(TASKS, broken[way]["grads"]):
+        for name, expected in gradients(broken[way], task).items():
+            np.testing.assert_allclose(grads[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@with_node
+def test_the_broken_models_are_what_their_names_say(broken):
+    made = {way: npple.network.Network.from_dict(found["model"]) for way, found in broken.items()}
+    vectors = npple.oracle.make_vectors(MODELS["PLE"])
+    (selected, _), = BY_NAME["selector-input"].variants(vectors.variant, {})
+    assert made["selector"].table == selected.table
+    assert made["experts"] == npple.ple(6, TASKS, levels=2, **PLE | {"shared_experts": 0})
+    reaches = {way: npple.isolation(model).matrix["A"]["level1/B/experts"]
+               for way, model in made.items()}
+    assert reaches == {"": "reached", "gate": "isolated", "experts": "isolated",
+                       "selector": "reached", "stopped": "reached"}
+
+
+@with_node
+def test_where_the_gradient_is_stopped_shared_experts_get_none_and_the_last_gates_their_own(broken):
+    for stopped, whole in zip(broken["stopped"]["grads"], broken[""]["grads"]):
+        for name in stopped:
+            if "/shared/" in name and name in broken[""]["params"]:
+                assert not np.any(stopped[name])
+            elif name.startswith(("tower", "level2/A", "level2/B")):
+                assert stopped[name] == whole[name]
+        assert stopped["level1/A/experts"] != whole["level1/A/experts"]
