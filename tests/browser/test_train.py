@@ -176,3 +176,30 @@ def test_a_broken_ple_learns_beside_the_others_and_shows_what_is_lost(browser, w
     assert whole > 0 and wrong == 0
     said = browser.find_element(By.ID, "consequence").text
     assert f"{whole:#.2g} in PLE and is exactly 0 here" in said
+
+
+def widths(browser, task):
+    return [float(path.get_attribute("stroke-width")) for path in
+            browser.find_elements(By.CSS_SELECTOR, f"#flow path.{task}")]
+
+
+def test_the_drawing_of_a_model_has_a_line_for_each_edge_that_a_gradient_goes_along(browser):
+    for name in MODELS:
+        Select(browser.find_element(By.ID, "flow-model")).select_by_value(name)
+        flows = browser.execute_script("return flows(chosenModel())")
+        widest = max(max(edge["A"], edge["B"]) for edge in flows)
+        for task in ("A", "B"):
+            assert widths(browser, task) == pytest.approx(
+                [max(12 * edge[task] / widest, 0.5) for edge in flows if edge[task]], abs=0.01)
+
+
+def test_the_drawing_follows_a_broken_model(browser):
+    Select(browser.find_element(By.ID, "break")).select_by_value("stopped")
+    Select(browser.find_element(By.ID, "flow-model")).select_by_visible_text(
+        "PLE: no gradient to the shared experts")
+    rows = browser.execute_script("""
+        return [...document.querySelectorAll('#norms tbody tr')].map((row) =>
+            [...row.children].map((cell) => cell.textContent))""")
+    assert ["level1/shared/experts", "input", "exactly 0", "exactly 0"] in rows
+    Select(browser.find_element(By.ID, "break")).select_by_value("")
+    assert browser.find_element(By.ID, "flow-model").get_property("value") == "PLE"

@@ -26,7 +26,7 @@ SCRIPT = """
 console.log(JSON.stringify(Object.keys(MODELS).map((name) => {
   const learning = learner(name, world(3, -0.5), 7);
   for (let i = 0; i < 40; i++) learn(learning);
-  return { ...learning, gates: gates(learning), t: null, grads: null, moments: null };
+  return { ...learning, gates: gates(learning), flows: flows(learning), t: null, moments: null };
 })));
 """
 BY_HAND = """
@@ -201,3 +201,21 @@ def test_where_the_gradient_is_stopped_shared_experts_get_none_and_the_last_gate
             elif name.startswith(("tower", "level2/A", "level2/B")):
                 assert stopped[name] == whole[name]
         assert stopped["level1/A/experts"] != whole["level1/A/experts"]
+
+
+@with_node
+@each_model
+def test_edges_are_as_wide_as_the_gradients_and_none_is_drawn_where_a_loss_does_not_reach(
+        learned, name):
+    found, matrix = learned[name], npple.isolation(MODELS[name]).matrix
+    for i, task in enumerate(TASKS):
+        into = {}  # what comes to a group of experts along all edges: their sum is its dE
+        for edge in found["flows"]:
+            assert edge[task] >= 0
+            if edge["target"].endswith("/experts"):
+                assert (edge[task] > 0) == (matrix[task][edge["target"]] == "reached")
+            into.setdefault(edge["source"], []).append(edge[task])
+        for source, norms in into.items():
+            if len(norms) == 1:
+                assert norms[0] == pytest.approx(
+                    np.linalg.norm(np.ravel(found["grads"][i][source])), rel=1e-9)
