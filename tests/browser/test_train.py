@@ -203,3 +203,50 @@ def test_the_drawing_follows_a_broken_model(browser):
     assert ["level1/shared/experts", "input", "exactly 0", "exactly 0"] in rows
     Select(browser.find_element(By.ID, "break")).select_by_value("")
     assert browser.find_element(By.ID, "flow-model").get_property("value") == "PLE"
+
+
+def test_the_page_speaks_chinese_and_english(browser):
+    browser.find_element(By.CSS_SELECTOR, "[data-language=zh]").click()
+    Select(browser.find_element(By.ID, "break")).select_by_value("gate")
+    assert browser.execute_script("return document.documentElement.lang") == "zh"
+    browser.find_element(By.ID, "tour-start").click()
+    said = ""
+    for stop in range(20):
+        browser.execute_script("go(arguments[0])", stop)
+        said += browser.find_element(By.TAG_NAME, "body").text
+    assert {*re.findall(r"[A-Za-z]{4,}", said)} <= {
+        "English", "MMoE", "Adam", "npple", "docs", "level", "shared", "softmax"}
+    browser.find_element(By.CSS_SELECTOR, "[data-language=en]").click()
+    said = browser.find_element(By.TAG_NAME, "body").text.replace("中文", "")
+    assert not re.search(r"[\u4e00-\u9fff]", said)
+
+
+def test_everything_that_is_said_is_said_in_both_languages(browser):
+    assert browser.execute_script("return [Object.keys(ZH).sort(), Object.keys(EN).sort()]") == [
+        browser.execute_script("return Object.keys(ZH).sort()")] * 2
+    assert browser.execute_script(
+        "return Object.values(SAYS).every(([en, zh]) => typeof en === typeof zh && en !== zh)")
+
+
+def test_the_tour_has_five_steps_that_show_what_they_say(browser):
+    def step(number):
+        assert browser.find_element(By.ID, "tour-place").text == f"Tour, {number} of 5"
+        return browser.find_element(By.ID, "tour-text").text
+
+    tour = browser.find_element(By.ID, "tour-start")
+    tour.send_keys(Keys.ENTER)  # on with the keyboard alone
+    assert "yA = 2 and yB = 2.5" in step(1) and "LB = 2.25" in drawn(browser)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert "+1 - 1.5 = -0.5" in step(2) and "dEs = +1 - 1.5 = -0.5" in drawn(browser)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert "A's dz is (-1, 1)" in step(3) and "dz = (-1, 1)" in drawn(browser)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert "negative in each model" in step(4)
+    browser.execute_script("state.running = false")  # it trains
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.execute_script("state.running = false")
+    assert "no gradient passes" in step(5)
+    assert browser.execute_script("return chosenModel().broken") == "stopped"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert not browser.find_element(By.ID, "tour").is_displayed()
+    assert browser.switch_to.active_element == tour

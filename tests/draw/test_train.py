@@ -219,3 +219,14 @@ def test_edges_are_as_wide_as_the_gradients_and_none_is_drawn_where_a_loss_does_
             if len(norms) == 1:
                 assert norms[0] == pytest.approx(
                     np.linalg.norm(np.ravel(found["grads"][i][source])), rel=1e-9)
+
+
+@with_node
+def test_on_the_tasks_of_the_tour_the_cosine_is_below_zero_for_most_of_the_training():
+    shares = run("""
+        console.log(JSON.stringify(Object.keys(MODELS).map((name) => {
+          const learning = learner(name, world(1, -1), 1001);
+          for (let i = 0; i < 300; i++) learn(learning);
+          return sum(learning.history.cosine.map((c) => (c < 0 ? 1 : 0))) / 301;
+        })));""")
+    assert min(shares) > 0.8
