@@ -1,14 +1,18 @@
 """For the test suites of others: does my module, or my function, compute what npple computes?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from npple.checks import shown
 from npple.core.base import Arrays
 from npple.errors import CheckFailed, require
 from npple.network import Network
 from npple.oracle.adapters import check_module
 from npple.oracle.comparison import check
+from npple.oracle.frameworks import Gradients, Run, check_arrays
 from npple.oracle.mappings import ModuleMapping
+from npple.oracle.onnx_files import check_onnx
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors, make_vectors
 from npple.verify.gradcheck import GradcheckReport, gradcheck_function
@@ -16,18 +20,23 @@ from npple.verify.premises import Function, NoComplexStep
 
 
 def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapping | None = None,
-                   *, seed: int = 0, batch: int = 8, conventions: Sequence[str] = ()) -> Report:
+                   *, run: Run | None = None, gradients: Gradients | None = None, seed: int = 0,
+                   batch: int = 8, conventions: Sequence[str] = ()) -> Report:
     """Passes if a candidate computes what a model of npple computes, to rounding.
 
     Parameters
     ----------
-    candidate : torch.nn.Module or callable
-        A module, for which `mapping` says where it has what; or candidate(params, inputs) -> dict
-        of arrays by the names of docs/vectors.md. A module is copied and runs in the mode it is in.
+    candidate : torch.nn.Module, dict of array, path or callable
+        A module, the weights of a program of any framework, or an ONNX file, for which `mapping`
+        says where it has what; or candidate(params, inputs) -> dict of arrays by the names of
+        docs/vectors.md. A module is copied and runs in the mode it is in.
     model : npple.network.Network or npple.oracle.Vectors
         What it should be, or test vectors of that model.
     mapping : npple.oracle.ModuleMapping, optional
-        Needed for a module.
+        Needed for all but a callable.
+    run, gradients : callable, optional
+        Of a program with these weights, as for `npple.oracle.check_arrays`. Without `gradients`
+        the outputs are enough.
     seed, batch : int
         Of the test vectors made of a model: at least 0; how many rows.
     conventions : sequence of str
@@ -48,10 +57,17 @@ def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapp
     """
     __tracebackhide__ = True  # pytest shows the caller's line and the report
     vectors = model if isinstance(model, Vectors) else make_vectors(model, seed, batch)
+    if run is not None and mapping is not None:
+        return check_arrays(vectors, candidate, mapping, run, gradients,
+                            expect="gradients" if gradients else "outputs",
+                            conventions=conventions).check()
+    if isinstance(candidate, (str, Path)) and mapping is not None:
+        return check_onnx(vectors, candidate, mapping, conventions=conventions).check()
     if mapping is not None:
         return check_module(vectors, candidate, mapping, conventions=conventions).check()
-    require(not hasattr(candidate, "named_parameters"),
-            f"mapping: needed for a module ({type(candidate).__name__})")
+    require(run is None, "mapping: needed where there is a run")
+    require(callable(candidate) and not hasattr(candidate, "named_parameters"),
+            f"mapping: needed for anything but a function, got {shown(candidate)}")
     return check(vectors, candidate, conventions=conventions).check()
 
 

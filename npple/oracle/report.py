@@ -17,6 +17,7 @@ from npple.oracle.diagnosis import Diagnosis, diagnose
 from npple.oracle.faults import Fault, Search, find_faults
 from npple.oracle.judgement import BLUNT, HALF, Judge
 from npple.oracle.results import TensorRow
+from npple.oracle.separation import Separation, separation
 from npple.oracle.telling import hides
 from npple.oracle.vectors import Vectors
 from npple.printing import aligned
@@ -113,6 +114,11 @@ class Report(Printed):
         given |= {f"tower/{task}" for task in self.vectors.model.tasks
                   if f"prediction/{task}" in given}
         return tuple(name for name in self.expected if name not in given)
+
+    @cached_property
+    def isolation(self) -> Separation:
+        """Which task's loss reached which of the candidate's parameters, beside the model's."""
+        return separation(self.vectors, self.given)
 
     @property
     def verdict(self) -> str:
@@ -239,6 +245,9 @@ class Report(Printed):
         if self.judge.partial:
             yield ("gradients through some readers of a tensor only, not judged: "
                    f"{few(self.judge.partial)}")
+        if differing := self.isolation.differing:
+            yield ("otherwise reached than in the model (print(report.isolation)): "
+                   + few([f"{group} by {task}" for task, group in differing]))
         if self.blunt:
             yield f"too coarse to be judged: {few(self.blunt)}"
         half = [row for row in self.rows if row.precision in HALF and row.name not in self.blunt]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import npple
-from npple import oracle
+from npple import CheckFailed, oracle
 from npple.oracle import (ModuleMapping, check_arrays, from_arrays, into_arrays, reshaped, sliced,
                           transposed)
+from npple.testing import assert_matches
 
 MODEL = npple.mmoe(3, {"a": "binary", "b": "regression"}, experts=2, expert_units=(4,),
                    tower_units=(), activation="tanh")
@@ -59,6 +60,15 @@ def test_a_right_program_passes_with_all_gradients():
     compared = {row.name for row in report.rows}
     assert {f"{kind}/{name}" for kind in ("grad", "grad[a]", "grad[b]")
             for name in MODEL.shapes} <= compared
+
+
+def test_a_program_is_asserted_with_or_without_gradients():
+    for given in ({"gradients": gradients}, {}):
+        assert assert_matches(weights(), VECTORS, MAPPING, run=run, **given).passed
+    with pytest.raises(CheckFailed, match="gate-softmax-batch"):
+        assert_matches(weights(), VECTORS, MAPPING, run=lambda w, x: run(w, x, softmax_axis=0))
+    with pytest.raises(npple.InputError, match="mapping: needed"):
+        assert_matches(weights(), VECTORS, run=run)
 
 
 def test_without_gradients_the_outputs_are_compared_and_the_reason_is_told():

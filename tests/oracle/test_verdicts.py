@@ -192,3 +192,35 @@ def test_the_report_as_json_has_verdict_and_faults():
         oracle.check(vectors(), right() | {"loss": np.float64(9)}).to_dict(), allow_nan=False))
     assert content["verdict"] == "failed" and content["faults"][0]["tensor"] == "loss"
     assert set(content["faults"][0]) == {"tensor", "row", "names", "detail"}
+
+
+# Isolation --------------------------------------------------------------------------------------
+
+def test_a_candidates_own_isolation_is_that_of_the_table_where_it_is_right():
+    report = oracle.check(vectors(), right())
+    assert report.isolation.matrix == npple.isolation(vectors().model).matrix
+    assert report.isolation.differing == ()
+
+
+def test_what_a_candidate_reaches_against_the_table_is_told():
+    given = right()
+    leak = given["grad[a]/level2/b/experts/layer1/weight"]
+    leak[0, 0, 0] = 1e-30
+    report = oracle.check(vectors(), given)
+    assert report.isolation.differing == (("a", "level2/b/experts"),)
+    assert "otherwise reached than in the model (print(report.isolation)): level2/b/experts by a" \
+        in str(report)
+    assert "reached (isolated)" in str(report.isolation)
+
+
+def test_what_a_candidate_does_not_reach_is_told():
+    given = right()
+    for name in [key for key in given if key.startswith("grad[b]/level1/a/experts")]:
+        given[name] = np.zeros_like(given[name])
+    assert oracle.check(vectors(), given).isolation.differing == (("b", "level1/a/experts"),)
+
+
+def test_isolation_is_not_known_without_the_gradients_of_each_task():
+    found = oracle.check(vectors(), right("tower", "grad/")).isolation
+    assert {cell for row in found.matrix.values() for cell in row.values()} == {"not given"}
+    assert found.differing == ()

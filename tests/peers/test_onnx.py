@@ -11,6 +11,7 @@ import pytest
 import npple
 from npple.cli import main
 from npple.oracle import OnnxModel, check_onnx, load_mapping, make_vectors, suggest
+from npple.testing import assert_matches
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -83,6 +84,15 @@ def test_a_right_file_passes_and_its_twin_is_named(files, capsys):
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["verdict"] == "failed"
     assert report["diagnosis"][0]["deviations"] == ["selector-input"]
+
+
+def test_a_file_is_asserted_as_a_module_is(files):
+    right, wrong, _ = files
+    file = OnnxModel(right)
+    mapping = suggest(file.weights, MODEL, file.run).mapping
+    assert assert_matches(right, MODEL, mapping).passed
+    with pytest.raises(npple.CheckFailed):
+        assert_matches(wrong, MODEL, mapping)
 
 
 def test_a_mapping_that_was_saved_serves(files, tmp_path, capsys):
