@@ -228,6 +228,14 @@ def test_a_lesson_leads_to_the_next_one_and_prints_no_whole_file(page):
             assert block.text.count("\n") < whole.count("\n") / 2
 
 
+def test_each_exercise_names_its_check_and_folds_its_solution_away():
+    exercises = [part for part in sections(DOCS / "exercises.md") if re.match(r"## \d", part)]
+    assert len(exercises) == 10
+    for part in exercises:
+        task, _, solution = part.partition("<details>\n<summary>Solution</summary>\n\n")
+        assert "Check: " in task and "</details>" in solution, part.splitlines()[0]
+
+
 def test_an_interval_that_a_lesson_names_is_one_of_the_claims():
     for lesson in ("questions.md", "problem.md"):
         found = re.findall(r"[−+]?\d\.\d+ ± \d\.\d+", text(DOCS / lesson))
