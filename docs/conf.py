@@ -95,7 +95,8 @@ def readable(app, name, source):
     """Blocks that quote a source or an output are plain blocks; links to files lead to GitHub."""
     text = re.sub(r"^```(python|js) (npple|docs)/[^\n]*$", r"```\1", source[0], flags=re.MULTILINE)
     text = re.sub(r"^```text output$", "```text", text, flags=re.MULTILINE)
-    text = re.sub(r"\]\(\.\./(?=[^)])", f"]({REPOSITORY}", text)
+    up = "../" * (1 + name.count("/"))  # out of docs/
+    text = re.sub(rf"\]\({re.escape(up)}(?=[^)])", f"]({REPOSITORY}", text)
     if name == "README":
-        text += "\n\n```{toctree}\n:hidden:\n:glob:\n\n*\nreference/index\n```\n"
+        text += "\n\n```{toctree}\n:hidden:\n:glob:\n\n*\nzh/*\nreference/index\n```\n"
     source[0] = text

@@ -4,7 +4,7 @@
     ```js docs/ple.js:softmax                     the same of JavaScript
     ```text output                                a block that is what the block before it prints
 
-docs/ple.js stands in docs/train.html, too.
+docs/ple.js stands in docs/train.html, too. A page of docs/zh has the blocks of the English page.
 """
 
 import ast
@@ -43,6 +43,10 @@ def renewed():
         fresh = with_outputs(page, with_sources(text))
         if fresh != text:
             yield page, fresh
+    for page, english in translations().items():
+        text = page.read_text(encoding="utf-8")
+        if with_blocks_of(english, text) != text:
+            yield page, with_blocks_of(english, text)
     text = TRAIN.read_text(encoding="utf-8")
     if with_engine(text) != text:
         yield TRAIN, with_engine(text)
@@ -59,6 +63,11 @@ def pages():
     return sorted({ROOT / "README.md", *DOCS.glob("*.md")})
 
 
+def translations():
+    """The pages in Chinese, each with the English page that it translates."""
+    return {page: DOCS / page.name for page in sorted((DOCS / "zh").glob("*.md"))}
+
+
 # Blocks -----------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ class Block:
 def blocks(text):
     """The fenced blocks of a page."""
     return [Block(match[1].strip(), match[2], match.start()) for match in FENCE.finditer(text)]
+
+
+def with_blocks_of(english, text):
+    """A translated page with the blocks of the English one, as that has them on the disk."""
+    originals = [match[0] for match in FENCE.finditer(english.read_text(encoding="utf-8"))]
+    return FENCE.sub(lambda match: originals.pop(0) if originals else "", text)
 
 
 def with_sources(text):

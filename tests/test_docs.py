@@ -399,6 +399,51 @@ def test_the_changelog_leads_from_old_names_to_names_that_are_there():
             pkgutil.resolve_name(name)  # or an error that says what is missing
 
 
+# Pages in two languages -------------------------------------------------------------------------
+
+CHINESE = make.translations()
+each_translation = pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+
+
+@each_translation
+def test_a_translation_has_the_blocks_of_the_english_page(page):
+    english = [block.text for block in make.blocks(text(CHINESE[page]))]
+    assert [block.text for block in make.blocks(text(page))] == english, (
+        "renew it: python docs/make.py")
+
+
+def outline(page):
+    """What begins each line that is a heading, a row, an item, a picture or a formula."""
+    return [re.match(r"#+|\||- |\d+\.|!\[|    |\*\*", line)[0]
+            for line in prose(page).splitlines()
+            if re.match(r"#+ |\||- |\d+\. |!\[|    \S|\*\*", line)]
+
+
+@each_translation
+def test_a_translation_has_the_structure_of_the_english_page(page):
+    assert outline(page) == outline(CHINESE[page])
+
+
+@each_translation
+def test_a_translation_has_the_numbers_of_the_english_page(page):
+    def numbers(page):
+        return sorted(re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"\]\(\S*\)", "]", prose(page))))
+
+    assert numbers(page) == numbers(CHINESE[page])
+
+
+@each_translation
+def test_a_translation_leads_where_the_english_page_leads(page):
+    def targets(page):
+        return {CHINESE.get(file, file) for label, file, _ in links(page)
+                if label not in ("English", "中文")}
+
+    assert targets(page) == targets(CHINESE[page])
+    assert page in {file for _, file, _ in links(CHINESE[page])}
+    test_links_point_to_something(page)
+    test_pictures_say_what_they_show(page)
+
+
 # The README in two languages --------------------------------------------------------------------
 
 def test_the_readme_has_two_set_up_commands():
@@ -412,7 +457,8 @@ def test_the_chinese_readme_has_the_same_blocks_and_links():
     of = {page: [(block.info, block.text) for block in make.blocks(text(page))]
           for page in (english, chinese)}
     assert of[english] == of[chinese]
-    targets = {page: [link[1:] for link in links(page)] for page in (english, chinese)}
+    targets = {page: [(CHINESE.get(file, file), anchor) for _, file, anchor in links(page)]
+               for page in (english, chinese)}
     assert ([link for link in targets[english] if link[0] != chinese]
             == [link for link in targets[chinese] if link[0] != english])
     assert (chinese, "") in targets[english] and (english, "") in targets[chinese]
