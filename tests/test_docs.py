@@ -228,6 +228,13 @@ def test_a_lesson_leads_to_the_next_one_and_prints_no_whole_file(page):
             assert block.text.count("\n") < whole.count("\n") / 2
 
 
+@pytest.mark.parametrize("page", lessons(), ids=lambda page: page.name)
+def test_a_picture_of_a_lesson_has_a_visible_caption(page):
+    """The drawings of the zoo have their headings."""
+    for target, after in re.findall(r"^!\[.*\]\((.*)\)$\n\n(.)", text(page), re.MULTILINE):
+        assert after == "*" or "/architecture-" in target, target
+
+
 def test_each_exercise_names_its_check_and_folds_its_solution_away():
     exercises = [part for part in sections(DOCS / "exercises.md") if re.match(r"## \d", part)]
     assert len(exercises) == 10
