@@ -5,11 +5,16 @@ Needs the extra `browser`, and Chromium with its driver (Debian: chromium, chrom
 
 import re
 import shutil
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import npple
+
 webdriver = pytest.importorskip("selenium.webdriver", reason="the extra browser is not installed")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
@@ -64,7 +69,8 @@ def held(browser):
             [name, [history.A.at(-1), history.B.at(-1), history.cosine.at(-1)]]))""")
 
 
-def test_three_hundred_steps_bring_all_losses_down(browser):
+def test_three_hundred_steps_on_opposite_tasks_bring_all_losses_down(browser):
+    browser.find_element(By.ID, "correlation").send_keys(Keys.HOME)
     first = held(browser)
     browser.find_element(By.ID, "train").send_keys(Keys.ENTER)
     WebDriverWait(browser, 60).until(lambda browser: count(browser) == 300)
@@ -125,8 +131,7 @@ def drawn(browser):
 
 
 def step_to(browser, name):
-    while browser.find_element(By.ID, "place").text != name:
-        browser.find_element(By.ID, "next").click()
+    browser.execute_script("while (by('place').textContent !== arguments[0]) by('next').click()", name)
 
 
 def test_stepping_backward_shows_gradients_that_meet_as_a_sum(browser):
@@ -210,10 +215,11 @@ def test_the_page_speaks_chinese_and_english(browser):
     Select(browser.find_element(By.ID, "break")).select_by_value("gate")
     assert browser.execute_script("return document.documentElement.lang") == "zh"
     browser.find_element(By.ID, "tour-start").click()
-    said = ""
-    for stop in range(20):
-        browser.execute_script("go(arguments[0])", stop)
-        said += browser.find_element(By.TAG_NAME, "body").text
+    said = browser.execute_script("""
+        return range(hand.stops.length).map((stop) => {
+            go(stop);
+            return document.body.innerText;
+        }).join()""")
     assert {*re.findall(r"[A-Za-z]{4,}", said)} <= {
         "English", "MMoE", "Adam", "npple", "docs", "level", "shared", "softmax"}
     browser.find_element(By.CSS_SELECTOR, "[data-language=en]").click()
@@ -250,3 +256,108 @@ def test_the_tour_has_five_steps_that_show_what_they_say(browser):
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert not browser.find_element(By.ID, "tour").is_displayed()
     assert browser.switch_to.active_element == tour
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cosine_shown_is_that_of_npple_for_the_same_parameters(browser, name):
+    browser.find_element(By.ID, "correlation").send_keys(Keys.HOME)
+    browser.find_element(By.ID, "one").click()
+    found = browser.execute_script("""
+        const { model, params, data } = state.learners.find(({ name }) => name === arguments[0]);
+        return { model, params, data }""", name)
+    model, data = npple.network.Network.from_dict(found["model"]), found["data"]
+    params = {name: np.array(values, float) for name, values in found["params"].items()}
+    targets = {task: np.array(values) for task, values in data["targets"].items()}
+    shared = []
+    for task in ("A", "B"):
+        _, grads = model.loss_and_grads(params, np.array(data["inputs"]["x"]), targets,
+                                        weights={"A": 0.0, "B": 0.0} | {task: 1.0})
+        shared.append(np.concatenate([grads[name].ravel() for name in sorted(grads)
+                                      if name.startswith("level1/shared/experts/")]))
+    cosine = np.dot(*shared) / np.prod([np.linalg.norm(part) for part in shared])
+    assert shown(browser)[name][0] == pytest.approx(cosine, abs=1e-6)
+
+
+BOXES = """
+    return [...document.querySelectorAll('#drawing text, #flow text')].map((text) => {
+        const { left, top, right, bottom } = text.getBoundingClientRect();
+        return [text.textContent, left, top, right, bottom]; })"""
+
+
+@pytest.mark.parametrize("way", ["", "experts", "stopped"])
+def test_no_text_of_the_drawings_lies_on_another(browser, way):
+    for stop in (9, 19):
+        browser.execute_script("breakHand(arguments[0]); go(arguments[1])", way, stop)
+        for (a, *first), (b, *second) in combinations(browser.execute_script(BOXES), 2):
+            room = 0.3 * min(first[3] - first[1], second[3] - second[1])  # what has no ink
+            apart = (first[2] <= second[0] or second[2] <= first[0]
+                     or first[3] <= second[1] + room or second[3] <= first[1] + room)
+            assert apart, f"{a} and {b}"
+
+
+def test_the_drawings_can_be_read_and_nothing_covers_them(browser):
+    browser.find_element(By.ID, "tour-start").click()
+    sizes, covering = browser.execute_script("""
+        const size = (text) => text.ownerSVGElement.getScreenCTM().a
+            * parseFloat(getComputedStyle(text).fontSize);
+        return [[...document.querySelectorAll('#drawing text, #flow text')].map(size),
+            [...document.querySelectorAll('body *')].filter((each) =>
+                ['fixed', 'sticky'].includes(getComputedStyle(each).position)).length]""")
+    assert min(sizes) > 8.5 and covering == 0
+    assert not re.search(r"\b(Tab|key|click|hover|mouse)\b", browser.page_source.partition(
+        '<script id="engine">')[0].partition("</style>")[2])
+
+
+def test_every_control_has_a_name_and_is_come_to_and_seen_from_the_keyboard(browser):
+    browser.find_element(By.ID, "tour-start").send_keys(Keys.ENTER)
+    waiting = {control for control in browser.find_elements(
+        By.CSS_SELECTOR, "button, input, select, summary")
+        if control.is_displayed() and control.is_enabled()}
+    assert len(waiting) > 10
+    assert [each.get_attribute("outerHTML") for each in waiting if not each.accessible_name] == []
+    for _ in range(len(waiting) + 3):  # the page itself and what was just come to
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        control = browser.switch_to.active_element
+        waiting.discard(control)
+        assert control.tag_name == "body" or browser.execute_script(
+            "return getComputedStyle(arguments[0]).outlineStyle", control) == "solid"
+    assert not waiting
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(browser, scheme):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_script("go(19)")
+    ground, *inks = browser.execute_script("""
+        const style = (element) => getComputedStyle(element);
+        return [style(document.body).backgroundColor, style(document.body).color,
+            ...[...document.querySelectorAll('.numbers span, label, b')].map((e) => style(e).color),
+            ...[...document.querySelectorAll('svg text')].map((text) => style(text).fill)]""")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert (luminance(ground) > 0.5) == (scheme == "light")
+    for ink in {*inks}:
+        dark, light = sorted((luminance(ink), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, ink  # WCAG 2, level AA
+
+
+def luminance(color):
+    """Of "rgb(r, g, b)", as WCAG 2 defines it."""
+    channels = [int(part) / 255 for part in color.strip("rgba()").split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_with_reduced_motion_the_tour_jumps(opened):
+    def tour(motion):
+        """Whether the tour is where it was scrolled to at once."""
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+            "features": [{"name": "prefers-reduced-motion", "value": motion}]})
+        opened.get(PAGE.as_uri())
+        return opened.execute_script("""
+            visit(3);
+            state.running = false;
+            return Math.abs(by('tour').getBoundingClientRect().top) < 2""")
+
+    assert tour("reduce")
+    assert not tour("no-preference")
