@@ -238,10 +238,12 @@ def _experts(row: Experts, table: Table) -> Words:
 
 
 def _gate(row: Gate, table: Table) -> Words:
-    inside = "MLP(x)" if row.units else "x W + b" if row.bias else "x W"
+    inside = "MLP(s)" if row.units else "s W + b" if row.bias else "s W"
+    down = ", layer by layer down to ds" if row.units else ", ds = dz Wᵀ"
     return (f"softmax of {row.count(table)}",
-            f"y = Σ_i w_i E_i, w = softmax({inside}), x = {row.selector}",
-            "dE_i = w_i dy, dw_i = dy · E_i, dlogits = w ⊙ (dw − Σ_j w_j dw_j)")
+            f"y = Σ_i w_i E_i, w = softmax(z), z = {inside}, s = {row.selector}",
+            "dE_i = w_i dy, dw_i = dy · E_i, dz = w ⊙ (dw − Σ_j w_j dw_j), "
+            f"dW = {'h' if row.units else 's'}ᵀ dz{down}")
 
 
 def _pass(row: Pass, table: Table) -> Words:

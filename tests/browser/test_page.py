@@ -132,7 +132,8 @@ def test_the_counts_of_experts_can_be_changed(browser):
     assert "level2/vcr/experts (3, B, 64)" in about and "x = level1/vcr" in about
     ActionChains(browser).move_to_element(node(browser, "level1/shared")).perform()
     about = browser.find_element(By.ID, "about").text
-    assert "softmax(x W), x = input" in about and "layer1/weight (32, 13)" in about
+    assert "softmax(z), z = s W, s = input" in about and "dW = sᵀ dz, ds = dz Wᵀ" in about
+    assert "layer1/weight (32, 13)" in about
     marked = browser.find_elements(By.CSS_SELECTOR, "#matrix tr.marked")
     assert [row.get_attribute("data-group") for row in marked] == ["level1/shared/gate"]
 
@@ -218,6 +219,16 @@ def test_the_page_fits_the_screen_and_can_be_read(screen, request):
     assert min(sizes) > 8.5
     node(browser, "loss/vtr").click()
     assert lit(browser) == reached(npple.ple(32, TASKS), "vtr")
+
+
+def test_on_a_phone_nothing_covers_the_drawing_and_nothing_is_said_of_keys(phone):
+    phone.refresh()
+    node(phone, "loss/vtr").click()
+    lowest, highest = phone.execute_script("""
+        return [document.getElementById('frame').getBoundingClientRect().bottom,
+            document.getElementById('about').getBoundingClientRect().top]""")
+    assert lowest < highest
+    assert "Tab" not in phone.find_element(By.TAG_NAME, "body").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
