@@ -147,6 +147,7 @@ def test_stepping_backward_shows_gradients_that_meet_as_a_sum(browser):
     step_to(browser, "gate of task B, backward")
     assert "dEs = +1 - 1.5 = -0.5" in drawn(browser)
     assert "+1 - 1.5 = -0.5" in browser.find_element(By.ID, "formulas").text
+    assert "dx = (0, 0)\n" in drawn(browser)  # from the gates, whose weights are 0
     browser.find_element(By.ID, "back").click()
     assert "- 1.5" not in drawn(browser)
 
