@@ -155,7 +155,7 @@ def test_stepping_backward_shows_gradients_that_meet_as_a_sum(browser):
 def test_the_panel_has_all_gradients_of_a_gate(browser):
     step_to(browser, "gate of task A, backward")
     said = browser.find_element(By.ID, "formulas").text
-    for line in ("dw = (dyA EA, dyA Es) = (2, 6)", "= (-1, 1)", "dW = sᵀ dz = ((-1, 1), (-2, 2))",
+    for line in ("dw = (dgA EA, dgA Es) = (2, 6)", "= (-1, 1)", "dW = sᵀ dz = ((-1, 1), (-2, 2))",
                  "ds = dz Wᵀ = (0, 0)"):
         assert line in said.replace("\n", "")
 

@@ -129,7 +129,8 @@ def test_the_experts_of_a_gate_are_called_by_their_tasks(learned):
 
 @with_node
 def test_the_example_by_hand_has_the_gradients_of_npple(hand):
-    model = npple.cgc(2, TASKS, task_experts=1, shared_experts=1, expert_units=(1,), tower_units=())
+    model = npple.cgc(2, TASKS, task_experts=1, shared_experts=1, expert_units=(1,),
+                      tower_units=(), activation="identity")
     assert npple.network.Network.from_dict(hand["model"]) == model
     params = {name: np.zeros(shape) for name, shape in model.shapes.items()}  # without biases
     params |= arrays(hand["params"])
