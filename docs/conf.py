@@ -20,6 +20,7 @@ project, author, copyright = "npple", "The npple founders", "The npple founders"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 root_doc = "README"
 html_theme = "alabaster"
+html_static_path, html_css_files = ["site.css"], ["site.css"]
 highlight_language = "none"  # of indented lines in docstrings
 smartquotes = False  # "a" stays what one types
 default_role = "py:obj"  # `name` in a docstring: a link where there is such a name
@@ -97,6 +98,8 @@ def readable(app, name, source):
     text = re.sub(r"^```text output$", "```text", text, flags=re.MULTILINE)
     up = "../" * (1 + name.count("/"))  # out of docs/
     text = re.sub(rf"\]\({re.escape(up)}(?=[^)])", f"]({REPOSITORY}", text)
-    if name == "README":
-        text += "\n\n```{toctree}\n:hidden:\n:glob:\n\n*\nzh/*\nreference/index\n```\n"
+    if name == "README":  # the pages in the order in which it leads to them, and the others
+        pages = dict.fromkeys(re.findall(r"\]\(([\w-]+)\.md[)#]", text))
+        tree = "\n".join([*pages, "*", "zh/*", "reference/index"])
+        text += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{tree}\n```\n"
     source[0] = text
