@@ -181,8 +181,8 @@ def test_the_command_line_trains_on_the_folder_and_evaluates_the_other_half(publ
 
 
 @pytest.mark.parametrize("flag", ["--time", "--split-by", "--validation"])
-def test_the_published_files_have_a_split_of_their_own(published, capsys, flag):
-    assert main(["train", "--data", str(published), flag, "age", "--out", "run"]) == 2
+def test_the_published_files_have_a_split_of_their_own(published, tmp_path, capsys, flag):
+    assert main(["train", "--data", str(published), flag, "age", "--out", str(tmp_path)]) == 2
     assert f"{flag}: the published files come with their own split" in capsys.readouterr().err
 
 

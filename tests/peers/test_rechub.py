@@ -8,6 +8,7 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.adapters import check_module, from_module
+from npple.errors import InputError
 from peers.frameworks import torch_rechub
 from npple.testing import assert_matches
 from peers.shown import shown
@@ -99,7 +100,7 @@ def test_sequences_are_bags_in_float32_the_one_precision_in_which_they_run(pooli
     module = ple(columns=with_sequence(pooling)).eval()
     model, mapping = torch_rechub(module, TASKS)
     assert_matches(module, oracle.make_vectors(model, batch=4), mapping)
-    with pytest.raises(RuntimeError, match="Float but found Double"):
+    with pytest.raises(InputError, match="Float but found Double"):
         check_module(oracle.make_vectors(model, batch=4), module.double(), mapping)
 
 
