@@ -13,6 +13,7 @@ from npple.errors import InputError, require
 from npple.learn.census import GROUPS, census_roles, census_split
 from npple.learn.columns import Dress, Texts
 from npple.learn.frames import columns_of
+from npple.learn.kuairand import is_kuairand, kuairand_roles, kuairand_split
 from npple.learn.scenes import TASKS
 from npple.learn.schema import FILLS, POOLS, Schema, known_enough
 from npple.printing import visible
@@ -36,15 +37,17 @@ UNKNOWN: dict[str, Options] = {"--allow-unknown": {
     "action": "store_true", "help": "go on if training knew no value of a whole column"}}
 
 KINDS = {"csv": "a CSV file with column flags", "census": "Census-Income",
+         "kuairand": "KuaiRand-Pure",
          "synthetic": "synthetic data", "vtr_vcr": "vtr_vcr data"}
 USES = {  # flags -> the kinds of data that have a use for them
     ("--rows", "--inputs", "--tasks"): MADE,
     ("--correlation",): ("synthetic",),
     ("--dependence", "--noise", "--sharing"): ("vtr_vcr",),
-    ("--task-group",): ("census",),
+    ("--task-group",): ("census", "kuairand"),
     tuple(DRESS): ("csv",),
-    ("--time", "--split-by", "--min-count", "--missing", "--raw-targets", "--bag-separator",
-     "--bag-pool", "--embedding-width"): ("csv", "census")}
+    ("--time", "--split-by", "--bag-separator"): ("csv", "census"),
+    ("--min-count", "--missing", "--raw-targets", "--bag-pool", "--embedding-width"):
+        ("csv", "census", "kuairand")}
 
 
 def add_data(parser: Parser, correlations: bool = False) -> None:
@@ -56,7 +59,7 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                            "'vtr_vcr' (videos in two scenes, made up), or a "
                            "file: Census-Income as published or, with the flags below, a CSV with "
                            "a header; a folder with both Census-Income files is split as in the "
-                           "papers"},
+                           "papers, one with the logs of KuaiRand-Pure by their dates"},
         "--validation": {"metavar": "F", "help": "a file in the same format (otherwise a fifth of "
                                                  "the rows is held out)"},
         "--numeric": columns | {"help": "numeric feature columns"},
@@ -81,7 +84,8 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                                                     "a fifth is held out"},
         "--task-group": {"type": one_of("task group", GROUPS), "default": "1", "metavar": "N",
                          "help": "of Census-Income: 1 (income, never married) or 2 (college, "
-                                 "never married)"},
+                                 "never married); of KuaiRand-Pure: 1 (long view, completion) or "
+                                 "2 (click and like, too)"},
         **DRESS,
         "--rows": number(20000, "rows of synthetic and vtr_vcr data"),
         "--inputs": number(128, "width of synthetic and vtr_vcr data"),
@@ -111,13 +115,18 @@ def roles(args: Namespace) -> Options | None:
         require([name for name, _ in labels].count(column) == 1,
                 f"label columns: {column!r} is named twice")
     named = tasks or args.numeric or args.categorical or args.bag or args.log
-    _refuse_unused(args, args.data if args.data in MADE else "csv" if named else "census")
+    _refuse_unused(args, args.data if args.data in MADE else "csv" if named else _form(args.data))
     if not named:
         return None
     require(args.data not in ("census", *MADE),
             f"--data {args.data} knows its columns: leave out --numeric, --binary and so on")
     return {"numeric": args.numeric, "categorical": args.categorical, "bags": args.bag,
             "tasks": tasks, "log": args.log}
+
+
+def _form(data: str) -> str:
+    """What a file or folder without column flags is."""
+    return "kuairand" if is_kuairand(data) else "census"
 
 
 def _refuse_unused(args: Namespace, kind: str) -> None:
@@ -148,8 +157,12 @@ def load(args: Namespace, schema: Schema | None = None
                             args.seed, args.tasks)
         tasks = {task: TASKS[task] for task in rows.targets}
         return *rows.split(0.8, args.seed), args.inputs, tasks, None
-    form = "csv" if named else "census"
-    made = prepare(*_tables(args, form), named or census_roles(args.task_group), seed=args.seed,
+    form = "csv" if named else _form(args.data)
+    train, held_out = _tables(args, form)
+    if not named:
+        named = (census_roles(args.task_group) if form == "census" else
+                 kuairand_roles(train, args.task_group))
+    made = prepare(train, held_out, named, seed=args.seed,
                    time=args.time, split_by=args.split_by, min_count=args.min_count,
                    missing=args.missing, standardise=not args.raw_targets, form=form,
                    separator=args.bag_separator, pool=args.bag_pool, schema=schema)
@@ -160,10 +173,12 @@ def load(args: Namespace, schema: Schema | None = None
 def _tables(args: Namespace, form: str
             ) -> tuple[Mapping[str, Texts], Mapping[str, Texts] | None]:
     """The rows to train on, and those to validate on if files say which."""
-    if form == "census" and os.path.isdir(args.data):
+    if form != "csv" and os.path.isdir(args.data):
         for flag in ("--validation", "--time", "--split-by"):
             require(not getattr(args, flag[2:].replace("-", "_")),
                     f"{flag}: the published files come with their own split")
+        if form == "kuairand":
+            return kuairand_split(args.data)
         split = census_split(args.data)
         return split.train, split.validation
     held_out = columns_of(args.validation, form, dress(args)) if args.validation else None

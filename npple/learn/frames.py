@@ -14,6 +14,7 @@ from npple.checks import shown
 from npple.errors import FileError, InputError, require
 from npple.learn.census import bundled, census_split, read_census
 from npple.learn.columns import CSV, Columns, Dress, Texts, read_columns
+from npple.learn.kuairand import kuairand_split, read_kuairand
 
 
 def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[str, Texts]:
@@ -27,6 +28,7 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
     form : str, optional
         "census" for a path in the census' own format; then "census" is the bundled sample, and a
         folder with both published files stands for the half of the test file to judge by.
+        "kuairand" for a log of KuaiRand-Pure; a folder stands for the later of its standard logs.
     dress : Dress, optional
         How a CSV file is written down.
 
@@ -47,6 +49,8 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
             if os.path.isdir(path):
                 return census_split(path).test
             return bundled() if path == "census" else read_census(path)
+        if form == "kuairand":
+            return kuairand_split(path)[1] if os.path.isdir(path) else read_kuairand(path)
         if not path.endswith(".parquet"):
             return read_columns(path, *_in_order(dress))
         frame = _parquet(path)

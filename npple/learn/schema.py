@@ -100,7 +100,8 @@ class Schema:
     targets : dict task -> Scale
         How the targets of regression tasks are standardised; those of other tasks are as they are.
     form : str
-        How a file of such columns is read: "csv", or "census" as the census is published.
+        How a file of such columns is read: "csv", or as the data are published "census" and
+        "kuairand".
     drawn : float
         The share of training rows in which a category counts as unknown, so that its embedding
         learns what is unknown.
@@ -127,7 +128,7 @@ class Schema:
                      self.tasks)
         for column, bag in self.bags.items():
             _check_bags(f"column {column!r}: ", bag.separator, bag.pool)
-        check_choice("schema form", self.form, ("csv", "census"))
+        check_choice("schema form", self.form, ("csv", "census", "kuairand"))
         check_number("schema drawn", self.drawn, 0, 1)
         for column, scale in (self.numeric | self.targets).items():
             expected = "a finite mean, a positive std and log true or false"
