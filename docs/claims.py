@@ -196,6 +196,8 @@ COMMANDS = {  # the results there are, or are to be
     "mmoe-becomes-ple": "npple claims mmoe-becomes-ple",
     "dense-and-sparse": "npple claims dense-and-sparse",
     "seesaw-map": "npple claims seesaw-map --quick",
+    "selector-worth": "npple claims selector-worth --quick",
+    "task-weights": "npple claims task-weights --quick",
     "vtr-vcr": "npple compare --data vtr_vcr --rows 20000 --inputs 16 --dependence 0.8 --seeds 5 "
                "--data-seeds --rates 0.01 0.003 --epochs 30 --budget 8000",
     "vtr-vcr-share": "npple compare --data vtr_vcr --tasks 3 --rows 20000 --inputs 16 "
@@ -327,8 +329,18 @@ CLAIMS = [
           fixed="holds"),
     Claim("Scenes with auto-play have more plays, so how VTR and VCR go together depends on the "
           "sample", "PLE, section 3.1", "no number", fixed=CANNOT),
-    Claim("Loss weights that decay by epoch", "PLE, equation 10", "no number", fixed=NOT_RUN,
-          command="npple train --model ple --task-decay income=0.9"),
+    Claim("Loss weights that decay by epoch are better than fixed ones", "PLE, equation 10",
+          "no number", "quick: VTR's {task-weights|ple, vtr decays|mean gain}, VCR's "
+          "{task-weights|ple, vcr decays|mean gain} of what weights of 1 leave",
+          result="task-weights"),
+    Claim("Without its selector, its shared gate or its one shared stream PLE is worse",
+          "PLE, section 4.2", "no number", "quick: " + ", ".join(
+              f"{name} {{selector-worth|ple, {line}|mean gain}}" for name, line in (
+                  ("input as selector", "selector is the input"),
+                  ("mean for the shared gate", "no shared gate, the mean instead"),
+                  ("input for it", "no shared gate, the input instead"),
+                  ("separate streams", "a shared stream for each task"))),
+          result="selector-worth"),
     Claim("A shared bottom loses more the less the tasks are related", "MMoE, figure 3",
           "a picture", ", ".join(f"{{synthetic|shared_bottom, synthetic p={p}|mean gain}}"
                                  for p in P),

@@ -7,12 +7,13 @@ import pytest
 
 import claims
 from npple.cli import _parser
-from npple.lab import becoming, seesaw, sparse
+from npple.lab import becoming, seesaw, selector, sparse, weighting
 from npple.lab.finding import VERDICTS
 
 PAGE = claims.PAGE.read_text("utf-8")
 STORED = claims.stored()
-EXPERIMENTS = {module.NAME: module for module in (becoming, sparse, seesaw)}
+EXPERIMENTS = {module.NAME: module for module in (becoming, sparse, seesaw, selector,
+                                                      weighting)}
 each_result = pytest.mark.parametrize("name", STORED)
 each_row = pytest.mark.parametrize("row", claims.CLAIMS, ids=lambda row: row.claim)
 

@@ -9,7 +9,7 @@ from npple.cli.options import Commands, add_arguments, command, number, one_of, 
 from npple.errors import Stopped
 from npple.learn.interruption import on_signal
 
-NAMES = ("mmoe-becomes-ple", "dense-and-sparse", "seesaw-map")
+NAMES = ("mmoe-becomes-ple", "dense-and-sparse", "seesaw-map", "selector-worth", "task-weights")
 
 
 def add(commands: Commands) -> None:

@@ -5,12 +5,13 @@ from concurrent.futures import Executor
 
 from npple.archive import FilePath
 from npple.checks import check_choice
-from npple.lab import becoming, seesaw, sparse
+from npple.lab import becoming, seesaw, selector, sparse, weighting
 from npple.lab.finding import Finding
 from npple.lab.trials import Share, Watch
 
 EXPERIMENTS: dict[str, Callable[..., Finding]] = {
-    becoming.NAME: becoming.run, sparse.NAME: sparse.run, seesaw.NAME: seesaw.run}
+    becoming.NAME: becoming.run, sparse.NAME: sparse.run, seesaw.NAME: seesaw.run,
+    selector.NAME: selector.run, weighting.NAME: weighting.run}
 
 
 def claims(name: str, quick: bool = False, *, executor: Executor | None = None,

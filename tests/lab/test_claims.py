@@ -11,7 +11,7 @@ import npple
 from npple.cli import main
 from npple.cli.claims import NAMES
 from npple.errors import InputError, Stopped
-from npple.lab import becoming, seesaw, sparse
+from npple.lab import becoming, seesaw, selector, sparse, ways, weighting
 from npple.lab.becoming import BecomingSettings, gate_facts
 from npple.lab.claims import EXPERIMENTS, claims
 from npple.lab.compare import Training, compare, synthetic_cases
@@ -179,6 +179,53 @@ def test_an_experiment_trains_on_two_tasks_of_the_world(experiment, tasks, monke
     for row in found.table.values():
         gains = [name for name in row if name.startswith("gain of")]
         assert gains == [f"gain of {task}" for task in tasks]
+
+
+WAYS = {"rows": 400, "seeds": 2, "epochs": 1, "inputs": 6, "units": 4, "batch_size": 64}
+
+
+@pytest.mark.parametrize("experiment, count", [(selector, 5), (weighting, 7)])
+def test_ways_of_ple_are_compared_with_ple(experiment, count, monkeypatch):
+    monkeypatch.setattr(experiment, "QUICK", replace(experiment.QUICK, **WAYS, grid=(0.01, 0.1)))
+    found = claims(experiment.NAME, True)
+    assert len(found.table) == count and found.table["ple"]["mean gain"] is None
+    assert {row["rate"] for row in found.table.values()} <= {0.01, 0.1}
+    assert found.table == claims(experiment.NAME, True).table
+
+
+def test_each_deviation_of_ple_is_another_table():
+    made = selector.ways(selector.QUICK)
+    assert len({str(way.model) for way in made.values()}) == len(made) == 5
+    assert len({each.key() for each in (ways.WayTrial("c", "n", way, 0, 0.1, selector.QUICK)
+                                        for way in made.values())}) == 5
+
+
+def test_a_fast_task_has_its_own_parameters_learn_faster():
+    way = weighting.ways(weighting.QUICK)["ple, vcr fast"]
+    run = ways.Run(way.model, rates=way.rates)
+    assert set(run.factors) == {name for name in way.model.shapes if "/vcr/" in name}
+
+
+def of_ways(**gains):
+    """Results of three seeds in which a way's VTR is so much better than PLE's."""
+    return [{"architecture": way, "seed": seed, "rate": 0.1, "late": False, "seconds": 1.0,
+             "metrics": {"vtr": 0.8 + gain + 0.001 * seed * (gain != 0), "vcr": 0.1}}
+            for way, gain in {"ple": 0.0, **gains}.items() for seed in range(3)]
+
+
+@pytest.mark.parametrize("a, b, expected", [
+    (-0.1, -0.1, "holds"), (-0.1, 0.1, "holds in part"), (0.1, 0.1, "does not hold here")])
+def test_the_verdict_on_ways_is_of_their_mean_gain(a, b, expected):
+    found = ways.finding("n", "c", of_ways(a=a, b=b), selector.QUICK, True, {"a": -1, "b": -1})
+    assert found.verdict == expected
+    assert ("a: loses" if a < 0 else "a: gains") in found.reason
+
+
+def test_a_mean_gain_of_ways_is_a_share_of_what_ple_leaves():
+    results = of_ways(a=0.1)
+    row = ways.table_of(results)["a"]
+    assert row["gain of vtr"].mean == pytest.approx(0.101)
+    assert row["mean gain"].mean == pytest.approx(0.101 / 0.2 / 2)
 
 
 def test_a_tasks_weight_is_that_of_its_loss():

@@ -1,0 +1,205 @@
+"""Ways to build or train one model, compared on videos in two scenes: each against the first."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+import npple
+from npple.data import Dataset, vtr_vcr
+from npple.kinds import about
+from npple.lab.finding import Finding, verdict
+from npple.lab.gains import Estimate, estimate, holm
+from npple.lab.trials import run_trials
+from npple.learn.training import Run, evaluate_model
+from npple.network import Network
+from npple.optimizers import Adam
+
+TASKS = {"vtr": "binary", "vcr": "regression"}
+METRICS = {"vtr": "auc", "vcr": "mse"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A model, and how it is trained.
+
+    Attributes
+    ----------
+    model : npple.network.Network
+    weights, decay, rates : dict of float
+        As for `npple.learn.training.Run`.
+    """
+
+    model: Network
+    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    decay: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WaySettings:
+    """Of all trainings of an experiment."""
+
+    rows: int
+    seeds: int
+    epochs: int
+    grid: tuple[float, ...]
+    levels: int
+    inputs: int = 16
+    units: int = 16
+    dependence: float = 0.8
+    batch_size: int = 256
+    patience: int = 4
+
+
+
+
+@dataclass(frozen=True)
+class WayTrial:
+    """One training: a way, on the data of a seed."""
+
+    case: str
+    architecture: str
+    way: Way
+    seed: int
+    rate: float
+    settings: WaySettings
+
+    def key(self) -> str:
+        """A name for the result, from everything that decides it."""
+        way = self.way
+        facts = {"versions": [npple.__version__, np.__version__], "case": self.case,
+                 "way": [self.architecture, str(way.model), way.weights, way.decay, way.rates],
+                 "seed": self.seed, "rate": self.rate, "settings": asdict(self.settings)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def run(self, case: object) -> dict[str, Any]:
+        """Each task's metric at its best epoch, and the validation loss that chooses the rate."""
+        started, given, way = time.perf_counter(), self.settings, self.way
+        data = vtr_vcr(given.rows, given.inputs, given.dependence, seed=self.seed, tasks=2)
+        train, test = data.split(0.8, self.seed)
+        run = Run(way.model, Adam(self.rate), given.batch_size, self.seed, dict(way.weights),
+                  dict(way.decay), rates=dict(way.rates), keep_best="per-task")
+        run.train(*train.split(0.9, 0), given.epochs, patience=given.patience)
+        return {"data": self.case, "architecture": self.architecture, "seed": self.seed,
+                "rate": self.rate, "metrics": _metrics(run, test), "validation": _validation(run),
+                "late": any(run.best_epoch_of(task)["epoch"] == given.epochs for task in TASKS),
+                "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _metrics(run: Run, test: Dataset) -> dict[str, Any]:
+    return {task: evaluate_model(run.model, run.bests[task], test)[task][METRICS[task]]
+            for task in TASKS}
+
+
+def _validation(run: Run) -> float:
+    """The tasks' best validation losses, each over that of the best constant."""
+    best = {task: run.best_epoch_of(task) for task in TASKS}
+    return sum((best[task]["validation"][task][about(kind).loss] or math.inf)
+               / (best[task]["constants"][task] or 1.0) for task, kind in TASKS.items())
+
+
+def trained(name: str, made: Mapping[str, Way], given: WaySettings, *, executor: Any = None,
+            share: Any = None, out: Any = None, watch: Any = None, stop: Any = None
+            ) -> list[dict[str, Any]]:
+    """The results of all ways, at the rate that each does best with on the first seed.
+
+    Parameters
+    ----------
+    name : str
+        Of the experiment.
+    made : dict of Way
+    given : WaySettings
+    executor, share, out, watch, stop
+        As for `npple.lab.trials.run_trials`.
+
+    Returns
+    -------
+    list of dict
+    """
+    done = dict[str, dict[str, Any]]()
+
+    def run(trials: Sequence[WayTrial]) -> list[dict[str, Any]]:
+        by_key = {trial.key(): trial for trial in trials}
+        done.update(run_trials(by_key, {name: None}, executor, share, out, watch, stop, done))
+        return [done[key] for key in by_key]
+
+    tried = run([WayTrial(name, way, made[way], 0, rate, given)
+                 for way in made for rate in given.grid])
+    chosen = {way: min((result["validation"], result["rate"]) for result in tried
+                       if result["architecture"] == way)[1] for way in made}
+    return run([WayTrial(name, way, made[way], seed, chosen[way], given)
+                for way in made for seed in range(given.seeds)])
+
+
+def table_of(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Way -> its metrics, and what it gains over the first way; p values with Holm's correction.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        From `trained`.
+
+    Returns
+    -------
+    dict of dict
+        The mean gain is relative: the share that is gone of what the first way leaves.
+    """
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        runs.setdefault(result["architecture"], []).append(result)
+    metrics = {way: np.array([[each["metrics"][task] for task in TASKS] for each in found])
+               for way, found in runs.items()}  # (seeds, tasks)
+    first, sign = next(iter(metrics.values())), np.array([1.0, -1.0])
+    left = np.abs(np.array([1.0, 0.0]) - first.mean(axis=0))  # 1 - AUC, MSE
+    table: dict[str, dict[str, Any]] = {}
+    for way, values in metrics.items():
+        gains = sign * (values - first)
+        base = values is first
+        total: Estimate | None = None if base else estimate((gains / left).mean(axis=1).tolist())
+        table[way] = {"vtr auc": estimate(values[:, 0].tolist()),
+                      "vcr mse": estimate(values[:, 1].tolist()),
+                      **{f"gain of {task}": None if base else estimate(gains[:, at].tolist())
+                         for at, task in enumerate(TASKS)},
+                      "mean gain": total, "detectable": total and total.detectable,
+                      "rate": runs[way][0]["rate"],
+                      "best epoch is the last": sum(each["late"] for each in runs[way])}
+    others = list(table)[1:]
+    p = holm(np.array([1.0 if (gain := table[way]["mean gain"]).p is None else gain.p
+                       for way in others]))
+    for way, value in zip(others, p.tolist()):
+        table[way]["p with Holm"] = value
+    return table
+
+
+def finding(name: str, claim: str, results: Sequence[Mapping[str, Any]], given: WaySettings,
+            quick: bool, parts: Mapping[str, int]) -> Finding:
+    """The table and the verdict: whether ways gain (1) or lose (-1), as is claimed of them.
+
+    Parameters
+    ----------
+    name, claim : str
+    results : sequence of dict
+        From `trained`.
+    given : WaySettings
+    quick : bool
+    parts : dict of int
+        Way -> the direction that is claimed.
+
+    Returns
+    -------
+    Finding
+    """
+    table = table_of(results)
+    words = {1: "gains", -1: "loses", 0: "no difference beyond noise"}
+    found = {way: row["mean gain"].direction for way, row in table.items() if row["mean gain"]}
+    return Finding(name, claim, f"npple claims {name}" + " --quick" * quick, asdict(given), table,
+                   verdict([found[way] == sign for way, sign in parts.items()]),
+                   "In the mean over both tasks, against the first line, before Holm's correction: " + "; ".join(
+                       f"{way}: {words[sign]}" for way, sign in found.items()) + ".",
+                   seconds=sum(result["seconds"] for result in results))

@@ -1,0 +1,55 @@
+"""Task weights of PLE: fixed, decaying by epoch, and tasks that learn faster."""
+
+from typing import Any
+
+from npple.architectures import ple
+from npple.lab.finding import Finding
+from npple.lab.ways import TASKS, Way, WaySettings, finding, trained
+
+NAME = "task-weights"
+CLAIM = ("Loss weights that decay from epoch to epoch, for each task by a factor of its own (PLE, "
+         "equation 10), are better than fixed ones")
+QUICK = WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=2)
+FULL = WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=2)
+DECAYING = tuple(f"ple, {task} decays" for task in TASKS)
+GAMMA, TIMES, SPEED = 0.9, 4.0, 3.0
+
+
+def ways(given: WaySettings) -> dict[str, Way]:
+    """PLE with weights of 1, and with others.
+
+    Parameters
+    ----------
+    given : WaySettings
+
+    Returns
+    -------
+    dict of Way
+        A task that is fast has its experts, gates and tower learn at several times the rate.
+    """
+    model = ple(given.inputs, TASKS, levels=given.levels, expert_units=(given.units,))
+    found = {"ple": Way(model)}
+    for task in TASKS:
+        found |= {f"ple, {task} {TIMES:g} times": Way(model, Way(model).weights | {task: TIMES}),
+                  f"ple, {task} decays": Way(model, decay={task: GAMMA}),
+                  f"ple, {task} fast": Way(model, rates={f"*/{task}/*": SPEED})}
+    return found
+
+
+def run(quick: bool, **where: Any) -> Finding:
+    """The whole experiment.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer rows, epochs, seeds and rates.
+    **where
+        For `npple.lab.ways.trained`.
+
+    Returns
+    -------
+    Finding
+    """
+    given = QUICK if quick else FULL
+    return finding(NAME, CLAIM, trained(NAME, ways(given), given, **where), given, quick,
+                   dict.fromkeys(DECAYING, 1))
