@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,9 @@ def add(commands: Commands) -> None:
         "--rates": {"type": float, "nargs": "+", "default": [], "metavar": "R",
                     "help": "choose the rate of each architecture from these, by the validation "
                             "loss of the first seed"},
+        "--grid": {"type": _choice, "nargs": "+", "default": [], "metavar": "OPTION=V,V",
+                   "help": "choose options of each architecture that has them in the same way, as "
+                           "l0=0.0001,0.001 experts=2,4,8"},
         "--keep-best": {"type": one_of("choice", ("joint", "per-task")), "default": "per-task",
                         "metavar": "WHICH", "help": "per-task: each task is predicted by the "
                         "parameters of its own best epoch; joint: all by those of one"},
@@ -56,6 +59,17 @@ def add(commands: Commands) -> None:
         "--csv": {"metavar": "F", "help": "write the table here too"},
         "--plots": {"metavar": "DIR",
                     "help": "draw gains, learning curves, expert utilization ... here"}})
+
+
+def _choice(text: str) -> tuple[str, list[float]]:
+    """An option and the numbers to choose from."""
+    name, _, values = text.partition("=")
+    try:
+        return name.replace("-", "_"), [
+            int(value) if value.isdecimal() else float(value) for value in values.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}, expected an option and numbers, as experts=2,4,8"
+                                ) from None
 
 
 def run(args: Namespace) -> int:
@@ -76,7 +90,8 @@ def run(args: Namespace) -> int:
             comparison = compare(
                 cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
                 budget=args.budget, levels=levels, options=options, executor=executor, share=share,
-                out=args.out, width=args.width, rates=args.rates, data_seeds=args.data_seeds,
+                out=args.out, width=args.width, rates=args.rates, grid=dict(args.grid),
+                data_seeds=args.data_seeds,
                 training=Training(args.epochs, args.batch_size, args.rate, args.patience,
                                   args.keep_best),
                 watch=progress, stop=lambda: signals)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 import npple
 from npple.architectures import ARCHITECTURES, Inputs
 from npple.archive import FilePath
-from npple.checks import check_choice, check_count, check_kind, check_number, check_path
+from npple.checks import check_choice, check_count, check_kind, check_number, check_path, shown
 from npple.data import Dataset, label_correlations, synthetic, vtr_vcr
 from npple.errors import Diverged, require
 from npple.kinds import about
@@ -186,9 +187,9 @@ def _vtr_vcr_case(rows: int, inputs: int, dependence: float, noise: float, shari
 def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHITECTURES), *,
             seeds: Sequence[int] = (0, 1, 2), budget: int | None = None, levels: int = 2,
             options: Mapping[str, Any] | None = None, training: Training = Training(),
-            rates: Sequence[float] = (), data_seeds: bool = False, width: int | None = None,
-            executor: Executor | None = None, share: Share | None = None,
-            out: FilePath | None = None, watch: Watch | None = None,
+            rates: Sequence[float] = (), grid: Mapping[str, Sequence[Any]] | None = None,
+            data_seeds: bool = False, width: int | None = None, executor: Executor | None = None,
+            share: Share | None = None, out: FilePath | None = None, watch: Watch | None = None,
             stop: Callable[[], object] | None = None) -> Comparison:
     """Train the architectures on the cases with equal budgets, once for each seed.
 
@@ -213,6 +214,9 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     rates : sequence of float
         Learning rates to choose from, instead of that of `training`: each architecture has, on
         each case, the one with the lowest validation loss for the first seed.
+    grid : dict of sequence, optional
+        Option of builders -> values to choose from in the same way, as SNR's `l0` or the number of
+        experts, each with each and with each rate; a builder without the option has no choice.
     data_seeds : bool
         Draw new data for each seed (`Problem.draw`), so that intervals speak of other data too.
         Otherwise the data are the same for all seeds.
@@ -228,8 +232,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         A folder for the results of trials; those that it holds already are not run again.
     watch : callable, optional
         Called with the number of all trials and of those found in `out`; returns what is to be
-        called with each result. `progress` is one. With `rates` called twice: for the trials that
-        choose, and for all.
+        called with each result. `progress` is one. With `rates` or `grid` called twice: for the
+        trials that choose, and for all.
     stop : callable, optional
         Asked after each result whether to end here; then the trials that run are still finished.
 
@@ -246,22 +250,24 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     Stopped
         When `stop` said so; `out` holds what was finished.
     """
-    _check(cases, architectures, seeds, options, training, out)
-    _check_choices(cases, rates, data_seeds)
+    _check(cases, architectures, seeds, {**(options or {}), **(grid or {})}, training, out)
+    _check_choices(cases, rates, grid, data_seeds)
     require(budget is None or width is None, "width: a budget decides the widths, expected one of "
             "the two")
     options = {"l0": L0, **(options or {})}
-    trials = []  # in the order of the results
-    for case in cases:
-        size = _reference_size(case, levels, options) if budget is None else budget
-        for name in architectures:
-            models = (sized(name, case.inputs, case.tasks, size, levels, options)
-                      if width is None else
-                      networks(name, case.inputs, case.tasks, width, levels, options))
-            trials += [_Trial(case.name, name, models, training, int(seed), data_seeds)
-                       for seed in seeds]
     keys, known = _Keys(cases), {case.name: case for case in cases}
+    sizes = {name: _reference_size(case, levels, options) if budget is None else budget
+             for name, case in known.items()}
     done = dict[str, dict[str, Any]]()
+
+    def trials(case: Problem, name: str, rate: float, chosen: dict[str, Any], seeds: Sequence[int]
+               ) -> list[_Trial]:
+        given = options | chosen
+        models = (sized(name, case.inputs, case.tasks, sizes[case.name], levels, given)
+                  if width is None else
+                  networks(name, case.inputs, case.tasks, width, levels, given))
+        return [_Trial(case.name, name, models, replace(training, rate=float(rate)), int(seed),
+                       data_seeds, chosen) for seed in seeds]
 
     def run(trials: list[_Trial]) -> list[dict[str, Any]]:
         """Their results; those that are there already are not run again."""
@@ -269,14 +275,15 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         done.update(run_trials(by_key, known, executor, share, out, watch, stop, done))
         return [done[key] for key in by_key]
 
-    if rates:
-        first = [trial for trial in trials if trial.seed == seeds[0]]
-        tried = [replace(trial, training=replace(training, rate=float(rate)))
-                 for trial in first for rate in rates]
-        chosen = _chosen(run(tried), known)
-        trials = [replace(trial, training=replace(
-            training, rate=chosen[trial.case, trial.architecture])) for trial in trials]
-    results = run(trials)
+    pairs = [(case, name) for case in cases for name in architectures]
+    best: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {
+        (case.name, name): (training.rate, {}) for case, name in pairs}
+    if rates or grid:
+        best = _chosen(run([trial for case, name in pairs for rate in rates or [training.rate]
+                            for chosen in _combinations(name, grid or {})
+                            for trial in trials(case, name, rate, chosen, seeds[:1])]), known)
+    results = run([trial for case, name in pairs
+                   for trial in trials(case, name, *best[case.name, name], seeds)])
     kinds = {case.name: case.tasks for case in cases}
     correlations = {case.name: case.correlation for case in cases}
     labels = {case.name: label_correlations(case.train) for case in cases}
@@ -296,6 +303,7 @@ class _Trial:
     training: Training
     seed: int
     new_data: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def data(self, case: Problem) -> Problem:
         """The problem with the data of this trial."""
@@ -307,6 +315,7 @@ class _Trial:
                  "architecture": self.architecture, "seed": self.seed, "data": data,
                  "tables": [model.to_dict() for model in self.models],
                  "training": asdict(self.training)}
+        facts |= {"chosen": self.chosen} if self.chosen else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def run(self, case: Problem) -> dict[str, Any]:
@@ -316,7 +325,8 @@ class _Trial:
         result: dict[str, Any] = {
             "data": self.case, "architecture": self.architecture, "seed": self.seed,
             "parameters": sizes[0], "embeddings": sizes[1], "rate": self.training.rate,
-            "tasks": {}, "utilization": [], "connections": [], "diverged": None}
+            "chosen": dict(self.chosen), "tasks": {}, "utilization": [], "connections": [],
+            "diverged": None}
         train, validation = case.train.split(0.9, 0)
         for model in self.models:
             weights = {task: float(self.training.weights.get(task, 1)) for task in model.tasks}
@@ -355,17 +365,23 @@ def _only(data: Dataset, model: Network) -> Dataset:
                    {task: mask for task, mask in data.masks.items() if task in model.tasks})
 
 
-# The choice of the rate -------------------------------------------------------------------------
+# The choice of the rate and of options ----------------------------------------------------------
+
+def _combinations(name: str, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The options to choose from that an architecture's builder has, each value with each."""
+    own = [option for option in grid if option in known_options([name])]
+    return [dict(zip(own, values)) for values in product(*(grid[option] for option in own))]
+
 
 def _chosen(results: Sequence[Mapping[str, Any]], cases: Mapping[str, Problem]
-            ) -> dict[tuple[str, str], float]:
-    """(case, architecture) -> the rate of its result with the lowest validation loss."""
-    best: dict[tuple[str, str], tuple[float, float]] = {}
-    for result in results:
+            ) -> dict[tuple[str, str], tuple[float, dict[str, Any]]]:
+    """(case, architecture) -> rate and options of its result with the lowest validation loss."""
+    best: dict[tuple[str, str], tuple[float, float, int]] = {}
+    for place, result in enumerate(results):
         key, found = (result["data"], result["architecture"]), (
-            _loss(result, cases[result["data"]].tasks), result["rate"])
+            _loss(result, cases[result["data"]].tasks), result["rate"], place)
         best[key] = min(best.get(key, found), found)
-    return {key: rate for key, (_, rate) in best.items()}
+    return {key: (rate, results[place].get("chosen", {})) for key, (_, rate, place) in best.items()}
 
 
 def _loss(result: Mapping[str, Any], tasks: Mapping[str, str]) -> float:
@@ -403,8 +419,11 @@ def _reference_size(case: Problem, levels: int, options: Mapping[str, Any] | Non
     return parameters(networks("ple", case.inputs, case.tasks, REFERENCE_WIDTH, levels, options))[0]
 
 
-def _check_choices(cases: Sequence[Problem], rates: Any, data_seeds: bool) -> None:
-    """Refuse rates that are none, and new data for problems that have none."""
+def _check_choices(cases: Sequence[Problem], rates: Any, grid: Any, data_seeds: bool) -> None:
+    """Refuse rates and values that are none, and new data for problems that have none."""
+    for option, values in (grid or {}).items():
+        require(isinstance(values, Sequence) and values and not isinstance(values, str),
+                f"grid: {option}: {shown(values)}, expected a sequence of values")
     check_kind("rates", rates, Sequence, "a sequence")
     for rate in rates:
         check_number("rates", rate)

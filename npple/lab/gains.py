@@ -156,6 +156,8 @@ class Outcome:
         Trainings of a task whose best epoch is the last: more epochs may be better.
     holm : dict of float or None
         By task: the p of its gain, corrected by Holm for all gains on the data set.
+    chosen : dict
+        The options of its builder that it chose from a grid.
     """
 
     data: str
@@ -173,6 +175,7 @@ class Outcome:
     rate: float | None = None
     late: int = 0
     holm: dict[str, float | None] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
     @property
     def negative_transfer(self) -> bool:
@@ -254,7 +257,7 @@ class Comparison(Printed):
                             for task in tasks},
             mean_gain=self._lead(data, architecture, "single_task", tasks, not alike),
             ple_lead=self._lead(data, "ple", architecture, tasks, not alike),
-            rate=results[0].get("rate"),
+            rate=results[0].get("rate"), chosen=results[0].get("chosen", {}),
             late=sum(found.get("best_epoch") == len(found["validation"])
                      for result in results for found in result["tasks"].values()))
 
@@ -321,8 +324,8 @@ class Comparison(Printed):
         writer.writerow(("data", "architecture", "parameters", "embeddings", "seconds", "task",
                          "metric", "mean", "low", "high", "gain", "gain_low", "gain_high",
                          "p", "p_holm", "detectable", "relative_gain", "relative_low",
-                         "relative_high", "rate", "best_epoch_is_last", "negative_transfer",
-                         "seesaw", "seesaw_by_sign"))
+                         "relative_high", "rate", "chosen", "best_epoch_is_last",
+                         "negative_transfer", "seesaw", "seesaw_by_sign"))
         for row in self.outcomes:
             for task, found in row.metrics.items():
                 writer.writerow((csv_name(row.data), row.architecture, row.parameters,
@@ -330,7 +333,8 @@ class Comparison(Printed):
                                  about(self.tasks[row.data][task]).gain[0], *_cells(found),
                                  *_cells(row.gains[task]),
                                  *_tested(row.gains[task], row.holm[task]),
-                                 *_cells(row.relative_gains[task]), row.rate, row.late,
+                                 *_cells(row.relative_gains[task]), row.rate,
+                                 _choices(row), row.late,
                                  int(row.negative_transfer), int(row.seesaw),
                                  int(row.seesaw_by_sign)))
         return text.getvalue()
@@ -389,8 +393,14 @@ class Comparison(Printed):
                    f"{row.pruned or 0:.0%} pruned": row.pruned,
                    f"diverged {row.diverged} times": row.diverged,
                    f"best epoch is the last in {row.late} of {trained}": row.late,
-                   "rate at an end of --rates": row.rate in edges}
+                   "rate at an end of --rates": row.rate in edges,
+                   _choices(row): row.chosen}
         return ", ".join(remark for remark, holds in remarks.items() if holds)
+
+
+def _choices(row: Outcome) -> str:
+    """What was chosen from a grid, in words."""
+    return ", ".join(f"{name} {value:g}" for name, value in row.chosen.items())
 
 
 def _corrected(rows: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, float | None]]]:

@@ -200,6 +200,6 @@ def finding(name: str, claim: str, results: Sequence[Mapping[str, Any]], given: 
     found = {way: row["mean gain"].direction for way, row in table.items() if row["mean gain"]}
     return Finding(name, claim, f"npple claims {name}" + " --quick" * quick, asdict(given), table,
                    verdict([found[way] == sign for way, sign in parts.items()]),
-                   "In the mean over both tasks, against the first line, before Holm's correction: " + "; ".join(
-                       f"{way}: {words[sign]}" for way, sign in found.items()) + ".",
+                   "In the mean over both tasks, against the first line, before Holm's correction: "
+                   + "; ".join(f"{way}: {words[sign]}" for way, sign in found.items()) + ".",
                    seconds=sum(result["seconds"] for result in results))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import npple
+from npple.cli import main
 from npple.data import Dataset
 from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
@@ -493,6 +494,43 @@ def test_a_choice_of_rates_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert seen == [(6, 4), (4, 2)]
     monkeypatch.setattr(module._Trial, "run", None)
     assert untimed(compare(small_cases()[:1], out=tmp_path, **GRID)) == untimed(found)
+
+
+def test_an_architecture_chooses_of_a_grid_the_options_that_it_has():
+    case, grid = small_cases()[0], {"experts": (1, 3), "l0": (0.0, 0.1)}
+    found = compare([case], ["single_task", "mmoe", "snr_trans"], seeds=(0, 1), budget=2000,
+                    rates=(0.01, 0.003), grid=grid, training=Training(2, 64))
+    single, mmoe, snr = found.outcomes
+    assert single.chosen == {} and {*mmoe.chosen} == {"experts"}
+    assert {*snr.chosen} == {"experts", "l0"} and snr.chosen["l0"] in grid["l0"]
+    tried = [compare([case], ["mmoe"], seeds=(0,), budget=2000, options={"experts": experts},
+                     training=Training(2, 64, rate)).results[0]
+             for rate in (0.01, 0.003) for experts in grid["experts"]]
+    losses = [module._loss(result, case.tasks) for result in tried]
+    best = tried[int(np.argmin(losses))]
+    assert best["tasks"] == next(result["tasks"] for result in found.results
+                                 if (result["architecture"], result["seed"]) == ("mmoe", 0))
+    assert f"experts {mmoe.chosen['experts']}" in str(found)
+    assert f",experts {mmoe.chosen['experts']}," in found.to_csv()
+
+
+@pytest.mark.parametrize("grid, message", [
+    ({"experts": 3}, "grid: experts: 3, expected a sequence"),
+    ({"experts": ()}, r"grid: experts: \(\), expected a sequence"),
+    ({"nobody": (1, 2)}, "options: \\['nobody'\\]")])
+def test_a_grid_of_what_nobody_has_is_refused(grid, message):
+    with pytest.raises(InputError, match=message):
+        compare(small_cases()[:1], ["mmoe"], grid=grid)
+
+
+def test_the_command_takes_a_grid(capsys):
+    small = ["compare", "--data", "vtr_vcr", "--rows", "300", "--inputs", "6", "--dependence", "0",
+             "--models", "mmoe", "--seeds", "1", "--epochs", "1", "--budget", "3000", "--json"]
+    assert main([*small, "--grid", "experts=1,2"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcomes"][0]["chosen"]["experts"] in (1, 2)
+    with pytest.raises(SystemExit):
+        main([*small, "--grid", "experts"])
+    assert "expected an option and numbers, as experts=2,4,8" in capsys.readouterr().err
 
 
 def test_new_data_for_each_seed_are_those_of_the_seed():
