@@ -9,18 +9,20 @@ control trained anew; and for each aim one ranks by the true expected responses 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_choice, check_count, check_kind, check_number, shown
-from npple.core.base import Array, Arrays, Codes, Float64, Printed, Values
+from npple.core.base import Array, Arrays, Codes, Float64, Mask, Printed, Values
 from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
 from npple.lab.lifts import Lift, corrected, cuped, lift, sample_ratio
 from npple.learn.dataset import streams
+from npple.learn.scenes import PLAYED, SCENES, THRESHOLD, scene_correlations, scenes_text
+from npple.learn.scenes import TASKS as SCENE_TASKS
 from npple.learn.synthetic import correlations_text
 from npple.learn.training import Run, predict
 from npple.network import Network
@@ -30,6 +32,7 @@ from npple.printing import aligned
 TASKS = {"vtr": "binary", "vcr": "regression", "shr": "binary", "cmr": "binary"}
 RATES = {"vtr": 0.4, "vcr": 0.5, "shr": 0.03, "cmr": 0.05}  # mean responses to a random video
 EXPONENTS = {"vtr": 1.0, "vcr": 1.0, "shr": 0.1, "cmr": 0.1}  # of the ranking score
+SCENE_EXPONENTS = {"vtr": 1.0, "vcr": 1.0, "share": 0.1}
 MODELS = {name: ARCHITECTURES[name] for name in ("single_task", "mmoe", "cgc", "ple")}
 MANY = 10 ** 9  # users, videos, impressions
 CANDIDATES, SHOWN = 20, 5  # videos to choose from on a visit, and of these how many are shown
@@ -65,6 +68,14 @@ class World:
     taste: np.ndarray
     base: np.ndarray
     noise: float
+    tasks: ClassVar[dict[str, str]] = TASKS
+    exponents: ClassVar[dict[str, float]] = EXPONENTS
+
+    @property
+    def popularity(self) -> Float64:
+        """What each video's features add to views on average, (V,)."""
+        found: Float64 = self.videos @ np.split(self.taste[0], 3)[1]
+        return found
 
     @property
     def lengths(self) -> Float64:
@@ -129,11 +140,196 @@ class World:
                      for (task, kind), p in zip(TASKS.items(), moods)}
         return {task: np.where(responses["vtr"], y, 0) for task, y in responses.items()}
 
+    def seconds(self, users: Codes, videos: Codes) -> Float64:
+        """The expected watch time of users with videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+
+        Returns
+        -------
+        ndarray (n, c)
+            Seconds.
+        """
+        found = self.expected(users, videos)
+        seconds: Float64 = found["vtr"] * found["vcr"] * self.lengths[videos]
+        return seconds
+
+    def sampled(self, targets: Mapping[str, Values]) -> Mask:
+        """Which impressions have a completion ratio and what follows: those viewed.
+
+        Parameters
+        ----------
+        targets : dict of ndarray (n,)
+
+        Returns
+        -------
+        ndarray of bool (n,)
+        """
+        return targets["vtr"] == 1
+
     def _utilities(self, users: Codes, videos: Codes) -> Float64:
         """z (n, c, 4)."""
         a, b = self.users[users], self.videos[videos]
         of_user, of_video, of_match = np.split(self.taste, 3, axis=1)  # (4, d) each
         return self.base + a @ of_user.T + b @ of_video.T + (a * b) @ of_match.T
+
+
+@dataclass(frozen=True)
+class SceneWorld(World):
+    """The mechanism of `npple.data.vtr_vcr`, for users and videos; `draw_scene_world` makes one.
+
+    A user's first feature is the scene, a video's first tells its length. With x = [a, b, a * b]
+    of the others, u = w_1·x and v as there, a video is played where u + e > c, and a view where
+    more than 10 seconds of it are watched.
+
+    Attributes
+    ----------
+    users, videos : (U, d), (V, d) float64
+        The features a and b.
+    taste : (3, 3 (d - 1)) float64
+        What makes play, complete and share: orthonormal.
+    base : (3,) float64
+        The constants -c: of playing in the click and the auto-play scene, and of sharing.
+    noise, dependence : float
+        As for `npple.data.vtr_vcr`.
+    """
+
+    dependence: float
+    tasks: ClassVar[dict[str, str]] = SCENE_TASKS
+    exponents: ClassVar[dict[str, float]] = SCENE_EXPONENTS
+
+    @property
+    def popularity(self) -> Float64:
+        """What each video's features add to plays on average, (V,)."""
+        found: Float64 = self.videos[:, 1:] @ np.split(self.taste[0], 3)[1]
+        return found
+
+    def expected(self, users: Codes, videos: Codes) -> dict[str, Float64]:
+        """The expected responses of users to videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+
+        Returns
+        -------
+        dict of ndarray (n, c)
+            Task -> in [0, 1]; for all tasks but "vtr" given that the video is played.
+        """
+        from scipy.special import ndtr, ndtri
+        play, stay, share = self._moods(users, videos)
+        needed = ndtri(np.minimum(THRESHOLD / self.lengths[videos], 1))
+        long = ndtr((stay - needed) / max(self.noise, 1e-9))
+        return {"vtr": ndtr(play) * long, "vcr": ndtr(stay / np.sqrt(1 + self.noise**2)),
+                "share": ndtr(share)}
+
+    def seconds(self, users: Codes, videos: Codes) -> Float64:
+        """The expected watch time of users with videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+
+        Returns
+        -------
+        ndarray (n, c)
+            Seconds.
+        """
+        from scipy.special import ndtr
+        played: Float64 = ndtr(self._moods(users, videos)[0])
+        return played * self.expected(users, videos)["vcr"] * self.lengths[videos]
+
+    def respond(self, users: Codes, videos: Codes, random: np.random.Generator
+                ) -> dict[str, Float64]:
+        """Draws the responses of users to videos.
+
+        Parameters
+        ----------
+        users : ndarray of int (n, 1)
+        videos : ndarray of int (n, c)
+            Their numbers.
+        random : numpy.random.Generator
+
+        Returns
+        -------
+        dict of ndarray (n, c)
+            Task -> 0 or 1 for "vtr" and "share", in [0, 1] for "vcr"; all 0 without a play.
+        """
+        from scipy.special import ndtr
+        play, stay, share = self._moods(users, videos)
+        e = random.standard_normal((3, *videos.shape))
+        played = play + e[0] > 0
+        watched = np.where(played, ndtr(stay + self.noise * e[1]), 0)
+        return {"vtr": np.where(watched * self.lengths[videos] > THRESHOLD, 1.0, 0.0),
+                "vcr": watched, "share": np.where(played & (share + e[2] > 0), 1.0, 0.0)}
+
+    def sampled(self, targets: Mapping[str, Values]) -> Mask:
+        """Which impressions have a completion ratio and what follows: those played.
+
+        Parameters
+        ----------
+        targets : dict of ndarray (n,)
+
+        Returns
+        -------
+        ndarray of bool (n,)
+        """
+        return targets["vcr"] > 0
+
+    def _moods(self, users: Codes, videos: Codes) -> tuple[Float64, Float64, Float64]:
+        """u - c, v, and the same as the first of sharing, (n, c) each."""
+        a, b = self.users[users], self.videos[videos]
+        x = np.concatenate([np.broadcast_to(part, b[..., 1:].shape)
+                            for part in (a[..., 1:], b[..., 1:], a[..., 1:] * b[..., 1:])], axis=-1)
+        u, own, share = np.moveaxis(x @ self.taste.T, -1, 0)
+        auto = a[..., 0] == SCENES["auto-play"]  # (n, 1)
+        cosine = np.where(auto, -self.dependence, self.dependence)
+        v = cosine * u + np.sqrt(1 - self.dependence**2) * own
+        return u + np.where(auto, self.base[1], self.base[0]), v, share + self.base[2]
+
+
+def draw_scene_world(users: int = 20_000, videos: int = 2_000, width: int = 16,
+                     dependence: float = 0.8, noise: float = 0.5, sharing: float = 0.03,
+                     seed: int = 0) -> SceneWorld:
+    """A world with the mechanism of `npple.data.vtr_vcr`; half of the users are in each scene.
+
+    Parameters
+    ----------
+    users, videos : int
+    width : int
+        Features of a user, and of a video.
+    dependence, noise, sharing : float
+        As for `npple.data.vtr_vcr`.
+    seed : int
+
+    Returns
+    -------
+    SceneWorld
+
+    Raises
+    ------
+    InputError
+        For a number out of its range.
+    """
+    from scipy.special import ndtri
+    for name, value, least in (("users", users, 2), ("videos", videos, 1), ("width", width, 2)):
+        check_count(name, value, least, MANY)
+    dependence = check_number("dependence", dependence, 0, 1)
+    noise, sharing = check_number("noise", noise, 0, 1e6), check_number("sharing", sharing, 0, 1)
+    taste = weights(3 * (width - 1), 0.0, 3, seed=seed)
+    random = streams(seed, 4)[1]  # the first is that of `weights`
+    a = random.standard_normal((users, width))
+    a[:, 0] = np.where(a[:, 0] > 0, *reversed(SCENES.values()))
+    base = np.sqrt(2) * ndtri([*PLAYED.values(), sharing])
+    return SceneWorld(a, random.standard_normal((videos, width)), taste, base, noise, dependence)
 
 
 def draw_world(users: int = 20_000, videos: int = 2_000, width: int = 16, correlation: float = 0.5,
@@ -198,7 +394,7 @@ def oracle_policy(world: World, aim: str = "score") -> Policy:
         found = world.expected(users, videos)
         if aim == "score":
             return _score(world, found, videos)
-        return found["vtr"] * (1.0 if aim == "views" else found["vcr"] * world.lengths[videos])
+        return found["vtr"] if aim == "views" else world.seconds(users, videos)
     return scores
 
 
@@ -264,14 +460,13 @@ def logging_policy(world: World, exploration: float, random: np.random.Generator
     callable
         Users (n, 1) and videos (n, c) -> scores (n, c).
     """
-    of_video = np.split(world.taste[list(TASKS).index("vtr")], 3)[1]
-    popularity = world.videos @ of_video  # (V,)
+    popularity = world.popularity
     return lambda users, videos: (
         popularity[videos] + exploration * random.standard_normal(videos.shape))
 
 
 def _score(world: World, predictions: Mapping[str, Array], videos: Codes) -> Float64:
-    return ranking.log_score(predictions, EXPONENTS, world.lengths[videos])
+    return ranking.log_score(predictions, world.exponents, world.lengths[videos])
 
 
 # Serving -----------------------------------------------------------------------------------------
@@ -308,7 +503,7 @@ def draw_log(world: World, impressions: int, *, candidates: int = CANDIDATES, sh
     x = world.features(users, videos)
     targets: dict[str, Values] = {task: y.ravel().astype(np.float32)
                                   for task, y in responses.items()}
-    masks = {task: targets["vtr"] == 1 for task in TASKS if task != "vtr"}
+    masks = {task: world.sampled(targets) for task in targets if task != "vtr"}
     return Dataset(x.reshape(-1, x.shape[-1]), targets, masks)
 
 
@@ -449,6 +644,8 @@ class ABReport(Printed):
         The control first.
     sample_ratio : float
         The p of `npple.lab.lifts.sample_ratio`.
+    scenes : dict
+        Scene -> the same as `labels`, there; empty without scenes.
     """
 
     settings: dict[str, Any]
@@ -456,6 +653,7 @@ class ABReport(Printed):
     offline: dict[str, Any]
     buckets: tuple[Bucket, ...]
     sample_ratio: float = 1.0
+    scenes: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dicts and lists, ready for JSON.
@@ -463,7 +661,7 @@ class ABReport(Printed):
         Returns
         -------
         dict
-            `settings`, `labels`, `offline`, `buckets` and `sample_ratio`.
+            `settings`, `labels`, `offline`, `buckets`, `sample_ratio` and `scenes`.
         """
         return asdict(self)
 
@@ -478,7 +676,8 @@ class ABReport(Printed):
                 for bucket in self.buckets]
         heads = ("bucket", "users", "views/user", "seconds/user", "views", "watch time")
         table = aligned([heads, *rows], (1, 2, 3))
-        notes = [f"in the log: {correlations_text(self.labels) or 'no labels'}", *self._notes()]
+        notes = [f"in the log: {correlations_text(self.labels) or 'no labels'}",
+                 *scenes_text(self.scenes).splitlines(), *self._notes()]
         return "\n".join((title, table, *notes))
 
     def _notes(self) -> list[str]:
@@ -538,7 +737,7 @@ def summarize(outcomes: Mapping[str, Any], before: Mapping[str, Any] | None = No
 def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions: int = 200_000,
            log_impressions: int = 50_000, epochs: int = 5, rate: float = 1e-3,
            batch_size: int = 256, exploration: float = 1.0, trained: int = 3,
-           cuped: bool = False, feedback: bool = False, seed: int = 0,
+           cuped: bool = False, feedback: bool = False, scenes: bool = False, seed: int = 0,
            progress: Callable[[str], object] = lambda text: None, **world: Any
            ) -> ABReport:
     """Train models on a log and let them rank for users, each for its own bucket.
@@ -561,12 +760,15 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
         Take from each user's outcome what a time before the test, under the logging policy, tells.
     feedback : bool
         Train anew on a second log, of as many impressions, that the first models ranked.
+    scenes : bool
+        In a world with the mechanism of `npple.data.vtr_vcr`, instead of four tasks.
     seed : int
         Of everything.
     progress : callable
         Told in a line of text what begins.
     **world
-        For `draw_world`: users, videos, width, correlation, noise.
+        For `draw_world`: users, videos, width, correlation, noise. With `scenes` for
+        `draw_scene_world`: dependence and sharing instead of the correlation.
 
     Returns
     -------
@@ -587,14 +789,14 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
             f"models: {list(models)}, expected at least one, and none called 'A/A' or 'retrained'")
     check_count("trained", trained)
     check_count("impressions", impressions, SHOWN, MANY)  # now rather than after the training
-    where = draw_world(**world, seed=seed)
+    where = (draw_scene_world if scenes else draw_world)(**world, seed=seed)
     log = draw_log(where, log_impressions, exploration=exploration, seed=seed)
     train, held_out = log.split(0.8, seed)
 
     def learn(builder: Callable[..., Network], number: int) -> tuple[Policy, Any]:
         """One training: who ranks by it, and its validation metrics."""
         def on(train: Dataset, held_out: Dataset) -> tuple[Policy, Any]:
-            run = Run(builder(2 * where.users.shape[1], TASKS), Adam(rate), batch_size,
+            run = Run(builder(2 * where.users.shape[1], where.tasks), Adam(rate), batch_size,
                       seed + number, best_by="sum")
             run.train(train, held_out, epochs)
             return model_policy(where, run.model, run.best), run.best_epoch["validation"]
@@ -625,9 +827,11 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     buckets = summarize(outcomes, before)
     settings = {"impressions": impressions, "log_impressions": log_impressions, "epochs": epochs,
                 "rate": rate, "batch_size": batch_size, "exploration": exploration,
-                "trained": trained, "cuped": cuped, "feedback": feedback, "seed": seed, **world}
+                "trained": trained, "cuped": cuped, "feedback": feedback, "scenes": scenes,
+                "seed": seed, **world}
     return ABReport(settings, label_correlations(log), offline, buckets,
-                    sample_ratio([bucket.users for bucket in buckets]))
+                    sample_ratio([bucket.users for bucket in buckets]),
+                    scene_correlations(log) if scenes else {})
 
 
 def _joined(first: Dataset, second: Dataset) -> Dataset:

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 import npple
+from npple.cli import main
 from npple.errors import InputError
 from npple.lab import abtest as ab
 
@@ -29,6 +30,8 @@ def everyone_watches(world):
 def random_policy(users, videos):
     return np.random.default_rng(0).random(videos.shape)
 
+
+SCENES = ab.draw_scene_world(users=1000, videos=400, width=5, sharing=0.2, seed=3)
 
 # The world
 
@@ -338,3 +341,55 @@ def test_a_seed_says_it_all():
     first, again, other = (ab.abtest(TINY, **SMALL, seed=s).to_dict() for s in (4, 4, 5))
     assert first == again
     assert first["buckets"] != other["buckets"]
+
+
+# The world in two scenes
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_responses_in_scenes_have_the_expected_responses_as_their_means(noise):
+    world, random = replace(SCENES, noise=noise), np.random.default_rng(0)
+    for user in range(4):
+        users, videos = np.full((40_000, 1), user), np.full((40_000, 1), 11)
+        expected = world.expected(users[:1], videos[:1])
+        responses = world.respond(users, videos, random)
+        played = responses["vcr"] > 0
+        for task, y in responses.items():
+            y = y if task == "vtr" else y[played]
+            assert y.mean() == pytest.approx(expected[task].item(), abs=4 * y.std() / len(y)**0.5
+                                             + 1e-12), (user, task)
+        seconds = responses["vcr"] * world.lengths[11]
+        assert seconds.mean() == pytest.approx(world.seconds(users[:1], videos[:1]).item(),
+                                               abs=4 * seconds.std() / 200)
+
+
+def test_scenes_of_users_have_the_plays_and_correlations_of_the_data_in_scenes():
+    log = ab.draw_log(SCENES, 40_000, exploration=100.0)
+    rows = npple.data.vtr_vcr(40_000, 5, sharing=0.2)
+    for scene in (-1, 1):
+        ours, theirs = (data.take(data.x[:, 0] == scene) for data in (log, rows))
+        assert ours.masks["vcr"].mean() == pytest.approx(theirs.masks["vcr"].mean(), abs=0.06)
+        views = [data.targets["vtr"][data.masks["vcr"]].mean() for data in (ours, theirs)]
+        assert views[0] == pytest.approx(views[1], abs=0.1)
+        assert (ours.targets["vtr"] <= ours.masks["vcr"]).all()
+
+
+def test_each_oracle_in_scenes_is_best_at_what_it_aims_at():
+    users, videos = np.arange(500)[:, None], np.tile(np.arange(20), (500, 1))
+    worth = {"views": SCENES.expected(users, videos)["vtr"],
+             "watch time": SCENES.seconds(users, videos)}
+    for what, values in worth.items():
+        shown = {aim: values[np.arange(500), ab.oracle_policy(SCENES, aim)(users, videos).argmax(
+            axis=1)].sum() for aim in ab.AIMS}
+        assert shown[what] == max(shown.values()) > min(shown.values())
+
+
+def test_the_test_in_scenes_prints_the_correlations_by_scene(capsys):
+    small = ["--impressions", "3000", "--log-impressions", "1000", "--epochs", "1", "--users",
+             "200", "--models", "single_task", "ple", "--trained", "1"]
+    assert main(["abtest", "--scenes", "--dependence", "0.9", *small]) == 0
+    text = capsys.readouterr().out
+    assert "labels in click: vtr, vcr" in text and "oracle: watch time" in text
+    for flags in (["--scenes", "--correlation", "0"], ["--sharing", "0.1"]):
+        assert main(["abtest", *flags, *small]) == 2
+        assert f"{flags[-2]}: of no use" in capsys.readouterr().err
