@@ -32,9 +32,9 @@ class Claim:
     """A row: what is claimed, where, its number there, and what of it is measured here.
 
     `parts` are (result, line, column, sign): whether an interval lies above zero (1), below (-1),
-    or not below (0), or the text of a cell; with `some` one of them is enough. `result` names a
-    stored finding whose verdict is that of the row. A claim with neither has a `fixed` verdict;
-    `command` is what to run where nothing is stored.
+    or not below (0), or the text of a cell; of a plain number its sign counts; with `some` one of
+    them is enough. `result` names a stored finding whose verdict is that of the row. A claim with
+    neither has a `fixed` verdict; `command` is what to run where nothing is stored.
     """
 
     claim: str
@@ -77,7 +77,7 @@ def holds(results, part):
     cell = results[result]["table"][line][column]
     if isinstance(sign, str):
         return cell == sign
-    direction = estimate(cell).direction
+    direction = np.sign(cell) if isinstance(cell, float) else estimate(cell).direction
     return direction >= 0 if sign == 0 else direction == sign
 
 
@@ -186,12 +186,16 @@ def of_comparison(name, found):
                         "rate": row["rate"], "best epoch is the last": row["late"],
                         "seesaw": "strict" if row["seesaw"] else
                         "by sign" if row["seesaw_by_sign"] else "no"}
+        cells[line] |= {} if row["pruned"] is None else {"pruned": row["pruned"]}
     for data, pairs in found["labels"].items():
         cells[f"labels, {data}" if several else "labels"] = pairs
     return {"name": name, "command": COMMANDS[name], "version": npple.__version__, "table": cells,
             "seconds": sum(result["seconds"] for result in found["results"])}
 
 
+SNR = ("npple compare --data vtr_vcr --rows 20000 --inputs 16 --dependence 0.8 --models "
+       "single_task snr_trans snr_aver --seeds 3 --data-seeds --rate 0.01 --epochs 20 "
+       "--budget 8000 --l0 ")
 COMMANDS = {  # the results there are, or are to be
     "mmoe-becomes-ple": "npple claims mmoe-becomes-ple",
     "dense-and-sparse": "npple claims dense-and-sparse",
@@ -203,6 +207,8 @@ COMMANDS = {  # the results there are, or are to be
     "vtr-vcr-share": "npple compare --data vtr_vcr --tasks 3 --rows 20000 --inputs 16 "
                      "--dependence 0.8 --seeds 5 --data-seeds --rates 0.01 0.003 --epochs 30 "
                      "--budget 8000",
+    "snr": SNR + "0.001",
+    "snr-strong": SNR + "0.1",
     "census-college": "npple compare --data census --task-group 2 --models single_task "
                       "shared_bottom mmoe --seeds 10 --rates 0.01 0.003 --epochs 30",
     "mmoe-synthetic": "npple compare --data synthetic --inputs 100 --rows 10000 --correlation 0 "
@@ -365,8 +371,12 @@ CLAIMS = [
           "no number", fixed=NOT_RUN,
           command="npple train --model cross_stitch --start-from single/checkpoint.npz"),
     Claim("ML-MMoE is the worst of five baselines", "SNR, YouTube8M", "a picture", fixed=CANNOT),
-    Claim("SNR's penalty closes connections", "SNR, the penalty", "no number", fixed=NOT_RUN,
-          command="npple compare --models single_task snr_trans snr_aver --l0 0.001"),
+    Claim("SNR's penalty closes connections", "SNR, the penalty", "no number",
+          "share closed by SNR-Trans / SNR-Aver: at the authors' largest weight "
+          "{snr|snr_trans|pruned} / {snr|snr_aver|pruned}, at a hundred times that "
+          "{snr-strong|snr_trans|pruned} / {snr-strong|snr_aver|pruned}",
+          tuple((result, line, "pruned", 1) for result in ("snr", "snr-strong")
+                for line in ("snr_trans", "snr_aver"))),
     Claim("CGC removes the connections between a tower and other tasks' experts",
           "PLE, section 4.1", "structure", "the gradient is exactly 0.0, by structure and measured",
           fixed="holds", command="npple isolation --model cgc"),

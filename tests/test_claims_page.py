@@ -70,10 +70,12 @@ def test_a_verdict_follows_from_intervals():
     def cell(low, high):
         return {"mean": (low + high) / 2, "low": low, "high": high}
     results = {"r": {"table": {"ple": {"up": cell(1, 2), "down": cell(-2, -1),
-                                       "noise": cell(-1, 1), "word": "strict"}}}}
+                                       "noise": cell(-1, 1), "word": "strict",
+                                       "none": 0.0, "share": 0.2}}}}
     for parts, expected in (([("up", 1), ("down", -1)], "holds"),
                             ([("up", 1), ("noise", 1)], "holds in part"),
                             ([("noise", 0), ("up", 0), ("word", "strict")], "holds"),
+                            ([("none", 1), ("share", 1)], "holds in part"),
                             ([("down", 0), ("noise", -1), ("word", "no")], "does not hold here")):
         row = claims.Claim("c", "w", "p", parts=tuple(("r", "ple", *part) for part in parts))
         assert claims.verdict_of(row, results) == expected
