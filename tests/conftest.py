@@ -15,8 +15,12 @@ settings.load_profile("npple")
 
 
 def pytest_collection_finish(session):
-    """The pages of the documentation begin to run at once, beside the other tests."""
-    for item in session.items if not session.config.option.collectonly else ():
+    """The pages of the documentation begin to run at once, beside the other tests.
+
+    Not in a worker of pytest-xdist, which has its share of the pages alone.
+    """
+    alone = not session.config.option.collectonly and not hasattr(session.config, "workerinput")
+    for item in session.items if alone else ():
         if item.name.startswith("test_the_code_on_the_page_runs"):
             item.module.running(item.callspec.params["page"])
 
