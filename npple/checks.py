@@ -300,14 +300,17 @@ def _masked() -> tuple[type, ...]:
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: one line, its start is enough."""
+    """A value as an error message shows it: one line, its start is enough; of a path its end."""
     if isinstance(value, np.ndarray):
         return f"an array {value.dtype} {value.shape}"
     try:
         text = " ".join(repr(value).split())
     except Exception:  # of an object of another's, or an integer too long to print
         text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
+    if len(text) <= 80:
+        return text
+    return text[:20] + "..." + text[-57:] if isinstance(value, (str, PathLike)) \
+        and "/" in text else text[:77] + "..."
 
 
 def _shape(value: object) -> str:

@@ -66,12 +66,12 @@ def build(r):
     tasks = {f"task{i}": r.choice(("binary", "regression", "multiclass:3"))
              for i in range(r.choice([1, 2, 2, 3]))}
     if r.random() < 0.002:
-        tasks = {f"task{i}": "binary" for i in range(1500)}
+        tasks = {f"task{i}": "binary" for i in range(300)}
     if r.random() < 0.05:
         tasks = {name: "binary" for name in NAMES if isinstance(name, str) and r.random() < 0.2}
         tasks = tasks if all(n.isprintable() and "/" not in n and n not in ("", "shared")
                              for n in tasks) and tasks else {"ü☃": "binary"}
-    many = 1000 if len(tasks) < 4 and name != "ml_mmoe" else 2  # that has a gate for each
+    many = 1000 if len(tasks) < 4 and name == "mmoe" else 2  # others have many edges, too
     options = {
         "inputs": r.choice([3, {"n": "numeric", "c": (4, 2)}, {"a/b": (2, 1), "ü": "numeric"}]),
         "tasks": tasks, "levels": r.choice([1, 2, 3]), "expert_units": (2,), "tower_units": (2,),

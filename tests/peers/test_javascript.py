@@ -14,7 +14,8 @@ SUITE = [f"{architecture}-{case}"
          for architecture in ("ple", "cgc", "mmoe", "ml_mmoe", "shared_bottom")
          for case, recipe in CASES.items() if architecture in recipe.only]
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+pytestmark = [pytest.mark.fuzz,  # .ci/run has it among the peers; some bundles are in tests/oracle
+              pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")]
 
 
 @pytest.fixture(scope="module")
