@@ -11,6 +11,9 @@ from inspect import isbuiltin
 from pathlib import Path
 from pkgutil import resolve_name, walk_packages
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
 import npple
 
 DOCS = Path(__file__).parent
@@ -25,7 +28,9 @@ highlight_language = "none"  # of indented lines in docstrings
 smartquotes = False  # "a" stays what one types
 default_role = "py:obj"  # `name` in a docstring: a link where there is such a name
 myst_heading_anchors = 3
-myst_enable_extensions = ["html_image"]
+myst_enable_extensions = ["html_image", "dollarmath"]
+myst_dmath_allow_space = myst_dmath_allow_digits = False  # $5 and $6 are prices
+html_math_renderer = "mathml"
 numpydoc_show_class_members = False
 autodoc_typehints = "none"  # the docstrings say shapes and dtypes
 
@@ -36,6 +41,20 @@ def setup(app):
     app.connect("source-read", readable)
     app.connect("autodoc-skip-member", foreign)
     app.connect("autodoc-process-docstring", plain, priority=100)  # before numpydoc's
+    app.add_html_math_renderer("mathml", (inline, None), (display, None))
+
+
+def inline(translator, node):
+    """A formula in a line, as MathML: the browser draws it, without a script."""
+    translator.body.append(convert(node.astext()))
+    raise SkipNode
+
+
+def display(translator, node):
+    """A formula on lines of its own; on a narrow screen it scrolls, not the page."""
+    formula = convert(node.astext(), display="block")
+    translator.body.append(f'<div style="overflow-x: auto">{formula}</div>\n')
+    raise SkipNode
 
 
 def modules():

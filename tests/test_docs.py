@@ -129,6 +129,35 @@ def commands(page):
 COMMAND = re.compile(r"(npple [a-z]|python |pytest |\.ci/)")
 
 
+# Formulas ---------------------------------------------------------------------------------------
+
+DISPLAYED = re.compile(r"^\$\$\n([^$]+)\n\$\$\n$", re.MULTILINE)
+EVERY_PAGE = [*PAGES, *make.translations()]
+
+
+def pieces(page):
+    """The prose of a page, cut at the dollars of formulas in a line: each second is a formula."""
+    return DISPLAYED.sub("", re.sub("`[^`]+`", "", prose(page))).split("$")
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_dollars_are_those_of_formulas_as_the_hosting_site_wants_them(page):
+    """No space within, no letter right behind; a displayed one has lines of its own."""
+    formulas, behind = pieces(page)[1::2], pieces(page)[2::2]
+    assert len(formulas) == len(behind), "a dollar is alone"
+    for formula, after in zip(formulas, behind):
+        assert formula and formula == formula.strip() and not re.match(r"\w", after), formula
+        assert "\n" not in formula, formula
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_formulas_become_mathml(page):
+    latex2mathml = pytest.importorskip("latex2mathml.converter", reason="in the extra docs")
+    for formula in DISPLAYED.findall(prose(page)) + pieces(page)[1::2]:
+        made = latex2mathml.convert(formula)
+        assert "\\" not in made and formula.count("{") == formula.count("}"), formula
+
+
 # Links ------------------------------------------------------------------------------------------
 
 @cache
@@ -435,14 +464,19 @@ def test_a_translation_has_the_blocks_of_the_english_page(page):
 
 def outline(markdown):
     """What begins each line that is a heading, a row, an item, a picture or a formula."""
-    return [re.match(r"#+|\||- |\d+\.|!\[|    |\*\*", line)[0]
+    return [re.match(r"#+|\||- |\d+\.|!\[|\$\$|\*\*", line)[0]
             for line in bare(markdown).splitlines()
-            if re.match(r"#+ |\||- |\d+\. |!\[|    \S|\*\*", line)]
+            if re.match(r"#+ |\||- |\d+\. |!\[|\$\$|\*\*", line)]
 
 
 @each_translation
 def test_a_translation_has_the_structure_of_the_english_page(page):
     assert outline(text(page)) == outline(original(page))
+
+
+@each_translation
+def test_a_translation_has_the_formulas_of_the_english_page(page):
+    assert DISPLAYED.findall(bare(text(page))) == DISPLAYED.findall(bare(original(page)))
 
 
 @each_translation
