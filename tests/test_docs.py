@@ -234,7 +234,8 @@ def test_from_the_readme_a_ple_in_code_is_one_click():
 
 def test_each_number_of_the_picture_by_hand_is_worked_out_on_the_page():
     number = r"−?\d+(?:\.\d+)?"
-    worked_out = {*re.findall(number, prose(DOCS / "cgc-by-hand.md").replace("1/2", "0.5"))}
+    page = prose(DOCS / "cgc-by-hand.md").replace("1/2", "0.5").replace("-", "−")
+    worked_out = {*re.findall(number, page)}
     drawn = {each for words in re.findall(r">([^<>]*)</text>", by_hand.picture())
              for each in re.findall(number, words)}
     assert len(drawn) > 10 and drawn <= worked_out
