@@ -45,16 +45,23 @@ def setup(app):
 
 
 def inline(translator, node):
-    """A formula in a line, as MathML: the browser draws it, without a script."""
-    translator.body.append(convert(node.astext()))
+    """A formula in a line."""
+    translator.body.append(mathml(node, "inline"))
     raise SkipNode
 
 
 def display(translator, node):
     """A formula on lines of its own; on a narrow screen it scrolls, not the page."""
-    formula = convert(node.astext(), display="block")
-    translator.body.append(f'<div style="overflow-x: auto">{formula}</div>\n')
+    translator.body.append('<div style="overflow: auto hidden; padding: 4px 0">'
+                           f'{mathml(node, "block")}</div>\n')
     raise SkipNode
+
+
+def mathml(node, display):
+    """A formula that the browser draws, without a script; a sign is told from a difference."""
+    made = convert(node.astext(), display=display)
+    return re.sub(r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|,|&#x0002C;)</mo>)<mo>(?=&#x02212;|&#x0002B;)",
+                  r'\1<mo form="prefix">', made)
 
 
 def modules():
