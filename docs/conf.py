@@ -58,10 +58,20 @@ def display(translator, node):
 
 
 def mathml(node, display):
-    """A formula that the browser draws, without a script; a sign is told from a difference."""
+    """A formula that the browser draws, without a script, spaced as TeX would."""
     made = convert(node.astext(), display=display)
-    return re.sub(r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|,|&#x0002C;)</mo>)<mo>(?=&#x02212;|&#x0002B;)",
-                  r'\1<mo form="prefix">', made)
+    for written, spaced in SPACED.items():
+        made = re.sub(written, spaced, made)
+    return made
+
+
+SPACED = {
+    r"(<mo[^>]*>(?:&#x000(?:28|3D|3E|2C);|,)</mo>)<mo>(?=&#x02212;|&#x0002B;)":  # a sign: (-3
+        r'\1<mo form="prefix">',
+    "<mi>log</mi>(?!<mo)": r'\g<0><mspace width="0.17em"/>',
+    "<mo[^>]*>(?=&#x0007C;)": '<mo stretchy="false" lspace="0" rspace="0">',  # |z|
+    "<msup>(<mi>.</mi>)<mi>(&#x0203[23];)</mi></msup>": r"\1<mi>\2</mi>",  # f': raised as it is
+}
 
 
 def modules():
