@@ -104,14 +104,14 @@ def test_a_header_alone_gives_empty_columns(tmp_path):
     [
         (b"", "the file is empty, expected a CSV file"),
         (b" \r\n\n", "the file is empty, expected a CSV file"),
-        (gzip.compress(b""), "the file is empty, expected a CSV file"),
+        (gzip.compress(b"", mtime=0), "the file is empty, expected a CSV file"),
         ("a\n\xe9\n".encode("latin-1"), "byte 3 is not UTF-8, expected a CSV file"),
         ("a\n1\n".encode("utf-16"), "byte 1 is not UTF-8, expected a CSV file"),
         (b"a\n1\0\n", "NUL characters, expected a CSV file, not a binary one"),
-        (gzip.compress(b"a\n1\n")[:-9], "broken or truncated gzip file"),
-        (gzip.compress(b"a\n1\n")[:-1] + b"!", "broken or truncated gzip file"),
-        (gzip.compress(b"a\n1\n") + b"more", "broken or truncated gzip file"),
-        (gzip.compress(b"")[:10] + b"\xff" * 20, "broken or truncated gzip file"),
+        (gzip.compress(b"a\n1\n", mtime=0)[:-9], "broken or truncated gzip file"),
+        (gzip.compress(b"a\n1\n", mtime=0)[:-1] + b"!", "broken or truncated gzip file"),
+        (gzip.compress(b"a\n1\n", mtime=0) + b"more", "broken or truncated gzip file"),
+        (gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "broken or truncated gzip file"),
         (b"\x1f\x8b", "broken or truncated gzip file"),
         (b'a,b\n1,"2\n', "line 2: unexpected end of data"),
         (b'a,b\n1,"2"3\n', "line 2: ',' expected after '\"'"),
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_a_table_of_text_is_refused(tmp_path, data, message):
     path = written(tmp_path, data)
     with pytest.raises(FileError) as caught:
         read_columns(path)
-    assert str(path) in str(caught.value) and message in str(caught.value)
+    assert str(path)[-30:] in str(caught.value) and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
