@@ -9,11 +9,12 @@ import numpy as np
 from npple.core.base import Array, Arrays, Features
 from npple.errors import require
 from npple.network import Network
+from npple.oracle.arrays import as_arrays
 from npple.oracle.comparison import check_vectors
 from npple.oracle.frameworks import Program, check_program
 from npple.oracle.mappings import ModuleMapping, read, written
-from npple.oracle.modules import (array_of, copied, folded_parameters, make_identity,
-                                  observed, opened)
+from npple.oracle.modules import (array_of, copied, folded_parameters, make_scaling, observed,
+                                  opened, telling_scale)
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors
 
@@ -96,11 +97,15 @@ def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arr
 
 
 def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
-           own: Iterable[str] = ()) -> None:
+           own: Iterable[str] = (), scales: Mapping[str, Array] | None = None) -> None:
+    """Writes the parameters; a norm is left a scale, which the layer before it is divided by."""
     module = opened(module, mapping)
     arrays = written(model, mapping, params, folded_parameters(module, mapping), own)
-    for norm in mapping.norms:
-        make_identity(module.get_submodule(norm))
+    for norm, layer in mapping.norms.items():
+        scale = (scales or {}).get(layer, np.ones(1))  # (out,)
+        make_scaling(module.get_submodule(norm), scale)
+        arrays[f"{layer}.weight"] = arrays[f"{layer}.weight"] / scale[:, None]  # (out, in)
+        arrays[f"{layer}.bias"] = arrays[f"{layer}.bias"] / scale
     for name, parameter in module.named_parameters():
         if name in arrays:
             parameter.data.copy_(parameter.new_tensor(arrays[name]))
@@ -143,16 +148,23 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     """
     check_vectors(vectors)
     module = copied(opened(module, mapping))
-    _write(module, vectors.model, mapping, vectors.params, mapping.own)
-    return check_program(vectors, _Module(module, mapping, vectors.inputs), conventions)
+    scales = {layer: telling_scale(module.get_submodule(norm))
+              for norm, layer in mapping.norms.items()}
+    _write(module, vectors.model, mapping, vectors.params, mapping.own, scales)
+    return check_program(vectors, _Module(module, mapping, vectors.inputs, scales), conventions)
 
 
 class _Module(Program):
     """A module with the vectors' parameters in it, which runs as a copy each time."""
 
-    def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features) -> None:
-        self.module, self.mapping, self.inputs = module, mapping, inputs
+    def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features,
+                 scales: Mapping[str, Array]) -> None:
+        self.module, self.mapping, self.inputs, self.scales = module, mapping, inputs, scales
         self.weights = dict(module.named_parameters())
+
+    def stored(self) -> tuple[dict[str, Array], dict[str, str]]:
+        """Norms are part of the layers before them."""
+        return folded_parameters(self.module, self.mapping), as_arrays(self.weights)[1]
 
     def run(self) -> dict[str, Any]:
         """The tensors that the mapping asks for; their graph leads to the copy's parameters."""
@@ -177,7 +189,11 @@ class _Module(Program):
                     for name, start in starts.items() if start.any())
         if not isinstance(total, int):  # something that learns has a part in this loss
             total.backward(retain_graph=True)
-        return {name: _grad(name, tensor) for name, tensor in leaves.items()}
+        found = {name: _grad(name, tensor) for name, tensor in leaves.items()}
+        for layer, scale in self.scales.items():  # what stands there is the layer over its scale
+            found[f"{layer}.weight"] = found[f"{layer}.weight"] / scale[:, None]
+            found[f"{layer}.bias"] = found[f"{layer}.bias"] / scale
+        return found
 
     def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:
         """What of the module stands in the way."""

@@ -127,6 +127,10 @@ class Program(ABC):
     def gradients(self, seen: Mapping[str, Any], starts: dict[str, Array]) -> dict[str, Array]:
         """The gradients of weights and tensors, from those of the tensors in `starts`."""
 
+    def stored(self) -> tuple[dict[str, Array], dict[str, str]]:
+        """Its weights as arrays, as the mapping reads them, and their precisions."""
+        return as_arrays(self.weights)
+
     def tracked(self, seen: Mapping[str, Any]) -> set[str]:
         """Which of the tensors gradients can start from."""
         return set(seen)
@@ -140,7 +144,7 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
                   expect: str = "gradients") -> Report:
     """Whether a program computes what the vectors say: its tensors, and its gradients."""
     mapping = program.mapping
-    stored, precisions_of = as_arrays(program.weights)
+    stored, precisions_of = program.stored()
     results = {f"params/{name}": move.forward(stored) for name, move in mapping.parameters.items()}
     precisions = {f"params/{name}": coarsest(move, precisions_of)
                   for name, move in mapping.parameters.items()}

@@ -323,7 +323,8 @@ class ModuleMapping:
         shape, not in the module. The bias of a gate, say. What the module has then stays as it is.
     norms : dict of str
         Path of a batch normalisation -> path of the `nn.Linear` before it. Weights are read with
-        the normalisation at inference folded in; written, it is made the identity.
+        the normalisation at inference folded in; written, it is made the identity. A check leaves
+        it a scale, so that one that stands after the activation fails.
     feed : callable
         npple's inputs (an array, or a dict of columns) -> the module's: an array, a dict of arrays,
         or a tuple for several arguments. By default as they are.

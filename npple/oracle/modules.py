@@ -51,12 +51,22 @@ def folded_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     return arrays
 
 
-def make_identity(norm: Any) -> None:
-    """A batch normalisation that at inference changes nothing."""
-    norm.weight.data.fill_(1)
+def make_scaling(norm: Any, scale: Array | float = 1.0) -> None:
+    """A batch normalisation that at inference multiplies by a scale, or changes nothing."""
+    norm.weight.data.copy_(norm.weight.new_tensor(np.broadcast_to(scale, norm.weight.shape)))
     norm.bias.data.fill_(0)
     norm.running_mean.fill_(0)
     norm.running_var.fill_(1 - norm.eps)
+
+
+def telling_scale(norm: Any) -> Array:
+    """A scale, exact in every precision, that tells a norm before an activation from one after.
+
+    It turns signs, which a relu sees, and doubles, which a tanh sees; under batch statistics it
+    turns signs alone, so that the norm itself stays what it is.
+    """
+    turned = np.resize([-1.0, 1.0], norm.weight.shape)
+    return turned if norm.training else 2 * turned
 
 
 def array_of(name: str, tensor: Any) -> Array:

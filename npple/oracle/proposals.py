@@ -28,7 +28,7 @@ from npple.oracle.frameworks import Run, fed, like
 from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriented,
                                   slots_of)
 from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, written
-from npple.oracle.modules import (called, copied, elements, folded_parameters, make_identity,
+from npple.oracle.modules import (called, copied, elements, folded_parameters, make_scaling,
                                   observed, opened)
 from npple.oracle.rounding import UNITS
 from npple.oracle.variant import Variant
@@ -209,7 +209,7 @@ class _ModuleProbe(_Probe):
         _, precisions = as_arrays(self.weights, "module")
         arrays = folded_parameters(self.module, ModuleMapping({}, norms=self.norms))
         for path in self.norms:
-            make_identity(self.module.get_submodule(path))
+            make_scaling(self.module.get_submodule(path))
         return arrays, precisions
 
     def answer(self, arrays: Arrays) -> dict[str, Any]:

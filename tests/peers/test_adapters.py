@@ -242,13 +242,15 @@ def test_without_gradients_the_outputs_alone_are_compared(cgc):
 class Normalised(torch.nn.Module):
     """A shared bottom with a batch normalisation after its one layer."""
 
-    def __init__(self):
+    def __init__(self, activation=torch.relu, after=False):
         super().__init__()
         self.bottom, self.norm = torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5)
         self.towers = torch.nn.ModuleList(torch.nn.Linear(5, 1) for _ in range(2))
+        self.activation, self.after = activation, after
 
     def forward(self, x):
-        h = torch.relu(self.norm(self.bottom(x)))
+        h = self.bottom(x)
+        h = self.norm(self.activation(h)) if self.after else self.activation(self.norm(h))
         return [tower(h)[:, 0] for tower in self.towers]
 
 
@@ -276,6 +278,18 @@ def test_a_normalisation_at_inference_is_part_of_the_layer_before_it():
     load_module(again, BOTTOM, NORMALISED, params)  # the normalisation becomes the identity
     for z, same in zip(module(x), again(x), strict=True):
         torch.testing.assert_close(z, same, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "softplus"])
+def test_a_normalisation_after_the_activation_is_not_folded_unseen(activation, dtype):
+    model = npple.shared_bottom(4, dict(BOTTOM.tasks), expert_units=(5,), tower_units=(),
+                                activation=activation)
+    function = getattr(torch.nn.functional, activation)
+    for after in (False, True):
+        module = Normalised(function, after).to(getattr(torch, dtype)).eval()
+        report = check_module(oracle.make_vectors(model), module, NORMALISED)
+        assert report.verdict == ("failed" if after else "passed"), report
 
 
 def test_a_normalisation_in_training_is_a_deviation_and_at_inference_none():
