@@ -12,9 +12,9 @@ from npple.network import Network
 from npple.oracle.arrays import as_arrays
 from npple.oracle.comparison import check_vectors
 from npple.oracle.frameworks import Program, check_program
-from npple.oracle.mappings import ModuleMapping, read, written
-from npple.oracle.modules import (array_of, copied, folded_parameters, make_scaling, observed,
-                                  opened, telling_scale)
+from npple.oracle.mappings import ModuleMapping, as_it_is, read, written
+from npple.oracle.modules import (INPUT, array_of, copied, folded_parameters, make_scaling,
+                                  observed, opened, telling_scale)
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors
 
@@ -238,4 +238,6 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
     missing = sorted(wanted - seen.keys())
     require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
                          "it did not run")
-    return {name: seen[name] for name in wanted}
+    found = {name: seen[name] for name in wanted}
+    plain = INPUT in seen and mapping.feed is as_it_is and "input" not in mapping.tensors
+    return found | ({"input": seen[INPUT]} if plain and "input" not in wanted else {})

@@ -19,6 +19,7 @@ from npple.oracle.frameworks import fed
 from npple.oracle.mappings import ModuleMapping
 
 
+INPUT = "<input>"  # what a module is called with, among the names of its parts
 # What PyTorch wraps a module in -> the attribute that has it.
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module",
             "DistributedDataParallel": "module"}
@@ -107,12 +108,14 @@ def observed(module: Any, paths: Iterable[str], inputs: Any) -> dict[str, Any]:
     modules = dict(module.named_modules())
     for path in modules.keys() & set(paths):
         modules[path].register_forward_hook(watch(path))
-    called(module, inputs)
+    called(module, inputs, seen)
     return seen
 
 
-def called(module: Any, inputs: Any) -> Any:
+def called(module: Any, inputs: Any, seen: dict[str, Any] | None = None) -> Any:
     """What a module returns for the inputs that its mapping feeds it.
+
+    One argument of reals is noted in `seen` as `INPUT`; its gradient can be asked for.
 
     Raises
     ------
@@ -120,6 +123,10 @@ def called(module: Any, inputs: Any) -> Any:
         If it fails; with what it raised, and what it was given.
     """
     given = fed(inputs, next(iter(dict(module.named_parameters()).values())))
+    if seen is not None and getattr(given, "requires_grad", None) is not None \
+            and given.is_floating_point():
+        seen[INPUT] = given.requires_grad_()
+        given = given.clone()  # the module may write into it
     arguments = given if isinstance(given, tuple) else (given,)
     try:
         return module(*arguments)

@@ -110,6 +110,19 @@ def test_a_mistake_in_a_compiled_module_is_found():
     assert oracle.check_module(VECTORS, PARTS["compiled"](Twice()), mapping()).verdict == "failed"
 
 
+def test_a_selector_that_is_cut_from_a_plain_input_is_told_by_the_inputs_gradient():
+    class Gate(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    module = Mmoe()
+    assert "grad/input" in {row.name for row in oracle.check_module(VECTORS, module,
+                                                                    mapping()).rows}
+    module.gates = nn.ModuleDict({task: Gate(4, 3, bias=False) for task in TASKS})
+    report = oracle.check_module(VECTORS, module, mapping())
+    assert report.verdict == "failed" and report.diagnosis[0].names == ("stop-selector",)
+
+
 @pytest.mark.parametrize("made", [
     lambda: torch.jit.trace(Mmoe(), torch.zeros(2, 4), strict=False),
     lambda: Mmoe(extra=torch.jit.trace(nn.Identity(), torch.zeros(2, 5)))])
