@@ -47,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(line: str, status: int) -> int:
     """The status, after a line on standard error if that can be written to."""
-    with contextlib.suppress(OSError):
+    try:
         print(visible(line), file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
     return status
 
 

@@ -177,10 +177,14 @@ def test_a_full_disk_behind_what_is_printed_is_one_line(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_where_nothing_at_all_can_be_printed_the_status_still_tells(tmp_path):
+@pytest.mark.parametrize("buffered", [True, False])
+def test_where_nothing_at_all_can_be_printed_the_status_still_tells(tmp_path, buffered):
+    options = {"cwd": tmp_path, "env": {name: value for name, value in os.environ.items()
+                                        if name != "PYTHONUNBUFFERED"}}
+    options["env"] |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
     with open("/dev/full", "w") as full:
-        assert npple("draw", stdout=full, stderr=full, cwd=tmp_path).returncode == 2
-        assert npple("draw", "--out", "no/x.svg", stderr=full, cwd=tmp_path).returncode == 2
+        assert npple("draw", stdout=full, stderr=full, **options).returncode == 2
+        assert npple("draw", "--out", "no/x.svg", stderr=full, **options).returncode == 2
 
 
 def test_a_character_that_the_terminal_lacks_is_printed_as_its_number(tmp_path):
