@@ -189,7 +189,8 @@ class _Module(Program):
                     for name, start in starts.items() if start.any())
         if not isinstance(total, int):  # something that learns has a part in this loss
             total.backward(retain_graph=True)
-        found = {name: _grad(name, tensor) for name, tensor in leaves.items()}
+        found = {name: _grad(name, tensor) for name, tensor in leaves.items()
+                 if name != "input" or tensor.grad is not None}  # nothing before it learns
         for layer, scale in self.scales.items():  # what stands there is the layer over its scale
             found[f"{layer}.weight"] = found[f"{layer}.weight"] / scale[:, None]
             found[f"{layer}.bias"] = found[f"{layer}.bias"] / scale

@@ -123,6 +123,14 @@ def test_a_selector_that_is_cut_from_a_plain_input_is_told_by_the_inputs_gradien
     assert report.verdict == "failed" and report.diagnosis[0].names == ("stop-selector",)
 
 
+def test_an_input_that_is_cut_off_whole_is_no_mistake():
+    class Cut(Mmoe):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    assert oracle.check_module(VECTORS, Cut(), mapping()).passed
+
+
 @pytest.mark.parametrize("made", [
     lambda: torch.jit.trace(Mmoe(), torch.zeros(2, 4), strict=False),
     lambda: Mmoe(extra=torch.jit.trace(nn.Identity(), torch.zeros(2, 5)))])
