@@ -10,6 +10,7 @@ import itertools
 import pkgutil
 import re
 import shlex
+import tomllib
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -311,6 +312,13 @@ def test_a_file_imports_only_what_stands_above_it(file):
     own = names.index(".".join(file.relative_to(ROOT).with_suffix("").parts))
     below = {name for name in imported(file) if name in names[own:]}
     assert not below, f"{file.name} imports {below}"
+
+
+def test_every_file_has_tests_that_kill_its_mutants():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["npple-mutation"]
+    files = [file.relative_to(ROOT / "npple") for file in (ROOT / "npple").rglob("*.py")]
+    assert not [file for file in files if not {str(file), file.parts[0]} & set(table)]
+    assert all((ROOT / test).exists() for tests in table.values() for test in tests)
 
 
 def test_the_core_knows_nobody_outside():

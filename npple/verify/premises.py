@@ -26,6 +26,8 @@ STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products w
            # not yet 0
 NOISE = 1e-6  # two calls that differ by more, relative to the values, are no function
 KNOWN = 1e-2  # a quotient whose own bound is larger, relative to it, tells nothing
+SURE = 1e-6  # one whose bound is no larger needs no further steps
+NEAR = 1 / 16  # the unit of steps along a direction, in parts of the entries: few kinks are nearer
 Function: TypeAlias = Callable[[dict[str, Array]], object]
 WIDER = ("let it compute in float64: in PyTorch .double() and torch.float64 data, in JAX "
          "jax.config.update('jax_enable_x64', True), in TensorFlow tf.float64")
@@ -207,8 +209,8 @@ def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float
         return loss(name, value + t.reshape(-1, *(1,) * value.ndim) * v).reshape(t.shape)
 
     found, bound = differentiate(
-        along, np.array(still), np.ones(1), loss.noise,
-        lambda found, bound: bound <= 1e-7 * np.maximum(np.abs(found), size))
+        along, np.array(still), np.full(1, NEAR), loss.noise,
+        lambda found, bound: bound <= SURE * np.maximum(np.abs(found), size))
     return float(found[0]), float(bound[0])
 
 

@@ -4,6 +4,7 @@
     python tests/benchmarks/jobs.py --jobs read epoch --census census-income.data --threads 2
 
     gradcheck   every parameter of a small PLE, against `torch.autograd.gradcheck` (eager)
+    premises    of that loss as somebody's function: what checking them takes of the whole check
     read        the census file into arrays, against pandas: read_csv, factorize, standardised
     auc         against scikit-learn
     import      `import npple` and `npple --help`, against `import numpy`, in fresh processes
@@ -19,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from itertools import cycle, islice
@@ -31,7 +33,8 @@ from timing import measure, save, table, threads_here, with_threads
 import npple
 from npple.data import Schema
 from npple.learn.census import CATEGORICAL, FIELDS, GROUPS, LOG, NUMERIC, census_roles, read_census
-from npple.verify.gradcheck import gradcheck
+from npple.verify.gradcheck import gradcheck, gradcheck_function, model_loss
+from npple.verify.premises import examined
 from npple.metrics import auc
 from npple.learn.training import Run
 
@@ -90,6 +93,26 @@ def gradient_check(census):
                                  lambda *_, c=contender: c.joint_loss(*c.batch),
                                  contender.parameters)
     return {f"gradient check, {ours().checked} parameters": measure(runs, 0, turns=3, warm=0)}
+
+
+def premises(census):
+    """`gradcheck_function` of the same loss, and its part that checks the premises."""
+    problem = Problem.random(Shape(8, 12, 12, specific=2, shared=2, tower=8), np.float64)
+    batch = problem.x, problem.targets
+    loss = model_loss(problem.model, problem.params, *batch)
+
+    def f(v):
+        name = next(iter(v))
+        return replace(loss, values=loss.values | v)(name, v[name][None])[0]
+
+    def grad(v):
+        return problem.model.loss_and_grads(v, *batch)[1]
+
+    whole = partial(gradcheck_function, f, grad, problem.params)
+    part = partial(examined, f, grad, problem.params, True, np.random.default_rng(0))
+    assert whole().check().checked == sum(p.size for p in problem.params.values())
+    return {"premises of a check, 25 tensors": measure(
+        {"npple": part, "the whole check": whole}, 0, turns=5, warm=0)}
 
 
 def read_file(census):
@@ -202,8 +225,8 @@ def torch_epoch(contender, table, data, by_column, by_row):
     return run
 
 
-JOBS = {"gradcheck": gradient_check, "read": read_file, "auc": area, "import": start,
-        "epoch": epoch}
+JOBS = {"gradcheck": gradient_check, "premises": premises, "read": read_file, "auc": area,
+        "import": start, "epoch": epoch}
 
 if __name__ == "__main__":
     main()

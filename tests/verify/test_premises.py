@@ -1,14 +1,16 @@
 """What a check assumes of a function is checked: refusals name it, both values and the way out."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import special
 
+import npple
 from npple.errors import InputError
 from npple.verify import premises
-from npple.verify.gradcheck import gradcheck_function
+from npple.verify.gradcheck import gradcheck_function, model_loss
 
 W = {"w": np.random.default_rng(0).normal(size=5)}
 each_method = pytest.mark.parametrize("method", ["complex-step", "directional"])
@@ -158,6 +160,23 @@ def test_the_checks_of_the_premises_call_a_function_little():
 
     gradcheck_function(f, twice, {"w": np.ones(2000)}).check()
     assert len(calls) - 2000 < 25
+
+
+def test_the_checks_of_the_premises_are_a_tenth_of_a_check_of_a_model():
+    # the model of tests/benchmarks/jobs.py: 25 tensors of 2,362 entries
+    model = npple.ple(12, {"a": "binary", "b": "regression"}, levels=2, task_experts=2,
+                      shared_experts=2, expert_units=(12,), tower_units=(8,))
+    rng, calls = np.random.default_rng(0), []
+    x, params = rng.normal(size=(8, 12)), model.init(seed=0)
+    loss = model_loss(model, params, x, {"a": np.arange(8) % 2, "b": rng.normal(size=8)})
+
+    def f(v):
+        calls.append(v)
+        name = next(iter(v))
+        return replace(loss, values=loss.values | v)(name, v[name][None])[0]
+
+    premises.examined(f, lambda v: loss.gradient(), params, True, rng)
+    assert len(calls) < 0.1 * (len(calls) + sum(p.size for p in params.values()))
 
 
 def test_a_coarse_function_is_told_how_to_compute_more_finely():
