@@ -19,6 +19,7 @@ RATIO = 1 + 8 ** 0.5  # r, irrational: a function whose period fits all steps wo
 # Its powers, times the unit, that are taken as steps: a row is tried where none before it did.
 LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0),
            (-10, -11, -12, -13))
+SIDES = (-4, -8)  # those at which slopes to both sides are compared
 
 
 def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array, noise: float,
@@ -57,6 +58,18 @@ def _extrapolated(steps: Array, plus: Array, minus: Array, still: Array, noise: 
     bound = np.where(np.isfinite(value) & np.isfinite(bound), bound, np.inf)
     best = bound.argmin(axis=0), np.arange(bound.shape[1])
     return np.where(np.isfinite(value[best]), value[best], 0), bound[best]
+
+
+def gaps(f: Callable[[Codes, Array], Array], still: Array, unit: Array, noise: float) -> Array:
+    """By how much the slopes to both sides of 0 differ, of n functions as `differentiate` takes.
+
+    0 where no kink is seen: of a smooth function they differ the less the smaller the steps.
+    """
+    steps = unit * (unit.dtype.type(RATIO) ** np.array(SIDES))[:, None]
+    at = np.arange(unit.size)
+    with np.errstate(all="ignore"):
+        wide, narrow = np.abs(f(at, steps) - still + (f(at, -steps) - still)) / steps
+    return np.where(narrow > np.maximum(wide / 2, 8 * noise / steps[1]), narrow, 0)
 
 
 def units(value: Array) -> Array:

@@ -22,8 +22,8 @@ from npple.errors import InputError, require
 from npple.verify.differences import differentiate, noise_level, units
 from npple.verify.tolerances import FRACTION, allowed, eps_of, size_of
 
-STEP = 1e-30  # of complex steps: its square is nothing beside 1, its products with tiny numbers are
-           # not yet 0
+STEP = 1e-30  # of complex steps, in parts of the entries: its square is nothing beside 1, its
+           # products with tiny numbers are not yet 0
 NOISE = 1e-6  # two calls that differ by more, relative to the values, are no function
 KNOWN = 1e-2  # a quotient whose own bound is larger, relative to it, tells nothing
 SURE = 1e-6  # one whose bound is no larger needs no further steps
@@ -42,7 +42,8 @@ class FunctionLoss:
     """Somebody's function of named values, copy by copy, and their gradient.
 
     `computed_in` is the dtype of its values, `noise` how exact they are, `wobble` the relative
-    difference of two calls, `remarks` what could not be checked.
+    difference of two calls, `unsure` the tensors in which it may be not analytic, and have kinks,
+    `remarks` what could not be checked.
     """
 
     values: dict[str, Array]
@@ -51,6 +52,7 @@ class FunctionLoss:
     computed_in: np.dtype[np.inexact]
     noise: float = 0.0
     wobble: float = 0.0
+    unsure: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
 
     widest = np.float64  # many a function refuses longdouble
@@ -75,7 +77,8 @@ class FunctionLoss:
         """df/d(value) by name, as claimed."""
         found = _call("grad", self.grad, self.values)
         check_dicts(grads=found)
-        return {name: _array(g) for name, g in found.items()}  # type: ignore[attr-defined] # a dict
+        return checked({name: _array(f"grads: {name}", g) for name, g in found.items()},  # type: ignore[attr-defined] # a dict
+                       self.values)
 
 
 def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps: bool,
@@ -83,7 +86,7 @@ def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps:
     """A function whose premises hold, and its claimed gradient; `InputError` where one does not."""
     loss = FunctionLoss(dict(x), f, grad, np.dtype(np.float64))
     wide = loss.cast(np.float64)
-    first, second = (_number(_call("f", f, wide.values)) for _ in range(2))
+    first, second = (_number(_widened(loss, wide)) for _ in range(2))
     require(first.dtype.kind != "c", f"f: a real number is needed, got {first}")
     require(np.isfinite(first), f"f: its value at x is {first}: it has no gradient there")
     claimed = loss.gradient()
@@ -93,17 +96,28 @@ def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps:
     eps = eps_of(loss.computed_in)
     loss = replace(loss, noise=max(eps * abs(float(first)), abs(float(first) - float(second)),
                                    4 * _noise_near(wide, rng)))
-    remarks = [_analytic(loss.cast(np.float64), name, claimed.get(name), float(first), rng)
-               for name in x if complex_steps]
+    remarks = {name: remark for name in x if complex_steps and (
+        remark := _analytic(loss.cast(np.float64), name, claimed[name], float(first), rng))}
+    loss = replace(loss, unsure=frozenset(remarks), remarks=tuple(remarks.values()))
     if eps > np.finfo(np.float64).eps:
-        remarks.append(f"f computes in {loss.computed_in}: to be judged more finely, {WIDER}")
-    loss = replace(loss, remarks=tuple(filter(None, remarks)))
+        coarse = f"f computes in {loss.computed_in}: to be judged more finely, {WIDER}"
+        loss = replace(loss, remarks=(*loss.remarks, coarse))
     again = loss.gradient()  # now that f was called elsewhere
     for name in x:
-        if isinstance(claimed.get(name), np.ndarray) and isinstance(again.get(name), np.ndarray):
-            wobble = max(wobble, _wobble("grad", f"the gradient of {name!r}", claimed[name],
-                                         again[name]))
+        wobble = max(wobble, _wobble("grad", f"the gradient of {name!r}", claimed[name],
+                                     again[name]))
     return replace(loss, wobble=wobble), claimed
+
+
+def checked(grads: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
+    """Gradients by name, each of real floats and of the shape of its value."""
+    for name, value in values.items():
+        g = grads.get(name)
+        require(isinstance(g, np.ndarray) and g.shape == value.shape and g.dtype.kind == "f",
+                f"grads: {name}: an array of real floats of shape {value.shape} is needed, got "
+                + (f"{g.dtype} {g.shape}" if isinstance(g, np.ndarray) else type(g).__name__)
+                + "; zeros where nothing depends on it" * (g is None))
+    return {name: np.asarray(grads[name]) for name in values}
 
 
 def even_direction(gradient: Array, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -130,22 +144,34 @@ def _call(what: str, function: Function, values: Mapping[str, Array]) -> object:
     return result
 
 
-def _array(value: object) -> Array:
-    """The array that a tensor of any framework is; other things as they are."""
+def _widened(loss: FunctionLoss, wide: FunctionLoss) -> object:
+    """The result of f for arguments in float64 at least."""
+    try:
+        return _call("f", wide.f, wide.values)
+    except InputError:
+        raise
+    except Exception as error:
+        _call("f", loss.f, loss.values)  # fails here too if the mistake is another
+        raise InputError(f"f takes no arguments in float64 ({type(error).__name__}: {error}); "
+                         f"{WIDER}") from error
+
+
+def _array(what: str, value: object) -> Array:
+    """A copy of the array that a tensor of any framework is; other things as they are."""
     if hasattr(value, "detach"):
         value = value.detach()
-    return np.asarray(value) if hasattr(value, "__array__") else value  # type: ignore[return-value] # what is no array is refused by name later
+    try:  # a buffer of its owner, or one that the next call fills
+        return np.asarray(value).copy() if hasattr(value, "__array__") else value  # type: ignore[return-value] # what is no array is refused by name later
+    except Exception as error:  # a tensor of a kind that NumPy does not know
+        raise InputError(f"{what}: {type(error).__name__}: {error}; {WIDER}") from error
 
 
 def _number(value: object) -> Array:
     """What f returned as an array of no axes."""
-    try:
-        number = np.asarray(_array(value))
-    except Exception as error:  # a tensor of a dtype that NumPy does not know
-        require(False, f"f: {type(error).__name__}: {error}; {WIDER}")
+    number = np.asarray(_array("f", value))
     require(number.shape == (), f"f: one number is needed, got an array of shape {number.shape}")
-    require(number.dtype.kind in "biufc",
-            f"f: a number of a float type is needed, got {number.dtype}; {WIDER}")
+    require(number.dtype.kind in "biufc", "f: a number of a float type is needed, got "
+            + (f"{number.dtype}; {WIDER}" if number.dtype.kind == "V" else shown(value)))
     return number
 
 
@@ -179,25 +205,35 @@ def _noise_near(loss: FunctionLoss, rng: np.random.Generator) -> float:
     return level if np.isfinite(level) else 0.0
 
 
-def _analytic(loss: FunctionLoss, name: str, claimed: Array | None, still: float,
+def reach(value: Array, computed_in: np.dtype[np.inexact]) -> Array:
+    """What complex steps are parts of: the size of each entry.
+
+    Coarse dtypes, in whose smallest numbers the steps of small entries would end, take 1 at least.
+    """
+    return np.maximum(units(value), float(eps_of(computed_in) > eps_of(np.dtype(np.float64))))
+
+
+def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
               rng: np.random.Generator) -> str | None:
     """None if complex steps in a tensor are derivatives, or why that cannot be told."""
     value = loss.values[name]
-    fits = claimed if isinstance(claimed, np.ndarray) and claimed.shape == value.shape else value
-    even = even_direction(fits, (), rng)
+    even, where, remark = even_direction(claimed, (), rng), "", None
     for among in (np.ones(value.shape), value != 0):  # many a kink is at 0
+        if not among.any():
+            break
         v = even * among
-        v = v / (np.max(np.abs(v) / units(value)) or 1)
-        step = _complex_step(loss, name, value + 1j * STEP * v)
+        v = v / np.max(np.abs(v) / units(value))
+        step = _complex_step(loss, name, v)
         quotient, bound = _quotient(loss, name, v, still, abs(step))
         apart, size = abs(step - quotient), max(abs(step), abs(quotient))
         if apart > 2 * bound + allowed(loss.computed_in) * size and bound <= KNOWN * size:
             _refuse(name, f"along a random direction the complex step gives {step:.6g}, a real "
                           f"difference quotient {quotient:.6g} ± {bound:.1g}")
         if bound <= KNOWN * size or step == quotient == 0:
-            return None
-    return (f"premise not checked: that f is analytic in {name!r}: real differences find "
-            f"{quotient:.3g} ± {bound:.1g}, the complex step {step:.3g}")
+            where = " where it is 0"
+            break
+        remark = f"real differences find {quotient:.3g} ± {bound:.1g}, the complex step {step:.3g}"
+    return remark and f"premise not checked: that f is analytic in {name!r}{where}: {remark}"
 
 
 def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float
@@ -214,11 +250,14 @@ def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float
     return float(found[0]), float(bound[0])
 
 
-def _complex_step(loss: FunctionLoss, name: str, moved: Array) -> float:
+def _complex_step(loss: FunctionLoss, name: str, v: Array) -> float:
+    """The derivative along v by a complex step."""
+    value = loss.values[name]
+    step = STEP / (np.max(np.abs(v) / reach(value, loss.computed_in)) or 1)
     try:
         with np.errstate(all="ignore"), catch_warnings():
             simplefilter("ignore")  # that an imaginary part is dropped: that is found by its effect
-            result = loss(name, moved[None])[0]
+            result = loss(name, (value + 1j * step * v)[None])[0]
     except InputError:
         raise
     except Exception as error:  # f works at real arrays, as was seen
@@ -226,7 +265,12 @@ def _complex_step(loss: FunctionLoss, name: str, moved: Array) -> float:
                          f"{error}); use method='central-differences'") from error
     if result.dtype.kind != "c":
         _refuse(name, f"it gives a real result for complex arrays, {shown(result.item())}")
-    return float(result.imag / STEP)
+    if eps_of(result.dtype) > eps_of(loss.computed_in):
+        raise NoComplexStep(f"f computes in {result.dtype} for complex arrays in {name!r}, in "
+                            f"{loss.computed_in} for real ones; use method='central-differences'")
+    if not np.isfinite(result.imag):
+        _refuse(name, f"along a random direction the complex step gives {result.imag}")
+    return float(result.imag / step)
 
 
 def _refuse(name: str, why: str) -> NoReturn:

@@ -95,6 +95,19 @@ def test_the_level_of_noise_is_the_least_that_differences_of_order_3_and_up_say(
         assert differences.noise_level(values) == pytest.approx(min(said), rel=1e-12)
 
 
+def test_gaps_are_those_of_kinks_alone():
+    def functions(at, t):
+        kinds = [np.abs(t), 3 * np.maximum(t, 0), np.exp(t), t ** 2, np.sin(300 * t),
+                 0.1 * np.abs(t) + np.exp(t), np.abs(t - 0.1), np.log(t - 1)]
+        return np.choose(at, kinds)
+
+    still = np.array([0, 0, 1, 0, 0, 1, 0.1, np.nan])
+    found = differences.gaps(functions, still, np.ones(8), 1e-16)
+    assert found[:2] == pytest.approx([2, 3]) and found[5] == pytest.approx(0.2, rel=1e-3)
+    assert not found[[2, 3, 4, 6, 7]].any()
+    assert not differences.gaps(lambda at, t: 1e-3 * np.abs(t), 0.0, np.ones(1), 1e-3).any()
+
+
 @pytest.mark.parametrize("value, expected", [
     ([], []), ([0.0, 0.0], [1, 1]), ([0.0, 1.0, -2048.0], [2, 2, 2048]),
     ([0.0, 0.5], [2.0 ** -11, 0.5])])

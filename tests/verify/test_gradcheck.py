@@ -268,6 +268,23 @@ def test_the_report_prints_as_a_table_and_names_the_worst_entry(case):
     assert passing.check() is passing and str(passing).endswith("passed")
 
 
+def test_the_last_line_names_the_tensor_that_fails():
+    x = {"coarse": np.float16([0.7, 1.3]), "fine": np.array([0.3, 2.0])}
+    report = gradcheck_function(
+        lambda v: sum((a ** 3).sum() for a in v.values()),
+        lambda v: {"coarse": 3 * v["coarse"] ** 2, "fine": 3 * v["fine"] ** 2 * (1 + 1e-6)}, x)
+    assert str(report).splitlines()[-1] == (
+        "complex-step: 4 checked, 0 not judged, largest error 1.0e-06, tolerance 1.0e-12, in fine: "
+        "FAILED")
+
+
+def test_directions_judge_gradients_of_any_size():
+    for size in (1e-250, 1e290):
+        gradcheck_function(lambda v, size=size: size * (v["a"] ** 2).sum(),
+                           lambda v, size=size: {"a": size * 2 * v["a"]},
+                           {"a": np.array([0.3, -1.2])}, method="directional").check()
+
+
 def test_the_tolerance_follows_the_precision_of_the_gradients():
     case = random_case(random_model("ple"), dtype=np.float32)
     report = gradcheck(case.model, case.params, *case.batch).check()

@@ -81,6 +81,20 @@ def test_what_cannot_be_checked_is_said():
     assert "premise not checked: that f is analytic in 'w'" in str(report)
 
 
+@each_method
+@pytest.mark.parametrize("x", [[0.0, 1.0, -2.0], [0.0, 0.0, 0.0]])
+def test_at_a_kink_complex_steps_take_one_side_and_are_no_judge(x, method):
+    def f(v):
+        return np.where(v["w"].real > 0, v["w"], -v["w"]).sum()
+
+    report = gradcheck_function(f, lambda v: {"w": np.sign(v["w"])}, {"w": np.array(x)},
+                                method=method)
+    assert report.verdict == "not judged" and "there is a kink" in str(report)
+    assert f"analytic in 'w'{' where it is 0' * any(x)}: real differences find" in str(report)
+    if method == "complex-step":
+        assert report.skipped == x.count(0)
+
+
 def test_a_kink_at_zero_hides_no_function_that_is_not_analytic():
     with pytest.raises(InputError, match="f is not analytic in 'w'"):
         gradcheck_function(lambda v: square(v) + np.abs(v["w"]).sum(), twice,
@@ -145,7 +159,9 @@ def test_what_is_given_is_not_changed_even_so():
 
 @pytest.mark.parametrize("value, message", [
     (np.nan, "f: its value at x is nan"), (np.ones(1), r"f: one number is needed.*\(1,\)"),
-    (1j, "f: a real number is needed"), ("1", "f: a number of a float type is needed")])
+    (1j, "f: a real number is needed"), ("1", "f: a number of a float type is needed, got '1'$"),
+    (None, "f: a number of a float type is needed, got None$"),
+    (np.zeros((), "V2"), r"f: a number of a float type is needed, got \|V2; let it compute in")])
 def test_a_value_that_is_no_number_is_refused(value, message):
     with pytest.raises(InputError, match=message):
         gradcheck_function(lambda v: value, twice, W)
@@ -190,6 +206,93 @@ def test_noise_is_found_where_a_function_rounds_what_it_gets():
                                  np.dtype(float))
     level = premises._noise_near(loss, np.random.default_rng(0))
     assert 1e-10 < level / W["w"][0] ** 2 < 1e-6
+
+
+@each_method
+def test_a_complex_step_that_is_not_finite_is_none(method):
+    # the square of an infinite complex number is none
+    x = {"w": np.array([0.3, 800.0, -1.0])}
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="f is not analytic in 'w': "
+                                                  "along .* the complex step gives nan; use"):
+        gradcheck_function(lambda v: (1 / np.cosh(v["w"]) ** 2).sum(), twice, x, method=method)
+
+
+@each_method
+@pytest.mark.parametrize("size", [1e-40, 1e-12, 1e12, 1e40])
+def test_complex_steps_are_parts_of_what_they_step_from(size, method):
+    x = {"w": size * np.array([1.0, 3.0])}
+    gradcheck_function(lambda v: np.log(v["w"]).sum(), lambda v: {"w": 1 / v["w"]}, x,
+                       method=method).check()
+
+
+def test_steps_of_coarse_dtypes_are_no_smaller_than_their_smallest_numbers():
+    small = np.array([1e-12, 4.0])
+    assert premises.reach(small, np.dtype(float)).tolist() == [4 / 1024, 4]
+    assert premises.reach(small, np.dtype(np.float32)).tolist() == [1, 4]
+
+
+def test_a_function_coarser_for_complex_arrays_is_refused():
+    def f(v):
+        w = v["w"]
+        return (w.astype(np.complex64 if w.dtype.kind == "c" else w.dtype) ** 2).sum()
+
+    with pytest.raises(InputError, match="f computes in complex64 for complex arrays in 'w', in "
+                       "float64 for real ones; use method='central-differences'"):
+        gradcheck_function(f, twice, W)
+
+
+@pytest.mark.parametrize("method", ["complex-step", "directional", "central-differences"])
+def test_a_function_may_fill_the_same_buffer_in_each_call(method):
+    buffers = {"f": np.zeros(()), "c": np.zeros((), complex)}
+
+    def f(v):
+        return np.sum(v["w"] ** 2, out=buffers[v["w"].dtype.kind])
+
+    gradcheck_function(f, twice, W, method=method).check()
+    assert gradcheck_function(f, lambda v: {"w": 0 * v["w"]}, W, method=method).verdict == "FAILED"
+
+
+def test_a_gradient_that_adds_to_what_was_is_refused():
+    held = np.zeros(5)
+
+    def accumulating(v):
+        held[...] += 2 * v["w"]
+        return {"w": held}
+
+    with pytest.raises(InputError, match="grad is not deterministic"):
+        gradcheck_function(square, accumulating, W)
+
+
+def test_a_function_that_takes_its_own_precision_alone_is_told_how_to_widen_it():
+    def single(v):
+        if v["w"].dtype != np.float32:
+            raise RuntimeError("expected Float, got Double")
+        return (v["w"] ** 2).sum()
+
+    x = {"w": W["w"].astype(np.float32)}
+    with pytest.raises(InputError, match=r"f takes no arguments in float64 \(RuntimeError: "
+                       r"expected Float, got Double\); let it compute in float64: in PyTorch"):
+        gradcheck_function(single, twice, x)
+    with pytest.raises(KeyError, match="q"):
+        gradcheck_function(lambda v: v["q"], twice, x)
+
+
+@pytest.mark.parametrize("given, message", [
+    (None, r"grads: w: an array of real floats of shape \(5,\) is needed, got NoneType; zeros "
+           "where nothing depends on it$"),
+    (np.zeros((5, 1)), r"needed, got float64 \(5, 1\)$"),
+    (np.zeros(5, object), r"needed, got object \(5,\)$"), ([1.0] * 5, "needed, got list$")])
+def test_a_gradient_that_is_no_array_of_the_right_kind_is_refused(given, message):
+    for method in ("complex-step", "central-differences"):
+        with pytest.raises(InputError, match=message):
+            gradcheck_function(square, lambda v: {"w": given}, W, method=method)
+
+
+@pytest.mark.parametrize("x, message", [(np.zeros(0), "x: 'w': it is empty: nothing to check"),
+                                        (np.array([1, np.inf]), "x: 'w': not finite$")])
+def test_points_that_are_none_are_refused(x, message):
+    with pytest.raises(InputError, match=message):
+        gradcheck_function(square, twice, {"w": x})
 
 
 # The parts, each alone --------------------------------------------------------------------------
