@@ -164,8 +164,8 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | N
                 f"step: (loss, params) is needed, got {type(made).__name__}")
         loss, after = made
         if number == 1:
-            results |= ({f"loss[{task}]": value for task, value in loss.items()}
-                        if isinstance(loss, Mapping) else {"loss": loss})
+            results = ({f"loss[{task}]": value for task, value in loss.items()}
+                       if isinstance(loss, Mapping) else {"loss": loss})
         params = as_arrays(after, "step: params")[0]
         missing = [name for name in vectors.params if name not in params]
         require(not missing, f"step: params: {missing[:3]} are not there after step {number}")
@@ -225,7 +225,7 @@ def _copied(arrays: Any) -> Any:
     """An array, or a dict of them, anew."""
     if isinstance(arrays, Mapping):
         return {name: _copied(array) for name, array in arrays.items()}
-    return None if arrays is None else np.array(arrays)
+    return np.array(arrays)
 
 
 def _declare(vectors: Vectors, name: str, given: Arrays, precisions: Mapping[str, str]) -> Vectors:

@@ -189,7 +189,7 @@ class Judge:
         with np.errstate(all="ignore"):
             copies = np.asarray(self._noisy[key][1].local(name))
             error = np.abs(copies - y).max() / largest
-        return float(MARGIN * error) if np.isfinite(error) else float("inf")
+        return float(MARGIN * error) if np.isfinite(error) else np.inf
 
     def _against_paper(self, name: str) -> TensorRow:
         own = self.precisions.get(name, "float64")

@@ -50,7 +50,7 @@ class TensorRow:
     def excess(self) -> float:
         """The error in units of the tolerance."""
         if self.fault or self.error > 0 == self.tolerance:
-            return float("inf")
+            return np.inf
         return self.error / self.tolerance if self.error else 0.0
 
 
@@ -67,12 +67,12 @@ def compare(name: str, got: Array, expected: Array, tolerance: float, precision:
         Of the candidate: underflow in it is forgiven.
     """
     if got.shape != expected.shape:
-        return TensorRow(name, float("inf"), tolerance, precision=precision,
+        return TensorRow(name, np.inf, tolerance, precision=precision,
                          fault=f"shape {got.shape}, expected {expected.shape}")
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     if not np.isfinite(got).all():
         index = tuple(map(int, np.argwhere(~np.isfinite(got))[0]))
-        return TensorRow(name, float("inf"), tolerance, index, None, float(expected[index]),
+        return TensorRow(name, np.inf, tolerance, index, None, float(expected[index]),
                          f"{got[index]} at {index}", precision)
     error = np.abs(got - expected)
     index = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))

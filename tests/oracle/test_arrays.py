@@ -76,3 +76,93 @@ def test_names_are_printable_texts(name):
     with pytest.raises(InputError, match="names are printable text") as caught:
         as_arrays({name: np.zeros(2)})
     assert str(caught.value).isprintable()
+
+
+STEPS = {"torch.bfloat16": None, "from bfloat16": ("detach", "cpu", "float")}
+
+
+class Foreign:
+    """A tensor on a device, with a gradient, of a dtype that prints as PyTorch's do."""
+
+    def __init__(self, array, dtype, steps=()):
+        self.array, self.dtype, self.steps = array, dtype, steps
+
+    def detach(self):
+        return Foreign(self.array, self.dtype, (*self.steps, "detach"))
+
+    def cpu(self):
+        return Foreign(self.array, self.dtype, (*self.steps, "cpu"))
+
+    def float(self):
+        return Foreign(self.array, f"from {self.dtype[6:]}", (*self.steps, "float"))
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array * (self.steps == STEPS.get(self.dtype, ("detach", "cpu")))
+
+
+@pytest.mark.parametrize("dtype, precision", [
+    ("torch.bfloat16", "bfloat16"), ("torch.float16", "float16"), ("torch.int64", "float64"),
+    ("torch.float32", "float32"), ("torch.float8", "float64")])
+def test_a_tensor_is_detached_brought_here_and_known_by_its_own_dtype(dtype, precision):
+    arrays, precisions = as_arrays({"a": Foreign(np.ones(2, np.float32), dtype)})
+    assert precisions == {"a": precision} and (arrays["a"] == 1).all()
+
+
+def test_a_bfloat16_that_has_no_float_is_taken_as_an_array():
+    class Short:
+        dtype = "bfloat16"
+
+        def __array__(self, dtype=None, copy=None):
+            return np.ones(2, np.float32)
+
+    assert as_arrays({"a": Short()})[1] == {"a": "bfloat16"}
+
+
+def test_an_array_of_bfloat16_becomes_one_of_float32(monkeypatch):
+    short = SimpleNamespace(dtype=SimpleNamespace(name="bfloat16"),
+                            astype=lambda dtype: np.ones(2, dtype))
+    monkeypatch.setattr("npple.oracle.arrays.as_numpy", lambda name, value: short)
+    arrays, precisions = as_arrays({"a": short})
+    assert arrays["a"].dtype == np.float32 and precisions == {"a": "bfloat16"}
+
+
+def test_a_tensor_that_fails_says_what_it_said():
+    class Broken:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("lost")
+
+    with pytest.raises(InputError) as caught:
+        as_arrays({"a": Broken()}, "weights")
+    assert str(caught.value) == "weights: a: not an array: lost"
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("value, said", [
+    (np.ma.masked_array([1.0], [1]),
+     "real numbers are needed, got a masked array; fill it first"),
+    (Sparse(), "a dense array is needed, got a sparse Sparse; make it dense first (.toarray(), "
+               ".to_dense())"),
+    (SimpleNamespace(is_sparse=True), "a dense array is needed, got a sparse SimpleNamespace; "
+                                      "make it dense first (.toarray(), .to_dense())"),
+    (np.ones(2, complex), "real numbers are needed, got dtype complex128")])
+def test_what_is_refused_is_told_in_full(value, said):
+    with pytest.raises(InputError) as caught:
+        as_arrays({"a": value})
+    assert str(caught.value) == f"candidate: a: {said}"
+
+
+def test_what_is_no_dict_is_refused_under_its_own_name():
+    with pytest.raises(InputError) as caught:
+        as_arrays([1], "run")
+    assert str(caught.value) == "run: a dict of arrays by name is needed, got list"
+
+
+def test_a_long_name_is_cut_off():
+    with pytest.raises(InputError) as caught:
+        as_arrays({"\n" * 99: np.zeros(1)})
+    assert str(caught.value) == "candidate: names are printable text, got '" + "\\n" * 39 + "\\"
+
+
+@pytest.mark.parametrize("dtype", ["?", "i4", "u1", "f2", "f4", "f8"])
+def test_every_kind_of_real_number_is_taken(dtype):
+    assert as_arrays({"a": np.ones(2, dtype)})[0]["a"].dtype == np.dtype(dtype)
