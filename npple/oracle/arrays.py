@@ -35,9 +35,11 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     """One array, and its precision; float64 for integers, in which small ones are exact."""
     require(not isinstance(value, np.ma.MaskedArray),
             f"{name}: real numbers are needed, got a masked array; fill it first")
-    sparse = hasattr(value, "toarray") or getattr(value, "is_sparse", False)
-    require(not sparse, f"{name}: a dense array is needed, got a sparse {type(value).__name__}; "
-                        "make it dense first (.toarray(), .to_dense())")
+    sparse = getattr(value, "is_sparse", False)  # PyTorch; of Paddle a method
+    sparse = sparse() if callable(sparse) else sparse
+    require(not sparse and not hasattr(value, "toarray"),
+            f"{name}: a dense array is needed, got a sparse {type(value).__name__}; "
+            "make it dense first (.toarray(), .to_dense())")
     dtype = getattr(value, "dtype", "")
     precision = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # TensorFlow's have a name
     array = as_numpy(name, value)

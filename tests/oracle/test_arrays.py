@@ -53,6 +53,15 @@ def test_the_precision_of_what_is_lent_is_its_own():
     assert as_arrays({"a": Lent(np.zeros(2, np.float16))})[1] == {"a": "float16"}
 
 
+def test_dense_is_also_what_says_so_by_a_method():
+    """As a tensor of PaddlePaddle does."""
+    class Dense(Lent):
+        def is_sparse(self):
+            return False
+
+    assert as_arrays({"a": Dense(np.ones(2))})[0]["a"].tolist() == [1, 1]
+
+
 class Sparse:
     """As of SciPy."""
 
@@ -63,6 +72,7 @@ class Sparse:
 @pytest.mark.parametrize("value, said", [
     (Sparse(), "a dense array is needed, got a sparse Sparse"),
     (SimpleNamespace(is_sparse=True), "a dense array is needed"),
+    (SimpleNamespace(is_sparse=lambda: True), "a dense array is needed"),
     ([[1.0], [1.0, 2.0]], "not an array"), (np.array([1, None]), "got dtype object"),
     (np.ones(2, complex), "got dtype complex128"), ("text", "got dtype <U4"),
     (b"bytes", "got dtype"), (None, "got dtype object"), (np.array(["1.0"]), "got dtype <U3")])
