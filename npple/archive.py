@@ -19,6 +19,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from npple.errors import FileError, InputError, require
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
+PIPE = 2**26  # bytes that a pipe or a device may give
 _META = "meta.json"
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,1000}")  # no controls, no surrogates
 _BLANK = "0" * 64  # stands for the SHA-256 in the record while that is computed
@@ -228,6 +230,25 @@ def replacing(path: FilePath, new: bool = False) -> Iterator[BinaryIO]:
     """
     with _refusing(f"cannot write {path}"), _complete(Path(path).resolve(), new) as file:
         yield file
+
+
+def read_bytes(path: FilePath) -> bytes:
+    """The bytes of a file; of a pipe or a device, which may have no end, not without bound.
+
+    Raises
+    ------
+    FileError
+        If there are more than `PIPE` of them.
+    OSError
+        If the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file.read()
+        data = file.read(PIPE + 1)
+    _refuse_unless(len(data) <= PIPE, f"{path}: a pipe or device with more than {PIPE} bytes, "
+                                      "expected a file")
+    return data
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The archive returns what was put in, bit for bit, or says in one line why it will not."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import pickle
 import random
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import npple
 from npple import archive
 from npple.errors import FileError, InputError
 
@@ -564,3 +567,31 @@ def test_a_file_that_is_not_a_zip_is_refused(path):
     np.save(path.with_suffix(".npy"), np.zeros(3))
     shutil.move(path.with_suffix(".npy"), path)
     assert "not a readable archive" in refusal(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("read", [npple.data.read_columns, npple.oracle.load_mapping])
+def test_a_pipe_without_an_end_is_refused(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(archive, "PIPE", 1000)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=pour, args=(path, 100_000))
+    writer.start()
+    with pytest.raises(FileError, match="pipe or device with more than 1000 bytes, expected a fi"):
+        read(path)
+    writer.join()
+
+
+def pour(path, size):
+    """Write to a pipe, as much as somebody reads."""
+    with contextlib.suppress(BrokenPipeError), open(path, "wb") as file:
+        file.write(b"1\n" * (size // 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_that_ends_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=pour, args=(tmp_path / "pipe", 10_000))
+    writer.start()
+    assert len(npple.data.read_columns(tmp_path / "pipe", ["a"])["a"]) == 5000
+    writer.join()

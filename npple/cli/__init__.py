@@ -25,23 +25,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a character
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = _parser().parse_args(arguments)
+    command = "npple"
     try:
         with ending_tidily():
+            args = _parser().parse_args(arguments)
+            command = f"npple {args.command}"
             status = args.run(args) or 0
             sys.stdout.flush()
         return status
     except (NppleError, MemoryError) as error:
         what = "out of memory: " if isinstance(error, MemoryError) else ""
-        return _say(f"npple {args.command}: error: {what}{' '.join(str(error).split())}", 2)
+        return _say(f"{command}: error: {what}{' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
-        return _say(f"npple {args.command}: interrupted", 130)
+        return _say(f"{command}: interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone: `npple ... | head`
         _give_up(sys.stdout)
         return 0
     except OSError as error:  # a full disk behind what is printed
         _give_up(sys.stdout)
-        return _say(f"npple {args.command}: error: {error.filename or 'printing'}: "
+        return _say(f"{command}: error: {error.filename or 'printing'}: "
                     f"{error.strerror or error}", 2)
 
 

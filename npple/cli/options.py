@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -42,6 +43,10 @@ class Parser(argparse.ArgumentParser):
         """End with status 2 and what is wrong; the usage is a `--help` away."""
         line = visible(" ".join(message.split()))
         self.exit(2, f"{self.prog}: error: {line}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help or an error; argparse's own hides a disk that is full."""
+        print(message, end="", file=file or sys.stderr, flush=True)
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):

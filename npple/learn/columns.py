@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
-from npple.archive import FilePath
+from npple.archive import FilePath, read_bytes
 from npple.checks import check_texts, shown
 from npple.core.base import AnyArray, Codes
 from npple.errors import FileError, InputError, nearest, require
@@ -285,7 +284,7 @@ def _text(path: FilePath, encoding: str) -> str:
         raise InputError(f"encoding: {shown(encoding)}, expected one that Python knows, as "
                          "'utf-8' or 'latin-1'") from None
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
         if data.startswith(GZIP_MAGIC):
             data = _expanded(path, data)
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)

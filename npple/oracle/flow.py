@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from npple.core.base import Array, Arrays, Cache, Masks, Targets
+from npple.core.blocks import blas_with_one_thread
 from npple.core.losses import kind_of, loss_forward
 from npple.core.ops import ACTIVATIONS, dense_forward, mixture_forward, softmax_forward
 from npple.core.passes import (add_up, input_backward, input_forward, loss_starts,
@@ -137,7 +138,8 @@ class Flow(Mapping[str, Array]):
             self.support[unit] = set()
             self._running.append(unit)
             try:
-                self._known[unit] = make()
+                with blas_with_one_thread():
+                    self._known[unit] = make()
             finally:
                 self._running.pop()
         self._note(self.support[unit])

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from npple.archive import FilePath, replacing
+from npple.archive import FilePath, read_bytes, replacing
 from npple.checks import check_kind, check_params, check_path, check_texts, shown
 from npple.core.base import AnyArray, Array, Arrays, Mask
 from npple.errors import FileError, InputError, MappingError, require
@@ -405,7 +404,7 @@ def load_mapping(path: FilePath) -> ModuleMapping:
     """
     check_path("path", path)
     try:
-        content = json.loads(Path(path).read_bytes(), object_pairs_hook=_distinct,
+        content = json.loads(read_bytes(path), object_pairs_hook=_distinct,
                              parse_constant=_no_number)
         return _from_json(content)
     except (InputError, OSError, ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ from npple.checks import (check_array, check_choice, check_count, check_dicts, c
                           shown)
 from npple.core.base import (Array, Arrays, Cache, Codes, Columns, Features, Mask, Masks, Printed,
                               Targets)
+from npple.core.blocks import blas_with_one_thread
 from npple.core.passes import backward, forward, joint_loss, penalty_forward
 from npple.errors import CheckFailed, require
 from npple.kinds import check_targets
@@ -468,6 +469,7 @@ class ModelLoss:
         caches = forward(self.model.table, params, x, self.noises).caches
         return sum(array.size for array in _arrays(caches))
 
+    @blas_with_one_thread()
     def __call__(self, name: str, copies: Array) -> Array:
         """The losses (copies,) with `name` replaced by each of its copies."""
         params, x = self._arguments(self.values | {name: copies})
@@ -476,6 +478,7 @@ class ModelLoss:
         loss = loss + penalty_forward(self.model.table, params)[0]
         return np.broadcast_to(loss, len(copies))
 
+    @blas_with_one_thread()
     def gradient(self) -> dict[str, Array]:
         """dL/d(value) by name: the model's own for parameters, from `backward` for features."""
         params, x = self._arguments(self.values)

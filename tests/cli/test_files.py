@@ -177,6 +177,15 @@ def test_a_full_disk_behind_what_is_printed_is_one_line(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_a_full_disk_behind_a_help_is_one_line(tmp_path, flag):
+    with open("/dev/full", "w") as full:
+        done = npple(flag, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "npple: error: printing: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("buffered", [True, False])
 def test_where_nothing_at_all_can_be_printed_the_status_still_tells(tmp_path, buffered):
     options = {"cwd": tmp_path, "env": {name: value for name, value in os.environ.items()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import npple
 from npple import CheckFailed, FileError, InputError, oracle
+from npple.core import blocks
+from npple.core.rows import Tower
 from npple.network import Network
 from npple.oracle.flow import compute
 from npple.oracle.variant import cast
@@ -252,3 +254,17 @@ def test_the_vectors_stand_for_one_model():
     assert isinstance(vectors().model, Network)
     with pytest.raises(InputError, match="^vectors:"):
         oracle.check(vectors().model, right())
+
+
+def test_blas_has_one_thread_so_that_their_number_changes_no_digit(monkeypatch):
+    seen = set()
+    for name in ("forward", "backward"):
+        def watching(*arguments, own=getattr(Tower, name)):
+            seen.add(blocks._get_threads())
+            return own(*arguments)
+        monkeypatch.setattr(Tower, name, watching)
+    before = blocks._get_threads()
+    blocks._set_threads(2)
+    assert oracle.check(vectors(), right(), expect="gradients").passed
+    blocks._set_threads(before)
+    assert seen == {1}

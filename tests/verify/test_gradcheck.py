@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import npple
-from npple.core import passes, rows
+from npple.core import blocks, passes, rows
 from npple.errors import CheckFailed, InputError
 from npple.verify.gradcheck import demonstrate, gradcheck, gradcheck_function, hessian_vector
 from npple.verify.cases import random_case, random_model
@@ -401,3 +401,19 @@ def test_gates_of_a_random_case_are_far_from_uniform():
     for name, weights in case.model.forward(case.params, case.x).items():
         if name.endswith("/gate/weights"):
             assert np.abs(weights.max(axis=-1) - 1 / weights.shape[-1]).mean() > 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blas_has_one_thread_so_that_their_number_changes_no_digit(case, monkeypatch, method):
+    seen, joint_loss = set(), MODULE.joint_loss
+
+    def watching(*arguments):
+        seen.add(blocks._get_threads())
+        return joint_loss(*arguments)
+
+    before = blocks._get_threads()
+    blocks._set_threads(2)
+    monkeypatch.setattr(MODULE, "joint_loss", watching)
+    gradcheck(case.model, case.params, *case.batch, method=method)
+    blocks._set_threads(before)
+    assert seen == {1}
