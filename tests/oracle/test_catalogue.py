@@ -1,0 +1,103 @@
+"""Every deviation computes what it did: forms, the first tensor that differs, sums, as stored.
+
+`python tests/oracle/test_catalogue.py` writes the numbers anew, for a deviation that was changed on
+purpose; tests/peers/test_deviations.py compares them with independent programs.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npple
+from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
+from npple.oracle.flow import compute
+from npple.oracle.telling import SHARE, _hidden, _own
+from npple.oracle.variant import Variant, cast
+from npple.oracle.vectors import ADAM
+from npple.verify.cases import random_case
+
+STORED = Path(__file__).with_name("catalogue.json")
+TWO = {"a": "binary", "b": "regression"}
+MODELS = {
+    "ple": lambda: npple.ple(2, TWO, levels=2, task_experts=3, shared_experts=2,
+                             expert_units=(2,), tower_units=(2,)),
+    "cgc": lambda: npple.cgc({"x": "numeric", "city": (4, 2), "site": (4, 2)},
+                             TWO | {"c": "binary", "d": "multiclass:3"}, task_experts=2,
+                             shared_experts=2, expert_units=(3, 3), tower_units=()),
+    "cross_stitch": lambda: npple.cross_stitch(3, TWO | {"c": "binary"}, levels=2,
+                                               expert_units=(3,), tower_units=()),
+    "ml_mmoe": lambda: npple.ml_mmoe(3, TWO, levels=3, experts=(3, 2, 3), expert_units=(3,),
+                                     tower_units=())}
+ROWS = 4
+
+
+@functools.cache
+def start(model):
+    """The paper's variant and a case, with a decay, a clip and rows outside a sample space."""
+    made = MODELS[model]()
+    case = random_case(made, 1, ROWS)
+    masks = {"b": np.array([True, False, True, True])}
+    case = case.__class__(**vars(case) | {"masks": masks})
+    return Variant(made.table, ADAM), cast(case, np.float64)
+
+
+def where(name):
+    """The models on which a deviation is tried."""
+    return [model for model, only in {"ple": "", "cgc": "", "cross_stitch": "stitch",
+                                      "ml_mmoe": "selector-below"}.items() if only in name]
+
+
+def own_numbers(name, variant):
+    own = {f"params/{what}/{task}": np.array(SHARE) for task in variant.table.tasks
+           for what in ("share", "log_variance")}
+    return own | (_hidden(variant) if name == "gate-hidden" else {})
+
+
+def numbers(tensors):
+    """The sum of all entries, each with a weight of its own, and that of their sizes."""
+    total = size = 0.0
+    for i, y in enumerate(tensors.values()):
+        y = np.asarray(y, np.float64).ravel()
+        total += float(y @ np.sin(i + np.arange(1, y.size + 1)))
+        size += float(np.abs(y).sum())
+    return total, size
+
+
+@functools.cache
+def paper(model):
+    return dict(compute(*start(model)))
+
+
+def forms(name, model):
+    """[detail, first tensor that differs, sums] of each form of a deviation."""
+    variant, case = start(model)
+    own, found = own_numbers(name, variant), []
+    for form, detail in deviate(BY_NAME[name], variant, own):
+        made = complete(form, case, own | _own(form, case.params))
+        assert made is not None
+        wanted = {"grad/"} if form.adam == variant.adam else None  # what Adam makes is slow
+        tensors = dict(compute(*made, wanted))
+        first = next((key for key, y in tensors.items() if paper(model).get(key) is None
+                      or y.shape != paper(model)[key].shape
+                      or np.abs(y - paper(model)[key]).max() > 1e-9), None)
+        found.append([detail, first, *numbers(tensors)])
+    return found
+
+
+@pytest.mark.parametrize("name", [deviation.name for deviation in DEVIATIONS])
+def test_a_deviation_computes_what_it_did(name):
+    stored = json.loads(STORED.read_text(encoding="utf-8"))[name]
+    for model in where(name):
+        found = forms(name, model)
+        assert [form[:2] for form in found] == [form[:2] for form in stored[model]]
+        for form, before in zip(found, stored[model], strict=True):
+            assert form[2:] == pytest.approx(before[2:], abs=1e-9 * before[3])
+
+
+if __name__ == "__main__":
+    STORED.write_text(json.dumps({each.name: {model: forms(each.name, model)
+                                              for model in where(each.name)}
+                                  for each in DEVIATIONS}, indent=1) + "\n", encoding="utf-8")
