@@ -183,7 +183,7 @@ class Judge:
             given = _Shaken(flow.given, unit, safety)
             case = noisy_case(flow.case, unit, safety)
             self._noisy[key] = flow, Flow(textbook(flow.variant), case, given)
-        largest = np.abs(y).max(initial=0.0)
+        largest = np.abs(y).max()
         if not largest:
             return 0.0
         with np.errstate(all="ignore"):
@@ -211,7 +211,7 @@ def _backward(name: str) -> bool:
 def _floor(name: str, y: Array, precision: str) -> float:
     """The error, relative to the largest entry, that is always forgiven."""
     least = FLOOR if precision not in HALF or _backward(name) else LEAST[precision]
-    scale = min(float(np.abs(y).max(initial=0.0)), 1.0) if name.startswith("loss") else 1.0
+    scale = min(float(np.abs(y).max()), 1.0) if name.startswith("loss") else 1.0
     return least * UNITS[precision] / (scale or 1.0)
 
 

@@ -181,7 +181,7 @@ def test_a_value_that_follows_is_excused_what_rounding_does_in_its_precision():
         changed = given | {"tower/a": given["tower/a"] * (1 + size)}
         found, flow = judge(changed, dict.fromkeys(changed, precision))
         row = found.local("tower/a", flow)
-        assert row.passed == passed and row.precision == precision
+        assert (row.name, row.passed, row.precision) == ("tower/a", passed, precision)
 
 
 def test_what_has_the_papers_value_is_right_whatever_it_read():
@@ -244,6 +244,33 @@ def test_a_tolerance_is_a_quarter_more_than_the_largest_of_some_runs():
     assert told == pytest.approx(1.25 * error, rel=1e-12)
 
 
+def test_parameters_round_as_the_precision_does():
+    found, flow = judge({})
+    y = flow.local("level1/a/experts")
+    numbers = {p: found.tolerance("level1/a/experts", y, flow, p)
+               for p in ("float32", "float16", "bfloat16")}
+    assert 2.0**-24 < numbers["float32"] < 64 * 2.0**-24
+    assert numbers["float16"] / numbers["float32"] == pytest.approx(2**13 / 4, rel=0.3)
+    assert numbers["bfloat16"] / numbers["float16"] == pytest.approx(8 / 2, rel=0.3)
+
+
+def test_each_flow_has_its_own_tolerances():
+    found, flow = judge({})
+    variant, case = deviant("gate-sigmoid")
+    other = found.flow(variant, case)
+    for each in (flow, other):
+        y = each.local("tower/a")
+        assert found.tolerance("tower/a", y, each, "float32") < 1e-4
+    assert len(found._noisy) == 2
+
+
+def test_a_loss_is_forgiven_by_its_own_size():
+    given = right("tower/b", "loss[b]")
+    found, flow = judge(given)
+    assert found.local("loss[b]", flow).tolerance == pytest.approx(
+        _floor("loss[b]", given["loss[b]"], "float64"), rel=1e-9)
+
+
 def test_zeros_are_excused_nothing_and_what_overflows_everything():
     found, flow = judge(right())
     assert found.tolerance("tower/a", np.zeros(8), flow, "float64") == 0.0
@@ -267,7 +294,7 @@ def test_small_errors_pass_by_the_floor_without_random_runs():
     given["tower/a"] = given["tower/a"] * (1 + 2e-16)
     found, flow = judge(given)
     row = found.local("tower/a", flow)
-    assert row.passed and not found._noisy
+    assert row.name == "tower/a" and row.passed and not found._noisy
     assert row.tolerance == pytest.approx(16 * 2.0**-53, rel=1e-6)
 
 
