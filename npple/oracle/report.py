@@ -351,7 +351,7 @@ def _group(name: str) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """What may be meant by a name, in parentheses."""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name, known)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

@@ -10,7 +10,6 @@ from npple.oracle.deviant_rows import DeviantGate, Textbook
 from npple.oracle.deviations import BY_NAME, deviate
 from npple.oracle.rounding import noisy, noisy_case, textbook, tolerances
 from npple.oracle.variant import Variant, cast
-from npple.routing import Gate
 from npple.verify.cases import random_case
 
 UNIT = 2.0**-20

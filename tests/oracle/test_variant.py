@@ -76,6 +76,7 @@ def test_unlabelled_rows_count_as_zeros_where_they_are_negatives():
     targets, masks = variant(unlabelled=True).sample(TARGETS, MASKS)
     assert masks == {"a": None, "b": None}
     assert targets["a"] is TARGETS["a"] and targets["b"].tolist() == [2.0, 0.0, 3.0]
+    assert targets["b"].dtype == np.float64
     assert np.isnan(TARGETS["b"][1])
 
 
