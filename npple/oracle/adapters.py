@@ -240,5 +240,5 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
     require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
                          "it did not run")
     found = {name: seen[name] for name in wanted}
-    plain = INPUT in seen and mapping.feed is as_it_is and "input" not in mapping.tensors
-    return found | ({"input": seen[INPUT]} if plain and "input" not in wanted else {})
+    plain = INPUT in seen and mapping.feed is as_it_is and "input" not in wanted
+    return found | ({"input": seen[INPUT]} if plain else {})

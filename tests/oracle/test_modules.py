@@ -136,6 +136,17 @@ def test_active_dropout_is_told_with_its_first_three_places():
         vectors(), module, MAPPING).reasons["dropout"]
 
 
+def test_a_part_that_knows_no_training_is_in_none():
+    class Bare(Module):
+        @property
+        def training(self):
+            raise AttributeError("training")
+
+    module = right()
+    module.extra = Bare()
+    assert check_module(vectors(), module, MAPPING).reasons == {}
+
+
 def test_batch_statistics_are_told():
     module = MMoE(norm="before").eval()
     for expert in module.experts:
