@@ -2,14 +2,17 @@
 
 import array
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torchlike import Tensor
 
 import npple
 from npple import CheckFailed, oracle
 from npple.oracle import (ModuleMapping, check_arrays, from_arrays, into_arrays, reshaped, sliced,
                           transposed)
+from npple.oracle.frameworks import _Functions, _steady, fed, like
 from npple.testing import assert_matches
 
 MODEL = npple.mmoe(3, {"a": "binary", "b": "regression"}, experts=2, expert_units=(4,),
@@ -228,3 +231,138 @@ def test_bfloat16_of_ml_dtypes_is_known_by_its_name():
         assert not report.wrong and {row.precision for row in report.rows} == {"bfloat16"}
     widened = {name: each.astype(np.float64) for name, each in given.items()}
     assert oracle.check(VECTORS, widened).wrong
+
+
+# Parts ------------------------------------------------------------------------------------------
+
+def functions(run=run, gradients=None, **more):
+    return _Functions(VECTORS, weights(), MAPPING, run, gradients, **more)
+
+
+def test_an_array_takes_the_kind_of_another():
+    array = np.array([1.5, 2.5])
+    torch = like(Tensor(np.zeros(1, np.float32)), array)
+    assert type(torch) is Tensor and torch.array.dtype == np.float32
+    for dtype in ("float16", "float32", "int64"):
+        made = like(np.zeros(1, dtype), array)
+        assert type(made) is np.ndarray and made.dtype == dtype and made is not array
+    plain = like(np.zeros(1), array)
+    plain[0] = 7
+    assert array[0] == 1.5
+    for dtype, told in (("float64", "float64"), ("float16", "float16"), ("int64", "float32")):
+        assert like(Plain(np.zeros(1, dtype)), array).dtype == told
+    spaced = SimpleNamespace(dtype="real", __array_namespace__=lambda: SimpleNamespace(
+        asarray=lambda array, dtype, copy: (array, dtype, copy)))
+    assert like(spaced, array) == (array, "real", True) or like(spaced, array)[1:] == ("real", True)
+
+
+def test_inputs_are_fed_in_the_kind_of_the_weights():
+    x, codes = np.array([1.5]), np.array([3])
+    assert fed(x, np.zeros(1, np.float32)).dtype == np.float32
+    made = fed({"x": x, "c": codes}, np.zeros(1, np.float16))
+    assert made["x"].dtype == np.float16 and made["c"].dtype == codes.dtype
+    assert made["c"] is not codes
+    one, other = fed((x, codes), Tensor(np.zeros(1, np.float32)))
+    assert one.array.dtype == np.float32 and other.array.dtype == np.int64
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"kernal": None}, "gradients: 'kernal': neither a weight nor a tensor of run"),
+    ({"kernel": np.zeros((8, 3))}, "gradients: kernel: shape (8, 3), expected (3, 8)"),
+    ({"kernel": "text"}, "gradients: kernel: real numbers are needed, got dtype <U4")])
+def test_gradients_that_do_not_fit_are_told_in_full(given, message):
+    program = functions(gradients=lambda w, x, starts: given)
+    with pytest.raises(npple.InputError) as caught:
+        program.gradients(program.run(), {})
+    assert str(caught.value) == message
+
+
+def test_names_that_are_weights_and_tensors_are_told_the_first_three_of_them():
+    program = functions(run=lambda w, x: dict.fromkeys(w, 1.0), gradients=gradients)
+    with pytest.raises(npple.InputError) as caught:
+        program.gradients(program.run(), {})
+    assert str(caught.value) == (
+        "run: 'gates', 'heads', 'kernel': also the name of a weight, so its gradient is ambiguous; "
+        "give the tensor another name")
+
+
+def test_no_gradient_is_zeros_of_the_shape_in_single_precision():
+    program = functions(gradients=lambda w, x, starts: {"kernel": None, "y": None})
+    found = program.gradients(program.run(), {})
+    assert {name: (g.shape, g.dtype, g.any()) for name, g in found.items()} == {
+        "kernel": ((3, 8), np.float32, False), "y": ((5, 2), np.float32, False)}
+    assert functions().gradients({}, {}) == {}
+
+
+def test_starts_have_the_kind_of_the_tensors():
+    seen = {}
+    program = functions(gradients=lambda w, x, starts: seen.update(starts) or {})
+    program.gradients({"y": np.zeros((5, 2), np.float32)}, {"y": np.ones((5, 2))})
+    assert seen["y"].dtype == np.float32 and (seen["y"] == 1).all()
+
+
+def test_reasons_are_those_of_functions():
+    assert functions().reasons({}) == {"gradients": "no function for them was given"}
+    assert functions(gradients=gradients).reasons({}) == {}
+    assert functions().tracked({"y": 1, "z": 2}) == {"y", "z"}
+
+
+@pytest.mark.parametrize("one, other, steady", [
+    ([4, 1], [4, 1], True), ([4, 1 + 64 * 4 * 2.0**-24], [4, 1], True),
+    ([4, 1 + 65 * 4 * 2.0**-24], [4, 1], False), ([4, 1], [4, np.nan], False),
+    ([4, np.nan], [4, np.nan], True), ([np.inf, 1], [np.inf, 1], True),
+    ([np.inf, 1], [np.inf, 2], False), ([np.inf, 1], [9, 1], False),
+    ([np.inf, 1], [-np.inf, 1], False), ([np.nan] * 2, [np.nan] * 2, True),
+    ([4, 1], [4], False), ([4, 1], [[4, 1]], False)])
+def test_two_runs_agree_up_to_the_order_of_sums(one, other, steady):
+    assert _steady(np.array(one), np.array(other), "float32") == steady
+
+
+def test_what_is_no_number_each_time_fails_and_is_not_called_unsteady():
+    report = check_arrays(VECTORS, weights(), MAPPING, lambda w, x: {"y": np.full((5, 2), np.nan)})
+    assert report.unsteady == () and report.verdict == "failed"
+
+
+@pytest.mark.parametrize("expect, reasons", [
+    ("outputs", {}), ("forward", {}),
+    ("gradients", {"gradients": "no function for them was given"}),
+    ("everything", {"gradients": "no function for them was given"})])
+def test_reasons_are_told_where_gradients_are_expected(expect, reasons):
+    report = check_arrays(VECTORS, weights(), MAPPING, run, expect=expect)
+    assert report.reasons == reasons
+    assert report.verdict == ("passed" if expect == "outputs" else "passed in part")
+
+
+def test_an_expectation_that_is_none_and_a_convention_are_handed_on():
+    with pytest.raises(npple.InputError, match="^expect: 3, expected one of outputs, forward"):
+        check_arrays(VECTORS, weights(), MAPPING, run, expect=3)
+    with pytest.raises(npple.InputError, match="^conventions: 'shared-first' changes nothing"):
+        check_arrays(VECTORS, weights(), MAPPING, run, conventions=["shared-first"])
+
+
+def test_tensors_of_another_shape_in_a_second_run_are_told():
+    runs = iter([(5, 2), (5, 1)])
+    with pytest.raises(npple.InputError, match="^mapping: tensors: tower/b: cannot be made of y"):
+        check_arrays(VECTORS, weights(), MAPPING, lambda w, x: {"y": np.zeros(next(runs))})
+
+
+def test_parameters_and_gradients_have_the_precision_of_the_weights():
+    single = weights() | {"kernel": np.ones(SHAPES["kernel"], np.float32)}
+    report = check_arrays(VECTORS, single, MAPPING, run, gradients)
+    layer = "level1/shared/experts/layer1/weight"
+    assert report.precisions[f"params/{layer}"] == "float32"
+    assert report.precisions[f"grad/{layer}"] == "float32"
+    assert report.precisions["params/tower/a/layer1/bias"] == "float64"
+    np.testing.assert_array_equal(report.given[f"params/{layer}"], VECTORS.params[layer])
+
+
+def test_norms_are_for_modules():
+    for use in (lambda m: from_arrays(weights(), MODEL, m),
+                lambda m: into_arrays(weights(), MODEL, m, MODEL.init(0))):
+        with pytest.raises(npple.InputError) as caught:
+            use(replace(MAPPING, norms={"n": "l"}))
+        assert str(caught.value) == (
+            "mapping: norms: fold them into the layers before them; only a module of PyTorch has "
+            "them folded by npple")
+    with pytest.raises(npple.InputError, match="^weights: a: real numbers are needed"):
+        from_arrays({"a": "text"}, MODEL, MAPPING)
