@@ -324,6 +324,6 @@ def one_table(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
             if columns[column] == columns[other]]
 
 
-def padding(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    """Code 0 of every column stands for nothing: zeros, which learn nothing."""
-    return [(replace(variant, padding=True), "")] if variant.table.embeddings else []
+def padding(variant: Variant, padding: str) -> Variant | None:
+    """Code 0 of every column stands for nothing, which learns nothing."""
+    return replace(variant, padding=padding) if variant.table.embeddings else None

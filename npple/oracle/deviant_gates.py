@@ -35,7 +35,10 @@ class ExpertsGate(Gate):
         """As a gate's."""
         parts, counts = self.take(tensors)
         experts = np.concatenate(parts, axis=-3)  # (..., n, batch, width)
-        layers, mlp = mlp_forward(self.parameters, (*self.activations, "identity"), params,
+        own = params if self.on != "each" else {  # one MLP for all experts: (..., 1, in, out)
+            name: p[..., None, :, :] if name.endswith("weight") else p[..., None, :]
+            for name, p in params.items() if name.startswith(f"{self.parameters}/")}
+        layers, mlp = mlp_forward(self.parameters, (*self.activations, "identity"), own,
                                   self._selector(experts))
         _, z = layers.popitem()
         logits = z[..., 0].swapaxes(-1, -2) if self.on == "each" else z  # (..., batch, n)

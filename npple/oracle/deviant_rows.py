@@ -42,6 +42,7 @@ def deviant_gate(gate: Gate, **changes: Any) -> DeviantGate:
 class DeviantGate(Gate):
     """A gate whose weights are `squash` of its `normalise`d logits.
 
+    What it calls its logits is squashed as it is, or, where they are `raw`, before that is done.
     `columns` are the logits that count, of `outputs` computed. No gradient passes to the groups
     `detached`, to the selector unless `selects`, to the whole gate unless `learns`.
     """
@@ -54,6 +55,7 @@ class DeviantGate(Gate):
     selects: bool = True
     learns: bool = True
     temperature: float = 1.0
+    raw: bool = False
     kept: int = 0
     residual: bool = False
     weighs: bool = True
@@ -83,7 +85,8 @@ class DeviantGate(Gate):
         parts, counts = self.take(tensors)
         y, mixture = mixture_forward(weights, parts)
         y = y + tensors[self.selector] if self.residual else y
-        layers |= {f"{self.parameters}/logits": logits, f"{self.parameters}/weights": weights}
+        layers |= {f"{self.parameters}/logits": z if self.raw else logits,
+                   f"{self.parameters}/weights": weights}
         return layers | {self.name: y}, (mlp, outputs, normal, squash, mixture, counts)
 
     def backward(self, dy: Array, cache: Cache, unread: frozenset[str]) -> Gradients:

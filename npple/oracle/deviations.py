@@ -225,9 +225,10 @@ def _gate_hidden(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
 
 
 def _batchnorm(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    return [(gates(normalise=kind)(variant, given)[0][0], detail) for kind, detail in (
-        ("batch", "with the statistics of the batch"),
-        ("fresh", "with running statistics that were never updated"))]
+    return [(gates(normalise=kind, raw=raw)(variant, given)[0][0], detail + given_raw)
+            for raw, given_raw in ((False, ""), (True, ", after the logits that were given"))
+            for kind, detail in (("batch", "with the statistics of the batch"),
+                                 ("fresh", "with running statistics that were never updated"))]
 
 
 def _others_detached(table: Table, gate: Gate) -> Row:
@@ -314,9 +315,10 @@ class DeviantAdam(Adam):
             w = np.maximum(state[f"w/{name}"], v)
             root = np.sqrt(w if self.form == "amsgrad" else v)
             step = m / one
-            if self.form == "nadam":
-                step = (self.beta1 * m / (1 - self.beta1**(t + 1))
-                        + (1 - self.beta1) * g / (1 - self.beta1**t))
+            if self.form.startswith("nadam"):
+                betas = [self._momentum(at) for at in range(1, t + 2)]
+                both = np.prod(betas[:-1])
+                step = (betas[-1] * m / (1 - both * betas[-1]) + (1 - betas[-2]) * g / (1 - both))
             paper = root * two**-0.5 + self.epsilon
             update = step / {"inside": np.sqrt(v / two + self.epsilon),
                              "hat": (root + self.epsilon) * two**-0.5,
@@ -324,6 +326,10 @@ class DeviantAdam(Adam):
             after[name] = p * (1 - self.rate * self.weight_decay) - self.rate * update
             moved |= {f"m/{name}": m, f"v/{name}": v, f"w/{name}": w, f"t/{name}": np.asarray(t)}
         return after, moved
+
+    def _momentum(self, t: int) -> float:
+        """What NAdam takes for beta1; PyTorch and Keras have it grow from half of that."""
+        return self.beta1 * (1 - 0.5 * 0.96**(0.004 * t) * (self.form == "nadam growing"))
 
 
 def _adam(**changes: Any) -> Variants:
@@ -570,7 +576,9 @@ DEVIATIONS = (
     Deviation(
         "gate-temperature", "the gates' logits are divided by a temperature",
         "a high one holds gates near the mean of the experts, a low one makes them choose early",
-        (), gates(temperature=2.0), fix="feed the logits to the softmax as they are",
+        (), forms(lambda variant, raw: gates(temperature=2.0, raw=raw)(variant, {})[0][0],
+                  (False, ""), (True, "after the logits that were given")),
+        fix="feed the logits to the softmax as they are",
         free=Free("temperature", lambda variant, number: gates(temperature=number)(
             variant, {})[0][0], 2.0, 1e-3, 1e3)),
     Deviation(
@@ -613,9 +621,10 @@ DEVIATIONS = (
         "values of different columns that share a code are one thing to the model",
         (), one_table, fix="build a table for each column"),
     Deviation(
-        "padding-idx", "code 0 has an embedding of zeros that does not learn",
+        "padding-idx", "code 0 has an embedding that does not learn",
         "a value that is not missing stands for nothing",
-        (), padding, fix="leave padding_idx out where code 0 is a value"),
+        (), forms(padding, ("zeros", "zeros"), ("kept", "it stays what it is")),
+        fix="leave padding_idx out where code 0 is a value"),
     Deviation(
         "unlabelled-negative", "rows outside a task's sample space count as negatives",
         "the model learns the sample space instead of the task",
@@ -702,7 +711,9 @@ DEVIATIONS = (
     Deviation(
         "gradient-assigned", "where gradients meet, one takes the place of the others",
         "a representation learns from one of its readers only",
-        (), changed(assigned=True), fix="add the gradients of all readers up"),
+        (), forms(lambda variant, what: replace(variant, assigned=what), ("something", ""),
+                  ("nothing", "also by one that is zero")),
+        fix="add the gradients of all readers up"),
     Deviation(
         "activation-forgotten", "backward goes past an activation",
         "units that were off learn as if they had been on",
@@ -727,7 +738,9 @@ DEVIATIONS = (
     Deviation(
         "adam-nadam", "Adam's momentum looks one step ahead (NAdam)",
         "the first steps are larger",
-        (), _adam(form="nadam"), fix="use Adam"),
+        (), forms(lambda variant, form: _adam(form=form)(variant, {})[0][0],
+                  ("nadam", "with one beta1"), ("nadam growing", "with a beta1 that grows")),
+        fix="use Adam"),
     Deviation(
         "adam-decoupled", "Adam's weight decay is decoupled (AdamW), though none was asked for",
         "parameters shrink at every step",
@@ -737,7 +750,9 @@ DEVIATIONS = (
     Deviation(
         "adam-clip", "gradients are clipped by their global norm",
         "steps of all parameters hang together, and large gradients count less",
-        (), _adam(clip=1.0), fix="turn clipping off",
+        (), forms(lambda variant, slack: replace(_adam(clip=1.0)(variant, {})[0][0], slack=slack),
+                  (0.0, ""), (1e-6, "1e-6 added to the norm, as PyTorch does")),
+        fix="turn clipping off",
         free=Free("norm", lambda variant, number: _adam(clip=number)(variant, {})[0][0],
                   1.0, 0.0, 1e6)),
     Deviation(

@@ -170,7 +170,7 @@ class Flow(Mapping[str, Array]):
         """The table whose rows a column's codes name."""
         name = f"embedding/{dict(self.variant.tables).get(column, column)}"
         table = self.case.params[name]
-        if self.variant.padding:
+        if self.variant.padding == "zeros":
             table = np.array(table, subok=True)
             table[..., 0, :] = 0
         return table
@@ -253,12 +253,15 @@ class Flow(Mapping[str, Array]):
     def _gradient(self, kind: str, name: str) -> Array:
         """The sum of what the losses, the rows that read `name` and the penalties add to it."""
         parts = [self._find(f"{kind} starts", partial(self._starts, kind)).get(name)]
-        parts += [self.contributions(kind, row).get(name) for row in self.readers(name)]
+        read = [self.contributions(kind, row).get(name) for row in self.readers(name)]
+        if self.variant.assigned and any(part is not None for part in read):
+            if self.variant.assigned == "something":
+                read = [part for part in read if part is not None]
+            parts, read = [], read[:1]
+        parts += read
         if kind == "grad":
             parts.append(self._find("penalties", self._penalties).get(name))
         found = [part for part in parts if part is not None]
-        if found and self.variant.assigned:
-            return found[1] if found[0] is parts[0] and len(found) > 1 else found[0]
         if found:
             total = sum(found[1:], found[0])
             inner = name in self.case.params and not name.startswith("embedding/")
@@ -357,9 +360,24 @@ class Flow(Mapping[str, Array]):
     def _later(self, step: int) -> Flow:
         """The model with the parameters before a step after the first."""
         params = {name: self._before(step, name) for name in self.case.params}
-        after = Flow(self.variant, replace(self.case, params=params), {})
+        variances = tuple((task, float(s.real[0])) for task, s in self._variances(step)[0].items())
+        variant = replace(self.variant, variances=variances)
+        after = Flow(variant, replace(self.case, params=params), {})
         after._reading = self._reading
         return after
+
+    def _variances(self, step: int) -> tuple[dict[str, Array], Any]:
+        """What uncertainty weights are before a step, and Adam's state: they learn, too."""
+        adam = self.variant.adam
+        if step == 1 or not self.variant.variances:
+            start = {task: np.array([s]) for task, s in self.variant.variances}
+            return start, adam.init(start)
+        before, state = self._variances(step - 1)
+        flow = self if step == 2 else self._find(f"step {step - 1} anew",
+                                                 partial(self._later, step - 1))
+        grads = {task: 1 - np.exp(-s) * np.asarray(flow[f"loss[{task}]"]).mean()
+                 for task, s in before.items()}
+        return adam.step(before, grads, state)
 
     def _handed_over(self, step: int, name: str) -> Array:
         """A parameter after a step along the gradients that were handed over."""
@@ -381,7 +399,8 @@ class Flow(Mapping[str, Array]):
             return adam.step(before, grads, state)
         own = {name: len(self.table.shapes[name]) for name in before}  # axes of one copy
         squares = sum((g * g).sum(axis=tuple(range(-own[name], 0))) for name, g in grads.items())
-        scale = adam.clip / np.maximum(adam.clip, np.sqrt(squares))  # (...)
+        norms = np.sqrt(squares) + self.variant.slack  # (...)
+        scale = adam.clip / np.maximum(adam.clip, norms)
         grads = {name: g * scale.reshape(*scale.shape, *(1,) * own[name])
                  for name, g in grads.items()}
         return replace(adam, clip=None).step(before, grads, state)

@@ -33,12 +33,14 @@ class Variant:
     joint loss is divided by. With `probabilities`, `tower/TASK` is reported as `prediction/TASK`.
     `unlabelled` makes negatives of the rows outside a task's sample space, `positive` and
     `smoothing` change binary losses, `square` halves the squared error or its "gradient" alone.
-    `assigned` gradients take the place of one another where they should be added up, `averaged`
-    ones of parameters are divided by the batch. `tables` says whose embedding a column uses, and
-    with `padding` code 0 has none. A row's loss is at most `limit`; `leaking` gradients of losses
+    `assigned` gradients take the place of one another where they should be added up, where there is
+    "something" to assign or "nothing", too; `averaged` ones of parameters are divided by the batch.
+    `tables` says whose embedding a column uses; with `padding`, code 0 has none that learns but
+    "zeros", or what is "kept". A row's loss is at most `limit`; `leaking` gradients of losses
     count rows outside a sample space with a target of 0; `variances` are the logarithms s by task
     by which a joint loss sums exp(-s) L + s. Of the two tasks of a `product` the second has the
-    product of both probabilities (ESMM).
+    product of both probabilities (ESMM). `slack` is added to the norm that gradients are
+    clipped by.
     """
 
     table: Table
@@ -51,15 +53,16 @@ class Variant:
     positive: float = 1.0
     smoothing: float = 0.0
     square: str = "whole"
-    assigned: bool = False
+    assigned: str = ""
     averaged: bool = False
     tables: tuple[tuple[str, str], ...] = ()
-    padding: bool = False
+    padding: str = ""
     shares: tuple[tuple[str, float], ...] = ()
     limit: float = np.inf
     leaking: bool = False
     variances: tuple[tuple[str, float], ...] = ()
     product: tuple[str, ...] = ()
+    slack: float = 0.0
 
     def weight(self, task: str, weight: float) -> float:
         """What a task's loss counts in the joint loss."""

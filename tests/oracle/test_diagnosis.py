@@ -1,6 +1,6 @@
 """The catalogue and the search in it, on candidates made by the catalogue itself.
 
-tests/peers/test_deviations.py makes them with PyTorch instead.
+tests/peers/test_deviations.py and test_mistakes.py make them with PyTorch instead.
 """
 
 import functools

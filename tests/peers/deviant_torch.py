@@ -11,6 +11,7 @@ from torch.nn import functional as F
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
                "identity": lambda z: z, "gelu": F.gelu,
                "softplus": lambda z: torch.logaddexp(z, torch.zeros_like(z))}
+BY_HAND = {"adam-epsilon-inside", "adam-epsilon-hat", "adam-no-correction", "adam-time"}
 
 
 class Candidate:
@@ -57,7 +58,7 @@ class Candidate:
         if "output-probability" in self.mistakes:
             results |= {f"tower/{task}": self.prediction(task, tensors) for task in self.tasks}
         results |= {f"prediction/{task}": self.prediction(task, tensors) for task in self.tasks}
-        own, joint = self.losses(tensors)
+        own, joint = self.losses(tensors, leaves)
         results |= {f"loss[{task}]": loss for task, loss in own.items()} | {"loss": joint}
         results |= {f"grad/{name}": g for name, g in self.grads(joint, leaves, tensors).items()}
         for task, loss in own.items():
@@ -76,7 +77,7 @@ class Candidate:
 
     def forward(self, p, x):
         if isinstance(x, dict):
-            x = torch.cat([p[f"embedding/{name}"][v] if f"embedding/{name}" in p else v[:, None]
+            x = torch.cat([self.embed(p, name, v) if f"embedding/{name}" in p else v[:, None]
                            for name, v in x.items()], dim=1)
         elif not x.requires_grad:
             x = x.clone().requires_grad_()
@@ -85,17 +86,26 @@ class Candidate:
         while any(name.startswith(f"level{level}/") for name in p):
             reps = self.extract(p, made, reps, level)
             level += 1
-        for task, kind in self.tasks.items():
-            h, name = reps[task], f"tower/{task}"
-            layers = self.layers(p, name)
-            for i in range(1, layers + 1):
-                h = self.dense(h, p[f"{name}/layer{i}/weight"], p[f"{name}/layer{i}/bias"])
-                if i < layers:
-                    h = made[f"{name}/layer{i}"] = self.activation(h)
-            if "tower-activation" in self.mistakes:
-                h = self.tower_output(h)
-            made[name] = h if kind.startswith("multiclass") else h[:, 0]
+        for task in self.tasks:
+            self.tower(p, made, reps[task], task)
         return made
+
+    def embed(self, p, name, codes):
+        return p[f"embedding/{name}"][codes]
+
+    def tower(self, p, made, h, task):
+        name = f"tower/{task}"
+        layers = self.layers(p, name)
+        for i in range(1, layers + 1):
+            h = self.dense(h, p[f"{name}/layer{i}/weight"], p[f"{name}/layer{i}/bias"])
+            if i < layers:
+                h = made[f"{name}/layer{i}"] = self.activate(h, name)
+        if "tower-activation" in self.mistakes:
+            h = self.tower_output(h)
+        made[name] = h if self.tasks[task].startswith("multiclass") else h[:, 0]
+
+    def activate(self, h, row):
+        return self.activation(h)
 
     def extract(self, p, made, reps, level):
         """One level: all experts, then the representation of each task and the shared one."""
@@ -105,21 +115,21 @@ class Candidate:
         experts = {s: self.run(p, made, level, s, reps[s], bank) for s in streams}
         flat = [(s, i) for s in streams for i in range(bank[s])]
         next_reps, last = {}, f"level{level + 1}/{streams[-1]}/experts/layer1/weight" not in p
-        for stream in (*self.tasks, "shared"):
+        for stream in self.order():
             name = f"level{level}/{stream}"
             if stream == "shared" and (last or "shared" not in streams):
                 continue
             if stream == "shared" and "shared-input" in self.mistakes:
                 next_reps[stream] = made[name] = made["input"].clone()
                 continue
-            read = experts
+            read = self.read(p, level, stream, experts, next_reps, bank)
             if "shared-reads-tasks" in self.mistakes and level > 1 and stream != "shared":
                 read = experts | {"shared": self.run(p, {}, level, "shared", reps[stream], bank)}
-                made.pop(f"{'level'}{level}/shared/experts", None)
+                made.pop(f"level{level}/shared/experts", None)
                 for hidden in [n for n in made if n.startswith(f"level{level}/shared/experts/")]:
                     del made[hidden]
             chosen = self.chosen(stream, streams, bank, flat, last)
-            outputs = [read[s][i] for s, i in chosen]
+            outputs = [self.taken(read[s][i], stream, s) for s, i in chosen]
             if "stop-others" in self.mistakes:
                 outputs = [y.detach() if s not in (stream, "shared") else y
                            for y, (s, _) in zip(outputs, chosen)]
@@ -129,12 +139,25 @@ class Candidate:
             selector = made["input"] if "selector-input" in self.mistakes else reps[stream]
             if "stop-selector" in self.mistakes:
                 selector = selector.detach()
-            weights = self.gate(p, made, name, selector, chosen, flat)
+            weights = self.gate(p, made, name, selector, chosen, flat, outputs)
             if "stop-gate" in self.mistakes:
                 weights = weights.detach()
-            parts = [weights[:, i:i + 1] * y for i, y in enumerate(outputs)]
-            next_reps[stream] = made[name] = self.total(parts)
+            next_reps[stream] = made[name] = self.mix(name, weights, outputs, selector)
         return next_reps
+
+    def order(self):
+        return *self.tasks, "shared"
+
+    def read(self, p, level, stream, experts, next_reps, bank):
+        """The experts' outputs that a stream's gate finds."""
+        return experts
+
+    def taken(self, y, stream, source):
+        """An expert's output on its way to a gate."""
+        return y
+
+    def mix(self, name, weights, outputs, selector):
+        return self.total([weights[:, i:i + 1] * y for i, y in enumerate(outputs)])
 
     def chosen(self, stream, streams, bank, flat, last):
         """The experts a gate mixes, in the order of its weights."""
@@ -156,7 +179,7 @@ class Candidate:
                 picked += [(s, i) for i in range(bank[s])]
         return picked
 
-    def gate(self, p, made, name, selector, chosen, flat):
+    def gate(self, p, made, name, selector, chosen, flat, outputs):
         layers = self.layers(p, f"{name}/gate")
         z = selector
         for i in range(1, layers + 1):
@@ -177,9 +200,12 @@ class Candidate:
         elif "gate-sigmoid" in self.mistakes:
             w = torch.sigmoid(z)
         else:
-            w = torch.softmax(z, dim=1)
+            w = self.softmax(z)
         made[f"{name}/gate/logits"], made[f"{name}/gate/weights"] = z, w
         return w
+
+    def softmax(self, z):
+        return torch.softmax(z, dim=1)
 
     def run(self, p, made, level, stream, x, bank):
         """The outputs (n, batch, width) of a group of experts."""
@@ -200,7 +226,7 @@ class Candidate:
             else:
                 h = torch.stack([self.dense(h[i], weight[i], bias[i]) for i in range(len(picks))])
             if k < layers or "expert-linear-end" not in self.mistakes:
-                h = self.activation(h)
+                h = self.activate(h, name)
             made[name if k == layers else f"{name}/layer{k}"] = h
         return h
 
@@ -225,24 +251,10 @@ class Candidate:
         return (torch.sigmoid(z) if kind == "binary" else z if kind == "regression"
                 else torch.softmax(z, dim=1))
 
-    def losses(self, tensors):
+    def losses(self, tensors, p):
         own, joint = {}, 0
-        for task, kind in self.tasks.items():
-            z, y = tensors[f"tower/{task}"], torch.tensor(self.vectors.targets[task])
-            if kind == "binary":
-                rows = F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
-            elif kind == "regression":
-                rows = F.mse_loss(z, y.to(z.dtype), reduction="none")
-            else:
-                rows = F.cross_entropy(z, y, reduction="none")
-            mask = torch.tensor(self.vectors.masks[task])
-            count = mask.sum()
-            if "loss-batch-mean" in self.mistakes:
-                count = len(mask)
-            if "loss-sum" in self.mistakes:
-                count = 1
-            order = slice(None) if self.rng is None else self.rng.permutation(len(mask))
-            own[task] = (rows * mask)[order].sum() / count
+        for task in self.tasks:
+            own[task] = self.own_loss(task, tensors)
             weight = self.vectors.weights[task]
             weight = (1 if "weights-ignored" in self.mistakes else
                       weight**2 if "weights-twice" in self.mistakes else weight)
@@ -250,6 +262,28 @@ class Candidate:
         if "loss-mean-over-tasks" in self.mistakes:
             joint = joint / len(self.tasks)
         return own, joint
+
+    def own_loss(self, task, tensors):
+        y, mask = self.sample(task)
+        rows = self.rows(task, tensors, y)
+        order = slice(None) if self.rng is None else self.rng.permutation(len(mask))
+        return (rows * mask)[order].sum() / self.divisor(task, mask)
+
+    def sample(self, task):
+        return torch.tensor(self.vectors.targets[task]), torch.tensor(self.vectors.masks[task])
+
+    def divisor(self, task, mask):
+        return (len(mask) if "loss-batch-mean" in self.mistakes else
+                1 if "loss-sum" in self.mistakes else mask.sum())
+
+    def rows(self, task, tensors, y):
+        """The loss of each row (batch,)."""
+        z, kind = tensors[f"tower/{task}"], self.tasks[task]
+        if kind == "binary":
+            return F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
+        if kind == "regression":
+            return F.mse_loss(z, y.to(z.dtype), reduction="none")
+        return F.cross_entropy(z, y, reduction="none")
 
     def grads(self, loss, leaves, tensors):
         """Of parameters, towers, representations and expert groups; zeros where unused."""
@@ -264,15 +298,12 @@ class Candidate:
         leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
         settings, moments, results = self.vectors.adam, {}, {}
         l2 = self.decay if "adam-l2" in self.mistakes else 0.0
-        optimizer = torch.optim.Adam(leaves.values(), lr=settings.rate, eps=settings.epsilon,
-                                     betas=(settings.beta1, settings.beta2), weight_decay=l2)
-        hand = self.mistakes & {"adam-epsilon-inside", "adam-epsilon-hat", "adam-no-correction"}
+        optimizer = self.optimizer(leaves.values(), settings, l2)
         for t in range(1, 13):
-            optimizer.zero_grad()
-            self.losses(self.forward(leaves, x))[1].backward()
-            for leaf in leaves.values():
-                leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            if hand:
+            joint = self.losses(self.forward(leaves, x), leaves)[1]
+            for name, g in self.grads(joint, leaves, {}).items():
+                leaves[name].grad = g
+            if self.mistakes & BY_HAND:
                 self.by_hand(leaves, moments, t, l2, settings)
             else:
                 optimizer.step()
@@ -281,8 +312,13 @@ class Candidate:
                             for name, leaf in leaves.items()}
         return results
 
+    def optimizer(self, leaves, settings, l2):
+        return torch.optim.Adam(leaves, lr=settings.rate, eps=settings.epsilon, weight_decay=l2,
+                                betas=(settings.beta1, settings.beta2))
+
     def by_hand(self, leaves, moments, t, l2, settings):
         b1, b2, eps = settings.beta1, settings.beta2, settings.epsilon
+        t = self.time(t)
         for name, leaf in leaves.items():
             g = leaf.grad + l2 * leaf.detach()
             m, v = moments.get(name, (torch.zeros_like(g), torch.zeros_like(g)))
@@ -292,7 +328,12 @@ class Candidate:
                 update = m / (v.sqrt() + eps)
             elif "adam-epsilon-inside" in self.mistakes:
                 update = m / (1 - b1**t) / (v / (1 - b2**t) + eps).sqrt()
-            else:
+            elif "adam-epsilon-hat" in self.mistakes:
                 update = m * (1 - b2**t) ** 0.5 / (1 - b1**t) / (v.sqrt() + eps)
+            else:
+                update = m / (1 - b1**t) / ((v / (1 - b2**t)).sqrt() + eps)
             with torch.no_grad():
                 leaf -= settings.rate * update
+
+    def time(self, t):
+        return t
