@@ -26,6 +26,8 @@ FLOOR = 16  # unit roundoffs, of a tensor's largest entry, that are always forgi
 COPIES = 8  # random runs a precision
 EXACT = {"maximum", "negative", "absolute"}  # operations that do not round
 NEAR_ONE = {"exp", "ndtr"}  # what the usual formulas take from 1: 1 - y², 1 + erf(z), p - y
+PRODUCTS = {"multiply", "square"}
+SMALLEST = 2.0**-24  # the smallest number of float16: the other precisions do not underflow here
 POOL = 2**20  # random numbers, taken from a random place on
 FINE = 2.0**-34  # stands for float64, whose own unit roundoff cannot be seen in float64: the
                  # deviations are linear in it, and scaled back
@@ -92,6 +94,7 @@ def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:
     amplitude = safety * np.repeat(units, COPIES)
     rng = np.random.default_rng(0)
     pool = rng.uniform(-1, 1, POOL)
+    coarse = np.repeat(units == UNITS["float16"], COPIES)
 
     def shake(array: Any) -> Any:
         """array (copies, ...) times 1 + amplitude · [-1, 1)."""
@@ -108,7 +111,15 @@ def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:
         """The result of an operation as a rounding one could have it."""
         if operation in NEAR_ONE:
             return shake(result + 1) - 1
-        return result if operation in EXACT else shake(result)
+        if operation in EXACT:
+            return result
+        shaken = shake(result)
+        if operation in PRODUCTS and coarse.any():  # what underflows is off by a smallest number
+            start = result.size % (POOL // 2)
+            small = np.resize(pool[start:start + result.size], result.shape)[coarse]
+            lost = shaken[coarse] + SMALLEST * small
+            shaken[coarse] = np.where(lost * result[coarse] > 0, lost, 0.0)
+        return shaken
 
     class Noisy(np.ndarray):
         """An array whose every operation is off by random roundings."""

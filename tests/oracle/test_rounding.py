@@ -5,7 +5,7 @@ import pytest
 
 import npple
 from npple import oracle
-from npple.oracle.rounding import FLOOR, UNITS, tolerances
+from npple.oracle.rounding import FLOOR, UNITS, noisy, tolerances
 from npple.oracle.flow import compute
 from npple.oracle.variant import Variant, cast
 from npple.verify.cases import random_case, random_model
@@ -67,3 +67,10 @@ def test_the_textbook_gradient_of_a_sharp_softmax_is_excused():
         allowed = tolerances(vectors.variant, case, (precision,))
         error = np.abs(grad - exact).max() / np.abs(exact).max()
         assert error <= allowed["grad/level1/a/gate/layer1/weight"][0]
+
+
+@pytest.mark.parametrize("name, lost", [("float16", True), ("bfloat16", False)])
+def test_a_product_that_underflows_may_be_lost(name, lost):
+    made = np.asarray(noisy(np.array([UNITS[name]]))(np.full(64, 1e-5)) * 1e-5)
+    assert (made >= 0).all()
+    assert (np.abs(made - 1e-10).max() > 1e-8) == lost

@@ -156,7 +156,7 @@ def test_without_a_mistake_everything_passes(name):
     assert report.passed and not report.missing and not report.unknown, report
 
 
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", [*range(24), 70])  # in 70, second moments underflow
 def test_a_right_candidate_of_a_random_architecture_is_no_false_alarm(number):
     report, what = false_alarms.check(number)
     assert report.passed, f"{what}\n{report}"
