@@ -20,6 +20,7 @@ from npple.oracle.faults import Fault
 from npple.oracle.frameworks import check_arrays, from_arrays, into_arrays
 from npple.oracle.mappings import (ModuleMapping, concatenated, linear, load_mapping, moved,
                                    reshaped, sliced, stacked, transposed)
+from npple.oracle.norms import Norm
 from npple.oracle.onnx_files import OnnxModel, check_onnx
 from npple.oracle.proposals import Proposal, suggest
 from npple.oracle.report import Report
@@ -27,7 +28,7 @@ from npple.oracle.files import read_results
 from npple.oracle.results import TensorRow
 from npple.oracle.vectors import Vectors, load, make_vectors
 
-__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "OnnxModel",
+__all__ = ["DEVIATIONS", "Deviation", "Diagnosis", "Fault", "ModuleMapping", "Norm", "OnnxModel",
            "Proposal", "Report", "TensorRow", "Vectors", "check", "check_arrays", "check_module",
            "check_onnx", "check_step", "concatenated", "export_all", "from_arrays", "from_module",
            "gradients_from_module", "into_arrays", "linear", "load", "load_mapping", "load_module",

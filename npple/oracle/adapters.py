@@ -13,8 +13,9 @@ from npple.oracle.arrays import as_arrays
 from npple.oracle.comparison import check_vectors
 from npple.oracle.frameworks import Program, check_program
 from npple.oracle.mappings import ModuleMapping, as_it_is, read, written
-from npple.oracle.modules import (INPUT, array_of, copied, folded_parameters, make_scaling,
-                                  observed, opened, telling_scale)
+from npple.oracle.modules import (INPUT, copied, folded_parameters, norms_of, observed, opened,
+                                  tensors_of)
+from npple.oracle.norms import folded, folded_gradients, unfolded
 from npple.oracle.report import Report
 from npple.oracle.vectors import Vectors
 
@@ -55,7 +56,7 @@ def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -
     model : npple.network.Network
         The same architecture in npple.
     mapping : ModuleMapping
-        Its norms must be the identity, as `load_module` leaves them.
+        Its norms at inference count as part of the layers before them.
 
     Returns
     -------
@@ -67,10 +68,12 @@ def gradients_from_module(module: Any, model: Network, mapping: ModuleMapping) -
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    parameters = dict(opened(module, mapping).named_parameters())
-    own = {f"{path}.{kind}" for path in mapping.norms for kind in ("weight", "bias")}
-    return read(model, mapping, {name: _grad(name, parameter) for name, parameter
-                                  in parameters.items() if name not in own})
+    module = opened(module, mapping)
+    norms = norms_of(module, mapping)
+    tensors = tensors_of(module, norms, mapping)
+    return read(model, mapping, folded_gradients(
+        {name: _grad(name, tensor) for name, tensor in tensors.items()},
+        as_arrays(tensors, "module")[0], norms))
 
 
 def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arrays) -> None:
@@ -97,25 +100,24 @@ def load_module(module: Any, model: Network, mapping: ModuleMapping, params: Arr
 
 
 def _write(module: Any, model: Network, mapping: ModuleMapping, params: Arrays,
-           own: Iterable[str] = (), scales: Mapping[str, Array] | None = None) -> None:
-    """Writes the parameters; a norm is left a scale, which the layer before it is divided by."""
+           own: Iterable[str] = (), tell: bool = False) -> None:
+    """Writes the parameters; where norms tell, the layers before them are divided by a slope."""
     module = opened(module, mapping)
-    arrays = written(model, mapping, params, folded_parameters(module, mapping), own)
-    for norm, layer in mapping.norms.items():
-        scale = (scales or {}).get(layer, np.ones(1))  # (out,)
-        make_scaling(module.get_submodule(norm), scale)
-        arrays[f"{layer}.weight"] = arrays[f"{layer}.weight"] / scale[:, None]  # (out, in)
-        arrays[f"{layer}.bias"] = arrays[f"{layer}.bias"] / scale
-    for name, parameter in module.named_parameters():
-        if name in arrays:
-            parameter.data.copy_(parameter.new_tensor(arrays[name]))
+    made = written(model, mapping, params, folded_parameters(module, mapping), own)
+    norms = norms_of(module, mapping)
+    tensors = tensors_of(module, norms, mapping)
+    by_batch = [norm for path, norm in zip(mapping.norms, norms)
+                if getattr(dict(module.named_modules()).get(path), "training", False)]
+    arrays = unfolded(made, as_arrays(tensors, "module")[0], norms, tell, by_batch)
+    for name, tensor in tensors.items():
+        tensor.data.copy_(tensor.new_tensor(arrays[name]))
 
 
 def _grad(name: str, tensor: Any) -> Array:
     """A tensor's gradient as an array; 0 where nothing depends on it."""
     if tensor.grad is None:
         return np.zeros(tuple(tensor.shape), np.float32)
-    return array_of(name, tensor.grad)
+    return as_arrays({name: tensor.grad}, "module")[0][name]
 
 
 # Checks -----------------------------------------------------------------------------------------
@@ -148,23 +150,22 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     """
     check_vectors(vectors)
     module = copied(opened(module, mapping))
-    scales = {layer: telling_scale(module.get_submodule(norm))
-              for norm, layer in mapping.norms.items()}
-    _write(module, vectors.model, mapping, vectors.params, mapping.own, scales)
-    return check_program(vectors, _Module(module, mapping, vectors.inputs, scales), conventions)
+    _write(module, vectors.model, mapping, vectors.params, mapping.own, tell=True)
+    return check_program(vectors, _Module(module, mapping, vectors.inputs), conventions)
 
 
 class _Module(Program):
     """A module with the vectors' parameters in it, which runs as a copy each time."""
 
-    def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features,
-                 scales: Mapping[str, Array]) -> None:
-        self.module, self.mapping, self.inputs, self.scales = module, mapping, inputs, scales
-        self.weights = dict(module.named_parameters())
+    def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features) -> None:
+        self.module, self.mapping, self.inputs = module, mapping, inputs
+        self.norms = norms_of(module, mapping)
+        self.weights = tensors_of(module, self.norms, mapping)
+        self._arrays, self._precisions = as_arrays(self.weights, "module")
 
     def stored(self) -> tuple[dict[str, Array], dict[str, str]]:
         """Norms are part of the layers before them."""
-        return folded_parameters(self.module, self.mapping), as_arrays(self.weights)[1]
+        return folded(self._arrays, self.norms), self._precisions
 
     def run(self) -> dict[str, Any]:
         """The tensors that the mapping asks for; their graph leads to the copy's parameters."""
@@ -191,10 +192,7 @@ class _Module(Program):
             total.backward(retain_graph=True)
         found = {name: _grad(name, tensor) for name, tensor in leaves.items()
                  if name != "input" or tensor.grad is not None}  # nothing before it learns
-        for layer, scale in self.scales.items():  # what stands there is the layer over its scale
-            found[f"{layer}.weight"] = found[f"{layer}.weight"] / scale[:, None]
-            found[f"{layer}.bias"] = found[f"{layer}.bias"] / scale
-        return found
+        return folded_gradients(found, self._arrays, self.norms)
 
     def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:
         """What of the module stands in the way."""

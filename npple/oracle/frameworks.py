@@ -21,6 +21,7 @@ from npple.oracle.arrays import as_arrays, as_numpy
 from npple.oracle.comparison import EXPECT, check_vectors, judged
 from npple.oracle.mappings import (ModuleMapping, Move, by_recipe, coarsest, read, shapes_of,
                                    unreadable, written)
+from npple.oracle.norms import Norm, folded, folded_gradients, unfolded
 from npple.oracle.report import Report
 from npple.oracle.rounding import UNITS
 from npple.oracle.vectors import Vectors
@@ -58,7 +59,7 @@ def from_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMappi
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    return read(model, mapping, _weights(weights, mapping))
+    return read(model, mapping, folded(_weights(weights, mapping), norms_of_arrays(mapping)))
 
 
 def into_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMapping,
@@ -90,15 +91,30 @@ def into_arrays(weights: Mapping[str, Any], model: Network, mapping: ModuleMappi
     MappingError
         With a list of all parameters that are not mapped or of the wrong shape, on both sides.
     """
-    made = written(model, mapping, params, _weights(weights, mapping))
+    made = _written(model, mapping, params, _weights(weights, mapping))
     return {name: like(weights[name], array) for name, array in made.items()}
 
 
 def _weights(weights: Mapping[str, Any], mapping: ModuleMapping) -> dict[str, Array]:
     check_kind("mapping", mapping, ModuleMapping, "a ModuleMapping")
-    require(not mapping.norms, "mapping: norms: fold them into the layers before them; only a "
-                               "module of PyTorch has them folded by npple")
     return as_arrays(weights, "weights")[0]
+
+
+def norms_of_arrays(mapping: ModuleMapping) -> list[Norm]:
+    """The normalisations of a program that is no module."""
+    for name, norm in mapping.norms.items():
+        require(isinstance(norm, Norm), f"mapping: norms: {name}: {shown(norm)} is a layer of a "
+                                        "module of PyTorch; expected Norm(weight, mean, variance, "
+                                        "eps, ...) of names among the weights")
+    return [norm for norm in mapping.norms.values() if isinstance(norm, Norm)]
+
+
+def _written(model: Network, mapping: ModuleMapping, params: Arrays, arrays: Arrays,
+             own: Sequence[str] = (), tell: bool = False) -> dict[str, Array]:
+    """A program's arrays with npple's parameters in them, its normalisations included."""
+    norms = norms_of_arrays(mapping)
+    made = written(model, mapping, params, folded(arrays, norms), own)
+    return unfolded(made, arrays, norms, tell)
 
 
 def like(value: Any, array: Array) -> Any:
@@ -274,11 +290,17 @@ class _Functions(Program):
     def __init__(self, vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMapping,
                  run: Run, gradients: Gradients | None) -> None:
         self.mapping = mapping
-        made = written(vectors.model, mapping, vectors.params, _weights(weights, mapping),
-                       mapping.own)
+        made = _written(vectors.model, mapping, vectors.params, _weights(weights, mapping),
+                        mapping.own, tell=True)
+        self.norms = norms_of_arrays(mapping)
         self.weights = {name: like(weights[name], array) for name, array in made.items()}
         self._made, self._inputs = made, mapping.feed(vectors.inputs)
         self._run, self._gradients = run, gradients
+
+    def stored(self) -> tuple[dict[str, Array], dict[str, str]]:
+        """Normalisations are part of the layers before them."""
+        arrays, precisions = as_arrays(self.weights)
+        return folded(arrays, self.norms), precisions
 
     def run(self) -> dict[str, Any]:
         """What the user's function gives for fresh copies, which it may spoil."""
@@ -304,7 +326,7 @@ class _Functions(Program):
                                     "run")
             require(grad.shape == shapes[name],
                     f"gradients: {name}: shape {grad.shape}, expected {tuple(shapes[name])}")
-        return found
+        return folded_gradients(found, as_arrays(self.weights)[0], self.norms)
 
     def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:
         """That there is no function for gradients."""

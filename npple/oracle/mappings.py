@@ -8,10 +8,11 @@ a mapping only says how to read. The way back is found by sending numbered entri
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from fnmatch import fnmatchcase
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from npple.core.base import AnyArray, Array, Arrays, Mask
 from npple.errors import FileError, InputError, MappingError, require
 from npple.network import Network
 from npple.oracle import recipes
+from npple.oracle.norms import Norm
 from npple.oracle.rounding import UNITS
 
 FORMAT, VERSION = "npple mapping", 1
@@ -320,13 +322,18 @@ class ModuleMapping:
     own : tuple of str
         Patterns of npple's parameters that may differ in a check: not in the model, of another
         shape, not in the module. The bias of a gate, say. What the module has then stays as it is.
-    norms : dict of str
-        Path of a batch normalisation -> path of the `nn.Linear` before it. Weights are read with
-        the normalisation at inference folded in; written, it is made the identity. A check leaves
-        it a scale, so that one that stands after the activation fails.
+    norms : dict of str or Norm
+        A batch normalisation -> the layer before it. Of a module: its path -> the path of the
+        `nn.Linear`. Of any program: any name -> a `Norm`. Weights are read with the normalisation
+        at inference folded in; written, it is made the identity. A check leaves it a scale, so
+        that one that stands after the activation fails.
     feed : callable
         npple's inputs (an array, or a dict of columns) -> the module's: an array, a dict of arrays,
         or a tuple for several arguments. By default as they are.
+    front : dict of str or float
+        What stands before the model, such as a linear layer on numeric columns: the program's array
+        -> "identity", or a number for all of it, with which inputs pass through as they are. Those
+        are written, in a check too; read, the weights are those of the model behind.
 
     Raises
     ------
@@ -338,20 +345,32 @@ class ModuleMapping:
     tensors: dict[str, Any] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
-    norms: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, str | Norm] = field(default_factory=dict)
     feed: Callable[[Any], Any] = as_it_is
+    front: dict[str, str | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(callable(self.feed), f"mapping: feed: a function is needed, got {shown(self.feed)}")
         for kind in ("idle", "own"):
             object.__setattr__(self, kind, tuple(check_texts(f"mapping: {kind}",
                                                              getattr(self, kind))))
-        for kind in ("parameters", "tensors", "norms"):
+        for kind in ("parameters", "tensors", "norms", "front"):
             check_kind(f"mapping: {kind}", getattr(self, kind), dict, "a dict")
         for kind in ("parameters", "tensors"):
             object.__setattr__(self, kind, {
                 name: _entry(f"mapping: {kind}: {name}", entry)
                 for name, entry in getattr(self, kind).items()})
+        for name, norm in self.norms.items():
+            check_kind(f"mapping: norms: {shown(name)[1:-1]}", norm, (str, Norm),
+                       "the name of a layer, or a Norm(...),")
+        layers = [norm if isinstance(norm, str) else norm.weight for norm in self.norms.values()]
+        twice = [layer for layer, count in Counter(layers).items() if count > 1]
+        require(not twice, f"mapping: norms: {', '.join(twice)}: two of one layer")
+        for name, value in self.front.items():
+            number = isinstance(value, (int, float)) and abs(value) < inf
+            require(number or value == "identity",
+                    f"mapping: front: {shown(name)[1:-1]}: 'identity' or a number is needed, got "
+                    f"{shown(value)}")
 
     def save(self, path: FilePath) -> None:
         """Writes the mapping as JSON, as docs/oracle.md has it.
@@ -373,7 +392,11 @@ class ModuleMapping:
                            **{kind: {name: _saved(f"mapping: {kind}: {name}", move)
                                      for name, move in getattr(self, kind).items()}
                               for kind in ("parameters", "tensors")},
-                           "idle": self.idle, "own": self.own, "norms": self.norms}, indent=1)
+                           "idle": self.idle, "own": self.own, "norms": {
+                               name: norm if isinstance(norm, str) else
+                               {key: each for key, each in vars(norm).items() if each is not None}
+                               for name, norm in self.norms.items()}, "front": self.front},
+                          indent=1)
         with replacing(path) as file:
             file.write(text.encode())
 
@@ -426,7 +449,8 @@ def _no_number(text: str) -> None:
 
 def _from_json(content: Any) -> ModuleMapping:
     check_kind("file", content, dict, "an object")
-    kinds = {"parameters": dict, "tensors": dict, "idle": list, "own": list, "norms": dict}
+    kinds = {"parameters": dict, "tensors": dict, "idle": list, "own": list, "norms": dict,
+             "front": dict}
     for name, expected in {"format": FORMAT, "version": VERSION}.items():
         require(content.get(name) == expected,
                 f"{name}: {shown(content.get(name))}, expected {expected!r}")
@@ -439,11 +463,23 @@ def _from_json(content: Any) -> ModuleMapping:
     for kind in ("parameters", "tensors"):
         for name, recipe in content.get(kind, {}).items():
             recipes.check_recipe(f"{kind}: {shown(name)[1:-1]}", recipe)
-    for name, layer in content.get("norms", {}).items():
-        check_kind(f"norms: {shown(name)[1:-1]}", layer, str, "the name of a layer")
+    norms = {name: _norm(f"norms: {shown(name)[1:-1]}", norm)
+             for name, norm in content.get("norms", {}).items()}
     return ModuleMapping(**{kind: content[kind] for kind in kinds if kind in content} | {
         kind: {name: by_recipe(recipe) for name, recipe in content.get(kind, {}).items()}
-        for kind in ("parameters", "tensors")})
+        for kind in ("parameters", "tensors")} | {"norms": norms})
+
+
+def _norm(what: str, norm: Any) -> str | Norm:
+    check_kind(what, norm, (str, dict), "the name of a layer, or an object with what a Norm has,")
+    if isinstance(norm, str):
+        return norm
+    known = {each.name: each.default is MISSING for each in fields(Norm)}
+    for name in norm:
+        require(name in known, f"{what}: {shown(name)} is not known, expected {', '.join(known)}")
+    missing = [name for name, needed in known.items() if needed and name not in norm]
+    require(not missing, f"{what}: {', '.join(missing)}: missing")
+    return Norm(**norm)
 
 
 JSON = {dict: "object", list: "array"}
@@ -478,7 +514,7 @@ def written(model: Network, mapping: ModuleMapping, params: Arrays, arrays: Arra
     """
     check_mapping(model, mapping, arrays, own)
     check_params(model.table, params)
-    arrays = {name: np.array(array) for name, array in arrays.items()}
+    arrays = {name: np.array(array) for name, array in arrays.items()} | passing(mapping, arrays)
     for name, value in params.items():
         move = mapping.parameters.get(name)
         if move is None or move.forward(arrays).shape != value.shape:
@@ -487,6 +523,18 @@ def written(model: Network, mapping: ModuleMapping, params: Arrays, arrays: Arra
         require((move.forward(arrays) == value)[~placed].all(),
                 f"mapping: {name}: a constant in the module, which has no place for other values")
     return arrays
+
+
+def passing(mapping: ModuleMapping, arrays: Arrays) -> dict[str, Array]:
+    """What stands in front of the model, so that inputs pass through as they are."""
+    made = {}
+    for name, value in mapping.front.items():
+        require(name in arrays, f"mapping: front: {shown(name)[1:-1]}: not among the weights")
+        shape = arrays[name].shape
+        require(value != "identity" or len(shape) == 2,
+                f"mapping: front: {name} {shape}: 'identity' is for a matrix; expected a number")
+        made[name] = np.eye(*shape) if value == "identity" else np.full(shape, float(value))
+    return made
 
 
 def coarsest(move: Move, precisions: Mapping[str, str]) -> str:
@@ -503,6 +551,7 @@ def check_mapping(model: Network, mapping: ModuleMapping, arrays: Arrays,
                    own: Iterable[str] = ()) -> None:
     """Raises `MappingError` with every fault of the mapping but those of the names in `own`."""
     check_kind("model", model, Network, "a Network")
+    passing(mapping, arrays)  # refuses what is not there
     shapes, faults = shapes_of(arrays), []
     uses = {name: np.zeros(shape, int) for name, shape in shapes.items()}
     for name in {**model.shapes, **mapping.parameters}:
@@ -515,7 +564,7 @@ def check_mapping(model: Network, mapping: ModuleMapping, arrays: Arrays,
         if fault:
             faults.append(f"{_named(name)}: {fault}")
     for name, count in uses.items():
-        if not count.all() and not _matches(name, mapping.idle):
+        if not count.all() and name not in mapping.front and not _matches(name, mapping.idle):
             part = f"{(count == 0).sum()} of {count.size} entries" if count.any() else "it is"
             faults.append(f"{_named(name)} {shapes[name]} of the module: {part} not mapped")
         if (count > 1).any():

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
-
 from npple.checks import check_kind, shown
 from npple.core.base import Array
 from npple.errors import InputError, require
 from npple.oracle.arrays import as_arrays
 from npple.oracle.frameworks import fed
 from npple.oracle.mappings import ModuleMapping
+from npple.oracle.norms import Norm, folded, names_of
 
 
 INPUT = "<input>"  # what a module is called with, among the names of its parts
@@ -41,38 +40,35 @@ def opened(module: Any, mapping: ModuleMapping) -> Any:
 def folded_parameters(module: Any, mapping: ModuleMapping) -> dict[str, Array]:
     """The module's parameters as arrays, norms folded into the layers before them."""
     module = opened(module, mapping)
-    arrays, _ = as_arrays(dict(module.named_parameters()), "module")
-    for path, layer in mapping.norms.items():
-        norm = module.get_submodule(path)
-        mean, variance = array_of(path, norm.running_mean), array_of(path, norm.running_var)
-        scale = arrays.pop(f"{path}.weight") / np.sqrt(variance + norm.eps)
-        shift = arrays.pop(f"{path}.bias")
-        arrays[f"{layer}.weight"] = arrays[f"{layer}.weight"] * scale[:, None]  # (out, in)
-        arrays[f"{layer}.bias"] = (arrays[f"{layer}.bias"] - mean) * scale + shift
-    return arrays
+    norms = norms_of(module, mapping)
+    return folded(as_arrays(tensors_of(module, norms, mapping), "module")[0], norms)
 
 
-def make_scaling(norm: Any, scale: Array | float = 1.0) -> None:
-    """A batch normalisation that at inference multiplies by a scale, or changes nothing."""
-    norm.weight.data.copy_(norm.weight.new_tensor(np.broadcast_to(scale, norm.weight.shape)))
-    norm.bias.data.fill_(0)
-    norm.running_mean.fill_(0)
-    norm.running_var.fill_(1 - norm.eps)
+def norms_of(module: Any, mapping: ModuleMapping) -> list[Norm]:
+    """The normalisations of a mapping, by the names of the module's parameters and buffers."""
+    return [norm if isinstance(norm, Norm) else _norm(module, path, norm)
+            for path, norm in mapping.norms.items()]
 
 
-def telling_scale(norm: Any) -> Array:
-    """A scale, exact in every precision, that tells a norm before an activation from one after.
+def _norm(module: Any, path: str, layer: str) -> Norm:
+    parts = dict(module.named_modules())
+    for name in (path, layer):
+        require(name in parts, f"mapping: norms: {name}: no part of the module")
+    norm, before = parts[path], parts[layer]
+    require(getattr(norm, "running_mean", None) is not None,
+            f"mapping: norms: {path}: a {type(norm).__name__} without running statistics, which "
+            "cannot be folded")
+    affine = norm.weight is not None
+    return Norm(f"{layer}.weight", f"{path}.running_mean", f"{path}.running_var", norm.eps,
+                None if before.bias is None else f"{layer}.bias",
+                f"{path}.weight" if affine else None, f"{path}.bias" if affine else None, inputs=-1)
 
-    It turns signs, which a relu sees, and doubles, which a tanh sees; under batch statistics it
-    turns signs alone, so that the norm itself stays what it is.
-    """
-    turned = np.resize([-1.0, 1.0], norm.weight.shape)
-    return turned if norm.training else 2 * turned
 
-
-def array_of(name: str, tensor: Any) -> Array:
-    """One tensor as an array."""
-    return as_arrays({name: tensor}, "module")[0][name]
+def tensors_of(module: Any, norms: Iterable[Norm], mapping: ModuleMapping) -> dict[str, Any]:
+    """The module's parameters by name, and the buffers of its normalisations and its front."""
+    names = {name for norm in norms for name in names_of(norm)} | mapping.front.keys()
+    return dict(module.named_parameters()) | {
+        name: buffer for name, buffer in module.named_buffers() if name in names}
 
 
 def copied(module: Any) -> Any:

@@ -24,12 +24,13 @@ from npple.errors import MappingError, require
 from npple.network import Network
 from npple.oracle.arrays import as_arrays
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, deviate
-from npple.oracle.frameworks import Run, fed, like
+from npple.oracle.frameworks import Run, fed, like, norms_of_arrays
 from npple.oracle.layouts import (Piece, Slot, assembled, base, layouts, oriented,
                                   slots_of)
-from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, written
-from npple.oracle.modules import (called, copied, elements, folded_parameters, make_scaling,
-                                  observed, opened)
+from npple.oracle.mappings import ModuleMapping, as_it_is, by_recipe, passing, written
+from npple.oracle.modules import (called, copied, elements, norms_of, observed, opened,
+                                  tensors_of)
+from npple.oracle.norms import Norm, folded, unfolded
 from npple.oracle.rounding import UNITS
 from npple.oracle.variant import Variant
 from npple.oracle.vectors import ADAM
@@ -77,8 +78,8 @@ class Proposal:
         lines = ["mapping = ModuleMapping({",
                  *(f"    {name!r}: {move!r}," for name, move in mapping.parameters.items()), "}, {",
                  *(f"    {name!r}: {move!r}," for name, move in mapping.tensors.items())]
-        rest = [f"{kind}={getattr(mapping, kind)!r}" for kind in ("idle", "own", "norms")
-                if getattr(mapping, kind)]
+        rest = [f"{kind}={getattr(mapping, kind)!r}"
+                for kind in ("idle", "own", "norms", "front") if getattr(mapping, kind)]
         rest += ["feed=..."] if mapping.feed is not as_it_is else []
         lines.append("}, " + ", ".join(rest) + ")" if rest else "})")
         lines.append("# certain: on random parameters the outputs agree" if self.certain else
@@ -91,7 +92,8 @@ class Proposal:
 
 
 def suggest(weights: Any, model: Network, run: Run | None = None, *,
-            feed: Callable[[Any], Any] = as_it_is) -> Proposal:
+            feed: Callable[[Any], Any] = as_it_is, norms: Mapping[str, str | Norm] | None = None,
+            front: Mapping[str, str | float] | None = None) -> Proposal:
     """Proposes the mapping of a program that should be a model.
 
     The outputs are taken by name where they bear the names of the tasks, otherwise in their order.
@@ -104,8 +106,8 @@ def suggest(weights: Any, model: Network, run: Run | None = None, *,
         What it should be.
     run : callable, optional
         As for `check_arrays`. Without it, and without a module, nothing is certain.
-    feed : callable, optional
-        As for a `ModuleMapping`.
+    feed, norms, front : optional
+        As for a `ModuleMapping`; a module's norms are found.
 
     Returns
     -------
@@ -117,14 +119,13 @@ def suggest(weights: Any, model: Network, run: Run | None = None, *,
         For arguments that cannot be used, or a program that fails.
     """
     check_kind("model", model, Network, "a Network")
-    require(callable(feed), "feed: a function is needed")
     module = callable(getattr(weights, "named_parameters", None)) and not isinstance(weights, type)
     require(module or isinstance(weights, Mapping),
             f"weights: a module or a dict of arrays is needed, got {type(weights).__name__}")
     require(run is None or callable(run) and not module,
             "run: a function is needed, and none beside a module, which runs by itself")
-    probe = (_ModuleProbe(weights, model, feed) if module else
-             _Probe(weights, model, feed, run))
+    known = ModuleMapping({}, feed=feed, norms=dict(norms or {}), front=dict(front or {}))
+    probe = _ModuleProbe(weights, model, known) if module else _Probe(weights, model, known, run)
     if probe.runs:
         best: Proposal | None = None
         for name, table in _structures(model):
@@ -163,26 +164,32 @@ def _structures(model: Network) -> Iterator[tuple[str | None, Table]]:
 class _Probe:
     """A program that can be asked: arrays in, outputs out."""
 
-    norms: dict[str, str] = {}
-
-    def __init__(self, weights: Mapping[str, Any], model: Network, feed: Callable[[Any], Any],
+    def __init__(self, weights: Mapping[str, Any], model: Network, mapping: ModuleMapping,
                  run: Run | None) -> None:
-        self.weights, self.model, self.feed, self.runs = weights, model, feed, run is not None
+        self.weights, self.model, self.mapping, self.runs = weights, model, mapping, run is not None
         self._run = run
         self.x = random_case(model, 0, ROWS).x
-        self.arrays, precisions = self._stored()
+        self._stored, precisions = as_arrays(weights, "weights")
+        self._norms = self._layers()
+        self.arrays = {name: array for name, array in folded(self._stored, self._norms).items()
+                       if name not in mapping.front}
         coarsest = max(precisions.values(), key=UNITS.__getitem__, default="float64")
         self.noise = NOISE * UNITS[coarsest]
 
-    def _stored(self) -> tuple[dict[str, Array], dict[str, str]]:
-        return as_arrays(self.weights, "weights")
+    def _layers(self) -> list[Norm]:
+        return norms_of_arrays(self.mapping)
+
+    def _weights(self, arrays: Arrays) -> dict[str, Any]:
+        """The program's own, of which these are what is left when they are folded."""
+        made = unfolded(arrays, self._stored, self._norms) | passing(self.mapping, self._stored)
+        return {name: like(self.weights[name], array) for name, array in made.items()}
 
     def answer(self, arrays: Arrays) -> dict[str, Any]:
         """What the program gives with these weights, by its names."""
         assert self._run is not None
-        weights = {name: like(self.weights[name], array) for name, array in arrays.items()}
+        weights = self._weights(arrays)
         first = next(iter(weights.values()))
-        made = self._run(weights, fed(self.feed(self.x), first))
+        made = self._run(weights, fed(self.mapping.feed(self.x), first))
         check_kind("run", made, Mapping, "a dict of arrays")
         return dict(made)
 
@@ -199,44 +206,43 @@ class _Probe:
 class _ModuleProbe(_Probe):
     """A module of PyTorch in eval mode, its normalisations part of the layers before them."""
 
-    def __init__(self, module: Any, model: Network, feed: Callable[[Any], Any]) -> None:
+    def __init__(self, module: Any, model: Network, mapping: ModuleMapping) -> None:
         self.module = copied(opened(module, ModuleMapping({})))
         self.module.eval()
-        self.norms = _norms(self.module)
-        super().__init__(dict(self.module.named_parameters()), model, feed, lambda w, x: {})
+        mapping = replace(mapping, norms=_norms(self.module) | mapping.norms)
+        tensors = tensors_of(self.module, norms_of(self.module, mapping), mapping)
+        super().__init__(tensors, model, mapping, lambda w, x: {})
 
-    def _stored(self) -> tuple[dict[str, Array], dict[str, str]]:
-        _, precisions = as_arrays(self.weights, "module")
-        arrays = folded_parameters(self.module, ModuleMapping({}, norms=self.norms))
-        for path in self.norms:
-            make_scaling(self.module.get_submodule(path))
-        return arrays, precisions
+    def _layers(self) -> list[Norm]:
+        return norms_of(self.module, self.mapping)
 
     def answer(self, arrays: Arrays) -> dict[str, Any]:
         """What the module itself returns, by the names of a mapping."""
         self._write(arrays)
-        return dict(elements("return", called(self.module, self.feed(self.x))))
+        return dict(elements("return", called(self.module, self.mapping.feed(self.x))))
 
     def tensors(self, arrays: Arrays) -> dict[str, Array]:
         """Also what its parts return."""
         self._write(arrays)
         module = copied(self.module)
-        seen = observed(module, [path for path, _ in module.named_modules()], self.feed(self.x))
+        seen = observed(module, [path for path, _ in module.named_modules()],
+                        self.mapping.feed(self.x))
         return _numbers({name: each for name, each in seen.items() if ":input" not in name})
 
     def _write(self, arrays: Arrays) -> None:
-        for name, array in arrays.items():
-            parameter = self.weights[name]
-            parameter.data.copy_(parameter.new_tensor(array))
+        for name, tensor in self._weights(arrays).items():
+            self.weights[name].data.copy_(tensor)
 
 
-def _norms(module: Any) -> dict[str, str]:
+def _norms(module: Any) -> dict[str, str | Norm]:
     """Each batch normalisation -> the linear layer right before it, of as many features."""
-    found, before = {}, ("", 0)
+    found: dict[str, str | Norm] = {}
+    before = ("", 0)
     for path, part in module.named_modules():
         if hasattr(part, "out_features"):
             before = path, part.out_features
-        if "BatchNorm" in type(part).__name__ and before[1] == part.num_features:
+        if ("BatchNorm" in type(part).__name__ and before[1] == part.num_features
+                and part.affine and part.track_running_stats):
             found[path] = before[0]
     return found
 
@@ -404,8 +410,8 @@ def _probed(probe: _Probe, name: str | None, table: Table, seed: int) -> Proposa
     assert point.reading is not None
     tensors = {f"{kind}/{task}": by_recipe(recipe)
                for task, (kind, recipe) in point.reading.items()}
-    found = Proposal(ModuleMapping(parameters, tensors, idle, own, probe.norms, probe.feed), False,
-                     name, missing, unplaced, ambiguous)
+    found = Proposal(replace(probe.mapping, parameters=parameters, tensors=tensors, idle=idle,
+                             own=own), False, name, missing, unplaced, ambiguous)
     return found if missing or ambiguous else _confirmed(point, found)
 
 
@@ -506,7 +512,8 @@ def _confirmed(point: _Point, found: Proposal) -> Proposal:
     for seed in range(POINTS):
         params: Arrays = _generic(point.table, SEEDS + seed)
         try:
-            arrays = written(model, found.mapping, params, point.arrays, found.mapping.own)
+            arrays = written(model, replace(found.mapping, front={}), params, point.arrays,
+                             found.mapping.own)
         except MappingError:
             return found  # arrays that nothing in the model accounts for
         params = {name: moves[name].forward(arrays) if name in moves else array
@@ -558,8 +565,8 @@ def _guessed(probe: _Probe) -> Proposal:
     why = ("the outputs are not the model's, nor those of a known deviation: this is by shapes, "
            "names and order alone" if probe.runs else
            "there was no function to run: this is by shapes, names and order alone")
-    return Proposal(ModuleMapping(parameters, norms=probe.norms, feed=probe.feed), False, None,
-                    missing, unplaced, (why, *ambiguous))
+    return Proposal(replace(probe.mapping, parameters=parameters), False, None, missing, unplaced,
+                    (why, *ambiguous))
 
 
 def _assigned(probe: _Probe, slots: Sequence[Slot], pieces: Sequence[Piece]

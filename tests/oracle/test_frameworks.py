@@ -166,7 +166,7 @@ def test_a_program_that_differs_from_run_to_run_cannot_be_judged():
     ({"gradients": lambda w, x, s: {"kernal": w["kernel"]}}, "gradients: 'kernal': neither a"),
     ({"gradients": lambda w, x, s: {"kernel": w["kernel"].T}},
      r"gradients: kernel: shape \(8, 3\), expected \(3, 8\)"),
-    ({"mapping": replace(MAPPING, norms={"n": "l"})}, "mapping: norms: fold them"),
+    ({"mapping": replace(MAPPING, norms={"n": "l"})}, "mapping: norms: n: .l. is a layer of a mo"),
     ({"mapping": None}, "mapping: a ModuleMapping is needed, got None"),
     ({"weights": {"kernel": object()}}, "weights: kernel: "),
     ({"vectors": MODEL}, "vectors: from make_vectors or load"),

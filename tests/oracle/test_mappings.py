@@ -60,7 +60,8 @@ def test_any_recipe_survives_json_and_its_code_makes_it_again(recipe):
 MODEL = npple.shared_bottom(3, {"a": "binary"}, expert_units=(4,), tower_units=())
 MAPPING = ModuleMapping(linear("level1/shared/experts/layer1", ["bottom"])
                         | linear("tower/a/layer1", "head"), {"tower/a": sliced("return", None, 0)},
-                        idle=("unused.*",), own=("*/gate/*",), norms={"norm": "bottom"})
+                        idle=("unused.*",), own=("*/gate/*",), norms={"norm": "bottom"},
+                        front={"first.weight": "identity", "first.bias": 0})
 
 
 def test_a_mapping_comes_back_from_its_file(tmp_path):
@@ -70,7 +71,7 @@ def test_a_mapping_comes_back_from_its_file(tmp_path):
     weights = {name: rng.normal(size=shape) for name, shape in
                {"bottom.weight": (4, 3), "bottom.bias": (4,), "head.weight": (1, 4),
                 "head.bias": (1,)}.items()}
-    read = [from_arrays(weights, MODEL, replace(mapping, norms={}))
+    read = [from_arrays(weights, MODEL, replace(mapping, norms={}, front={}))
             for mapping in (MAPPING, load_mapping(tmp_path / "m.json"))]
     assert all((read[0][name] == read[1][name]).all() for name in MODEL.shapes)
 
@@ -102,7 +103,12 @@ def entry(recipe):
     (HEAD | {"tensors": []}, "tensors: a JSON object is needed, got []"),
     (HEAD | {"idle": "*"}, "idle: a JSON array is needed, got '*'"),
     (HEAD | {"idle": [1]}, "idle: [1], expected a sequence of texts"),
-    (HEAD | {"norms": {"n": 1}}, "norms: n: the name of a layer is needed, got 1"),
+    (HEAD | {"norms": {"n": 1}}, "norms: n: the name of a layer, or an object with what a Norm"),
+    (HEAD | {"norms": {"n": {"gamma": "g"}}}, "norms: n: 'gamma' is not known, expected weight"),
+    (HEAD | {"norms": {"n": {"weight": "w", "bias": "b"}}}, "n: mean, variance, eps: missing"),
+    (HEAD | {"norms": {"n": {"weight": "w", "bias": "b", "mean": "m", "variance": "v",
+                             "eps": "small"}}}, "norm: eps must be"),
+    (HEAD | {"front": {"w": "eye"}}, "front: w: 'identity' or a number is needed, got 'eye'"),
     ({"format": "npple mapping", "version": 1}, "parameters: missing"),
     (entry(1), "parameters: w: 1, expected a name or an object with one of transpose, stack"),
     (entry(""), "parameters: w: an empty name"),

@@ -1,6 +1,7 @@
 """The adapters on real PyTorch modules: weights in and out, tensors, gradients by autograd."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -290,6 +291,54 @@ def test_a_normalisation_after_the_activation_is_not_folded_unseen(activation, d
         module = Normalised(function, after).to(getattr(torch, dtype)).eval()
         report = check_module(oracle.make_vectors(model), module, NORMALISED)
         assert report.verdict == ("failed" if after else "passed"), report
+
+
+class Bare(Normalised):
+    """The layer has no bias, or the normalisation no scale and no shift."""
+
+    def __init__(self, bias, activation=torch.relu, after=False):
+        super().__init__(activation, after)
+        self.bottom = torch.nn.Linear(4, 5, bias=bias)
+        self.norm = torch.nn.BatchNorm1d(5, affine=not bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_or_a_normalisation_may_lack_what_the_other_has(bias):
+    end = {} if bias else {"level1/shared/experts/layer1/bias": stacked("norm.bias")}
+    mapping = replace(NORMALISED, parameters=NORMALISED.parameters | end)
+    for after in (False, True):
+        module = Bare(bias, after=after).double().eval()
+        report = check_module(oracle.make_vectors(BOTTOM), module, mapping)
+        assert report.verdict == ("failed" if after else "passed"), report
+
+
+def test_gradients_of_layers_with_normalisations_as_they_are_come_out():
+    """Those of the folded layer, which has to move more than the one before a steep norm."""
+    module = Normalised().double()
+    module(torch.randn(16, 4).double() * 2 + 1)
+    with torch.no_grad():
+        module.norm.weight.uniform_(0.5, 2)
+    x = torch.randn(6, 4).double()
+    sum(z.sum() for z in module.eval()(x)).backward()
+    grads = gradients_from_module(module, BOTTOM, NORMALISED)
+    params = from_module(module, BOTTOM, NORMALISED)
+    step = {name: 1e-6 * np.random.default_rng(0).normal(size=p.shape)
+            for name, p in params.items()}
+    up, down = (sum(z.sum() for z in BOTTOM.forward(
+        {name: p + sign * step[name] for name, p in params.items()}, x.numpy()).outputs.values())
+        for sign in (1, -1))
+    assert (up - down) / 2 == pytest.approx(sum((grads[name] * step[name]).sum() for name in step),
+                                            rel=1e-6)
+
+
+@pytest.mark.parametrize("norms, fault", [
+    ({"nowhere": "bottom"}, "norms: nowhere: no part of the module"),
+    ({"norm": "nowhere"}, "norms: nowhere: no part of the module"),
+    ({"bottom": "bottom"}, "norms: bottom: a Linear without running statistics"),
+])
+def test_a_normalisation_that_cannot_be_folded_is_told(norms, fault):
+    with pytest.raises(npple.InputError, match=fault):
+        check_module(oracle.make_vectors(BOTTOM), Normalised(), replace(NORMALISED, norms=norms))
 
 
 def test_a_normalisation_in_training_is_a_deviation_and_at_inference_none():
