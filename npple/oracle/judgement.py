@@ -26,6 +26,7 @@ MARGIN = 1.25  # the largest of some random runs is not yet the largest there ca
 BLUNT = 0.1  # a tolerance above this judges nothing
 MOST = 7  # parts of a gradient of which all sums are looked at
 FAR = 1e6  # floors beyond which no rounding of float64 or float32 is looked into
+NOISY = 8  # flows of which runs with roundings are kept; a search tries thousands
 
 
 class Judge:
@@ -194,6 +195,8 @@ class Judge:
             unit = np.array([UNITS[precision]])
             given = _Shaken(flow.given, unit, safety)
             case = noisy_case(flow.case, unit, safety)
+            while len(self._noisy) >= NOISY:
+                self._noisy.pop(next(iter(self._noisy)))
             self._noisy[key] = flow, Flow(textbook(flow.variant), case, given)
         largest = _largest(y)
         if not largest:

@@ -8,6 +8,7 @@ precision may show, whatever its order of summation and whichever of the usual f
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -86,6 +87,13 @@ def noisy_case(case: Case, units: Float64, safety: float = SAFETY) -> Case:
                    gradients={name: copies(g) for name, g in case.gradients.items()})
 
 
+@cache
+def _pool() -> tuple[Float64, Any]:
+    """Random numbers, drawn once for all runs, and the state of their generator after them."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, POOL), rng.bit_generator.state
+
+
 def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:
     """Turns an array into copies, stacked in front, whose every operation is off at random.
 
@@ -93,7 +101,7 @@ def noisy(units: Float64, safety: float = SAFETY) -> Callable[[Any], Any]:
     """
     amplitude = safety * np.repeat(units, COPIES)
     rng = np.random.default_rng(0)
-    pool = rng.uniform(-1, 1, POOL)
+    pool, rng.bit_generator.state = _pool()
     coarse = np.repeat(units == UNITS["float16"], COPIES)
 
     def shake(array: Any) -> Any:

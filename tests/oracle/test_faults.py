@@ -2,6 +2,7 @@
 
 import functools
 import random
+import tracemalloc
 from dataclasses import replace
 from itertools import count
 
@@ -188,3 +189,18 @@ def test_adam_is_not_blamed_for_the_gradients_of_an_unknown_model(name):
 def test_a_search_that_ends_early_says_so(monkeypatch):
     monkeypatch.setattr("npple.oracle.faults.TRIALS", 0)
     assert "the search ended before" in str(oracle.check(vectors("cgc"), unknown("cgc")))
+
+
+def test_a_search_keeps_few_of_the_runs_with_roundings(monkeypatch):
+    """In float32 each variant that is tried is run with them; of all, that was gigabytes."""
+    monkeypatch.setattr("npple.oracle.faults.COMBINATIONS", 5)
+    model = npple.mmoe(4, {"a": "binary"}, experts=3, expert_units=(5,), tower_units=(3,))
+    vectors = oracle.make_vectors(model)
+    y = vectors.expected["tower/a"]
+    noise = np.random.default_rng(0).uniform(0.5, 2, y.shape)
+    report = oracle.check(vectors, {"tower/a": (y * noise).astype(np.float32)})
+    tracemalloc.start()
+    search = report.search
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert search.trials > 100 and peak < 80e6

@@ -48,7 +48,8 @@ def program(kind, activation="relu", after=False):
 
     parameters = {"level1/shared/experts/layer1/weight":
                   transposed("kernel", (0, 2, 1)) if turned else "kernel",
-                  "level1/shared/experts/layer1/bias": oracle.reshaped(norm.bias or norm.shift, 2, 4)}
+                  "level1/shared/experts/layer1/bias":
+                  oracle.reshaped(norm.bias or norm.shift, 2, 4)}
     for i, task in enumerate(TASKS):
         parameters |= {f"level1/{task}/gate/layer1/weight": oracle.sliced("gates", i),
                        f"tower/{task}/layer1/weight": oracle.sliced("heads", i),
