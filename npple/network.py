@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 __all__ = ["Network", "Trace", "task_weights"]
+Batch: TypeAlias = tuple[Table, Arrays, Features, Targets, Masks, Arrays]  # of `each_block`
 
 
 @dataclass(frozen=True, repr=False)
@@ -281,6 +282,33 @@ class Network(Printed):
             As `loss_and_grads`.
         """
         factors = check_weights(self.table, weights)
+        return self.run(self._checked(params, x, targets, masks, noise), factors, penalties)
+
+    def run(self, batch: Batch, factors: Mapping[str, float], penalties: bool = True
+            ) -> tuple[float, dict[str, Array], dict[str, float]]:
+        """What `losses_and_grads` gives, of arguments that were checked.
+
+        Parameters
+        ----------
+        batch : tuple
+            Table, parameters, features, targets, masks by task (None for all rows) and noise.
+        factors : dict of float
+            The weight of each task.
+        penalties : bool
+            As in `loss_and_grads`.
+
+        Returns
+        -------
+        loss : float
+        grads : dict of ndarray
+        losses : dict of float
+
+        Raises
+        ------
+        Diverged
+            As `loss_and_grads`.
+        """
+        _, params, *_ = batch
         found: dict[str, Array] = {}
 
         def run(trace: Trace, targets: Targets, masks: Masks, shares: dict[str, float]
@@ -298,7 +326,6 @@ class Network(Printed):
             add_up(found, result[1])
 
         parts: list[dict[str, Array]] = []
-        batch = self._checked(params, x, targets, masks, noise)
         with np.errstate(over="ignore", invalid="ignore"), blas_with_one_thread():
             each_block(run, take, *batch)
             losses_of = _means(parts, _dtype(params))
@@ -315,7 +342,7 @@ class Network(Printed):
             for task, value in losses_of.items()}
 
     def _checked(self, params: Arrays, x: Array | Columns, targets: Columns, masks: Masks | None,
-                 noise: Arrays | None) -> tuple[Table, Arrays, Features, Targets, Masks, Arrays]:
+                 noise: Arrays | None) -> Batch:
         """The arguments of `each_block`."""
         dtype = check_params(self.table, params)
         features, rows = check_x(self.table, x, dtype)

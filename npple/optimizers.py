@@ -3,18 +3,25 @@
 The state is a dictionary of arrays, so saving it and going on continues bit for bit.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import lru_cache, partial
+from math import prod
+from operator import is_
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from npple.checks import check_dicts, check_number, check_step, check_texts, first_not_finite, shown
 from npple.core.base import Array, Arrays, Codes
+from npple.core.blocks import for_each
 from npple.core.optimizers import adam_update, clipped, sgd_update
 from npple.errors import Diverged, InputError, require
 
 State: TypeAlias = Mapping[str, Array | Codes]  # moments and counts
+PIECE = 2 ** 14  # numbers of a vector that are updated at a time: so the cache holds what is read
+SHARE = 2 ** 18  # numbers that a thread takes on at a time
+ALIGNED = 16  # numbers: where a parameter may start in a vector
 
 
 @dataclass(frozen=True)
@@ -101,23 +108,59 @@ class Adam:
             For a moment that is not finite; names it.
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
+        return self.update(params, grads, state, names, factors)
+
+    def update(self, params: Arrays, grads: Arrays, state: State, names: Iterable[str],
+               factors: Mapping[str, float] | None = None
+               ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
+        """What `step` does, of arguments that were checked; all `names` are updated.
+
+        Parameters of one count t, rate and dtype are updated as one vector.
+
+        Parameters
+        ----------
+        params, grads, state, factors
+            As of `step`.
+        names : iterable of str
+            Of parameters.
+
+        Returns
+        -------
+        params, state : dict of ndarray
+
+        Raises
+        ------
+        InputError
+            For an epsilon that is 0 in the dtype of a parameter.
+        Diverged
+            For a moment that is not finite; names it.
+        """
         after, grads = dict(params), clipped(grads, self.clip)
         moved: dict[str, Any] = dict(state)
-        new: dict[str, Array] = {}  # moments
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            for name in names:
-                p, t = params[name], int(state[f"t/{name}"]) + 1
-                rate = self.rate * (factors or {}).get(name, 1.0)
-                if not p.dtype.type(self.epsilon):
-                    raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
-                                     f"{shown(name)}")
-                after[name], new[f"m/{name}"], new[f"v/{name}"] = adam_update(
-                    p, grads[name], moved[f"m/{name}"], moved[f"v/{name}"], t, rate,
-                    self.beta1, self.beta2, self.epsilon, self._decay(rate))
-                moved[f"t/{name}"] = np.array(t, np.int64)
-        if wrong := first_not_finite(new):
-            raise Diverged(f"{wrong}, a moment of Adam, is not finite")
-        return after, moved | new
+        alike: dict[Any, list[str]] = {}
+        for name in names:
+            rate = self.rate * (factors or {}).get(name, 1.0)
+            alike.setdefault((int(state[f"t/{name}"]) + 1, rate, params[name].dtype), []
+                             ).append(name)
+        for (t, rate, dtype), own in alike.items():
+            if not dtype.type(self.epsilon):
+                raise InputError(f"epsilon: {self.epsilon} is 0 in {dtype}, that of "
+                                 f"{shown(own[0])}")
+            shapes = [params[name].shape for name in own]
+            named = [f"{moment}/{name}" for moment in "mv" for name in own]
+            new_p, new_mv = _in_pieces(
+                partial(adam_update, t=t, rate=rate, beta1=self.beta1, beta2=self.beta2,
+                        epsilon=self.epsilon, decay=self._decay(rate)),
+                _joined(params, own), _joined(grads, own), _joined(cast(Arrays, state), named))
+            new, moments = Parts(own, shapes, new_p), Parts(named, 2 * shapes, new_mv)
+            if first_not_finite({"m, v": new_mv}) and (wrong := first_not_finite(moments)):
+                raise Diverged(f"{wrong}, a moment of Adam, is not finite")
+            whole = own == list(params)
+            after = new if whole else after | new
+            moved = moments if whole else moved | moments
+            moved |= {
+                f"t/{name}": np.array(t, np.int64) for name in own}
+        return after, moved
 
     def _decay(self, rate: float) -> float:
         """The share that a parameter loses, at its rate."""
@@ -207,12 +250,90 @@ class SGD:
         InputError
             For names, shapes or dtypes that do not belong together.
         """
-        names = _names(params, grads, state, only)
+        return self.update(params, grads, state, _names(params, grads, state, only), factors)
+
+    def update(self, params: Arrays, grads: Arrays, state: State, names: Iterable[str],
+               factors: Mapping[str, float] | None = None
+               ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
+        """What `step` does, of arguments that were checked; all `names` are updated.
+
+        Parameters
+        ----------
+        params, grads, state, factors
+            As of `step`.
+        names : iterable of str
+            Of parameters.
+
+        Returns
+        -------
+        params, state : dict of ndarray
+        """
         after, grads = dict(params), clipped(grads, self.clip)
         for name in names:
             rate = self.rate * (factors or {}).get(name, 1.0)
             after[name] = sgd_update(params[name], grads[name], rate, self.weight_decay)
         return after, dict(state)
+
+
+class Parts(dict[str, Array]):
+    """Arrays by name, views of one vector: `_joined` takes it as it is. A copy is a plain dict.
+
+    Parameters
+    ----------
+    names : list of str
+    shapes : list of tuple of int
+        Of the arrays, one after the other.
+    vector : (n,) array
+        Each starts in it at a multiple of `ALIGNED`.
+    """
+
+    def __init__(self, names: list[str], shapes: Sequence[tuple[int, ...]], vector: Array
+                 ) -> None:
+        places, _ = _places(tuple(shapes))
+        super().__init__(zip(names, [vector[at].reshape(shape)
+                                     for at, shape in zip(places, shapes)]))
+        self.vector, self.names, self.views = vector, list(names), list(self.values())
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
+        return dict, (dict(self),)
+
+
+def _joined(arrays: Arrays, names: list[str]) -> Array:
+    """The named arrays in one vector, with zeros between; of `Parts` it is there already."""
+    found = [arrays[name] for name in names]
+    if isinstance(arrays, Parts) and arrays.names == names and all(map(is_, found, arrays.views)):
+        return arrays.vector
+    places, size = _places(tuple([array.shape for array in found]))
+    vector = np.zeros(size, found[0].dtype)
+    for at, array in zip(places, found):
+        vector[at] = array.reshape(-1)
+    return vector
+
+
+def _in_pieces(update: Callable[..., tuple[Array, ...]], p: Array, g: Array, mv: Array
+              ) -> tuple[Array, Array]:
+    """`update(p, g, m, v)`, each number by itself, of vectors: a piece at a time -> (p, mv)."""
+    new_p, new_mv = np.empty_like(p), np.empty_like(mv)
+    (m, v), (new_m, new_v) = mv.reshape(2, -1), new_mv.reshape(2, -1)
+
+    def run(share: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+            for start in range(share, min(share + SHARE, p.size), PIECE):
+                at = slice(start, start + PIECE)
+                new_p[at], new_m[at], new_v[at] = update(p[at], g[at], m[at], v[at])
+
+    for_each(range(0, p.size, SHARE), run, lambda _: None)
+    return new_p, new_mv
+
+
+@lru_cache(64)
+def _places(shapes: tuple[tuple[int, ...], ...]) -> tuple[list[slice], int]:
+    """Where arrays of these shapes stand in a vector, and its length."""
+    places, end = list[slice](), 0
+    for shape in shapes:
+        places.append(slice(end, end + prod(shape)))
+        end += -(-prod(shape) // ALIGNED) * ALIGNED
+    return places, end
 
 
 def _names(params: Arrays, grads: Arrays, state: State,

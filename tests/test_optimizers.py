@@ -1,6 +1,8 @@
 """Adam and SGD: Algorithm 1 number by number, its options, its state, and what moments do."""
 
+import copy
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 import npple
 from npple import SGD, Adam, AdamW
+from npple.core.optimizers import adam_update
 from strategies import DTYPES, assert_close, assert_equal, problem, random_target, random_x, seeds
 
 SETTINGS = st.builds(dict, rate=st.floats(1e-5, 1), beta1=st.floats(0, 0.99),
@@ -337,3 +340,45 @@ def test_an_epsilon_below_the_smallest_number_is_refused(epsilon, dtype):
 
 def test_the_smallest_epsilon_leaves_what_has_no_gradient_alone():
     assert one_step(0.0, "float32", Adam(epsilon=1e-45))[0]["w"] == 0
+
+
+def test_one_vector_gives_the_bits_of_each_parameter_by_itself():
+    """Formula and order are those of the core's update, also over several pieces and shares."""
+    params, gradients = drawn_steps(0, 3, "float32")
+    sizes = {"big": 2 ** 18 + 5, "w": 3}
+    gradients = [{name: np.resize(g["w"], n) for name, n in sizes.items()} for g in gradients]
+    start = {name: np.resize(params["w"], n) for name, n in sizes.items()}
+    both, state = run(Adam(), start, gradients)
+    for name, p in start.items():
+        m = v = np.zeros_like(p)
+        for t, g in enumerate(gradients, start=1):
+            p, m, v = adam_update(p, g[name], m, v, t, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        for ours, theirs in ((both[name], p), (state[f"m/{name}"], m), (state[f"v/{name}"], v)):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("change", [
+    lambda params: params | {"w": params["u"], "u": params["w"]},
+    lambda params: params.update(w=params["u"], u=params["w"]) or params,
+    lambda params: params["w"].__setitem__(0, 9) or params,
+    lambda params: {name: params[name] for name in reversed(params)}],
+    ids=["swapped", "swapped in place", "written to", "reversed"])
+def test_parameters_that_were_changed_after_a_step_are_taken_as_they_are(change):
+    """Also where they are still views of the vector of that step."""
+    start = {"w": np.ones(3), "u": np.full(3, 2.0)}
+    params, state = run(Adam(), start, [start])
+    params = change(params)
+    copied = {name: p.copy() for name, p in params.items()}
+    found, _ = Adam().step(params, copied, state)
+    expected, _ = Adam().step(copied, copied, {name: s.copy() for name, s in state.items()})
+    assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))],
+                         ids=["copied", "pickled"])
+def test_what_was_copied_after_a_step_may_be_changed_in_place(copied):
+    params, _ = run(Adam(), {"w": np.ones(3)}, [{"w": np.ones(3)}])
+    params = copied(params)
+    params["w"][0] = 5
+    found, _ = Adam().step(params, {"w": np.zeros(3)}, Adam().init(params))
+    assert found["w"][0] == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,9 @@ class Dataset:
         if not isinstance(rows, slice):
             rows = _indices(rows, len(self))
         x = self.x[rows] if isinstance(self.x, np.ndarray) else _taken(self.x, rows)
-        return Dataset(x, _taken(self.targets, rows), _taken(self.masks, rows))
+        taken = copy(self)  # rows of what was checked are not checked again
+        vars(taken).update(x=x, targets=_taken(self.targets, rows), masks=_taken(self.masks, rows))
+        return taken
 
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Two random parts without a common row.

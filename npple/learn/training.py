@@ -11,10 +11,10 @@ import fnmatch
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 from zlib import crc32
 
 import numpy as np
@@ -207,7 +207,7 @@ class Run:
         FileError
             When the checkpoint cannot be written.
         """
-        self._check_call(data, validation, epochs, patience, checkpoint, every)
+        data, validation = self._check_call(data, validation, epochs, patience, checkpoint, every)
         batches = -(-len(data) // self.batch_size)
         if checkpoint and not self.step:
             self.save(checkpoint, new)
@@ -225,20 +225,24 @@ class Run:
             raise
 
     def _check_call(self, data: Dataset, validation: Dataset, epochs: object, patience: object,
-                    checkpoint: object, every: object) -> None:
+                    checkpoint: object, every: object) -> tuple[Dataset, Dataset]:
+        """Both data sets as the losses take them: so no step needs to check its rows again."""
         check_count("epochs", epochs, 0, most=10 ** 9)
         for name, value in (("patience", patience), ("every", every)):
             if value is not None:
                 check_count(name, value)
         require(checkpoint is None or isinstance(checkpoint, (str, PathLike)),
                 f"checkpoint: a path is needed, got {shown(checkpoint)}")
-        for name, rows in (("data", data), ("validation", validation)):
-            _check_rows(name, self.model, rows, np.dtype(self.dtype))
+        dtype = check_params(self.model.table, self.params)
+        require(dtype == self.dtype, f"params: {dtype}, expected {self.dtype}")
+        checked = (_check_rows("data", self.model, data, dtype),
+                   _check_rows("validation", self.model, validation, dtype))
         for name, rows in (("data", data), ("validation", validation)):
             found = fingerprint(rows)
             require(getattr(self, name) in (None, found),
                     f"{name}: not the rows this run was started with")
             setattr(self, name, found)
+        return checked
 
     def _steps(self, data: Dataset, batches: int, checkpoint: FilePath | None, every: int | None,
                on_batch: Callable[[Run, int], object] | None, stop: Callable[[], object] | None
@@ -261,20 +265,21 @@ class Run:
         noise = self.model.noise(np.random.default_rng([self.seed, self.step, 1]), self.dtype)
         try:
             weights = self._weights(rows, shuffled)
-            loss, grads, losses = self.model.losses_and_grads(
-                self.params, rows.x, rows.targets, rows.masks, weights, noise)
+            masks = {task: rows.masks.get(task) for task in self.model.tasks}
+            loss, grads, losses = self.model.run(
+                (self.model.table, self.params, rows.x, rows.targets, masks, noise), weights)
         except Diverged as error:
             self._diverged(error)
         if not math.isfinite(self.loss_sum + loss):
             self._diverged("the sum of losses is not finite")
-        only = None
+        names: Collection[str] = self.params
         if self.skip_absent:
             present = [task for task in self.model.tasks if _count(rows, task)]
-            only = self.model.table.reached_parameters(present)
+            names = self.model.table.reached_parameters(present)
         with np.errstate(over="ignore", invalid="ignore"):
-            params, state = self.optimizer.step(self.params, grads, self.state, only,
-                                                self.factors)
-        if name := first_not_finite(params) or first_not_finite(cast(Arrays, state)):
+            params, state = self.optimizer.update(self.params, grads, self.state, names,
+                                                  self.factors)
+        if name := first_not_finite(params):
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (
             params, state, self.step + 1, self.batch + 1, self.loss_sum + loss)
@@ -646,14 +651,15 @@ def _layers(model: Network) -> dict[tuple[str, ...], str]:
     return places
 
 
-def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.inexact]) -> None:
-    """Raise `InputError` unless all of a data set is as the model takes it."""
+def _check_rows(what: str, model: Network, data: Dataset, dtype: np.dtype[np.inexact]) -> Dataset:
+    """All of a data set as the losses take it; `InputError` unless it is as the model takes it."""
     check_kind(what, data, Dataset, "a Dataset")
     try:
-        _, rows = check_x(model.table, data.x, dtype)
-        check_targets(model.table, data.targets, data.masks, rows, dtype)
+        x, rows = check_x(model.table, data.x, dtype)
+        targets, _ = check_targets(model.table, data.targets, data.masks, rows, dtype)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
+    return Dataset(x, dict(targets), data.masks)
 
 
 def _best_of(task: str) -> str:

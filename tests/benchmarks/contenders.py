@@ -1,4 +1,4 @@
-"""The contenders: npple's PLE and the same model, with the same parameters, in PyTorch.
+"""The contenders: npple's PLE and the same model, with the same parameters, in PyTorch and JAX.
 
 Each has `predict()`, `loss()`, `gradients()` (forward and backward) and `step()` (with Adam) on a
 batch it was made for.
@@ -60,9 +60,13 @@ class Problem:
 
 
 class Npple:
+    """What a training does: the batch is checked once, before the first step."""
+
     def __init__(self, problem):
         self.model, self.params = problem.model, problem.params
         self.batch = problem.x, problem.targets
+        self.everyone = dict.fromkeys(self.model.tasks)  # no masks
+        self.weights = dict.fromkeys(self.model.tasks, 1.0)
         self.optimizer = npple.Adam(rate=RATE)
         self.state = self.optimizer.init(self.params)
 
@@ -73,10 +77,23 @@ class Npple:
         return sum(self.model.task_losses(self.params, *self.batch).values())
 
     def gradients(self):
-        return self.model.loss_and_grads(self.params, *self.batch)
+        return self.model.run((self.model.table, self.params, *self.batch, self.everyone, {}),
+                              self.weights)
 
     def step(self):
-        _, grads = self.gradients()
+        _, grads, _ = self.gradients()
+        self.params, self.state = self.optimizer.update(self.params, grads, self.state,
+                                                        self.params)
+
+
+class Checked(Npple):
+    """The public calls, which check everything each time."""
+
+    def gradients(self):
+        return self.model.losses_and_grads(self.params, *self.batch)
+
+    def step(self):
+        _, grads, _ = self.gradients()
         self.params, self.state = self.optimizer.step(self.params, grads, self.state)
 
 
@@ -173,13 +190,23 @@ def deepctr_torch(problem):
                  torch.from_numpy(x).to(_dtype(problem)), problem, probabilities=True)
 
 
+def jax_jit(problem):
+    """`jax.jit` of the whole step; see `jax_ple`."""
+    from jax_ple import Jax
+    from stacked_ple import codes_and_numbers
+
+    return Jax(problem, codes_and_numbers(problem.model.table, problem.x), RATE)
+
+
 CONTENDERS = {
     "npple": Npple,
+    "checked": Checked,
     "looped": looped,
     "stacked": partial(stacked, wide=False),
     "wide": partial(stacked, wide=True),
     "compiled": partial(stacked, wide=True, compiled=True),
     "deepctr": deepctr_torch,
+    "jax": jax_jit,
 }
 
 

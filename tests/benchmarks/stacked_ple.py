@@ -112,12 +112,18 @@ def parameter(array):
 
 
 def features(table, x):
+    """npple's x as tensors: (numeric features or None, rows of the one embedding table or None)."""
+    return tuple(None if part is None else torch.from_numpy(part)
+                 for part in codes_and_numbers(table, x))
+
+
+def codes_and_numbers(table, x):
     """npple's x as (numeric features or None, rows of the one embedding table or None)."""
     if not isinstance(x, dict):
-        return torch.from_numpy(x), None
+        return x, None
     numeric = [x[name] for name, kind in table.inputs if kind == "numeric"]
     codes = [x[name] for name, kind in table.inputs if kind != "numeric"]
     sizes = [kind[0] for _, kind in table.inputs if kind != "numeric"]
     offsets = np.cumsum([0, *sizes[:-1]])
-    return (torch.from_numpy(np.stack(numeric, 1)) if numeric else None,
-            torch.from_numpy(np.stack(codes, 1) + offsets) if codes else None)
+    return (np.stack(numeric, 1) if numeric else None,
+            np.stack(codes, 1) + offsets if codes else None)

@@ -1,14 +1,19 @@
 """Timing for the benchmarks: contenders take turns, medians, tables; one process for each count
-of threads."""
+of threads; and on what it was measured."""
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+FORCING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE",
+           "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "BLIS_ARCH_TYPE",
+           "ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES")
 
 
 def measure(runs, seconds=1.0, turns=5, warm=0.05):
@@ -71,7 +76,9 @@ def with_threads(main, threads):
     processors, where numpy and PyTorch see nothing else; the lists one after the other.
 
     `main` runs once, with the command line it was called with, where the threads are already set.
+    Where a variable of the environment forces a kernel, nothing is measured.
     """
+    require_own_kernels()
     if os.environ.get("NPPLE_BENCHMARK"):
         Path(os.environ["NPPLE_BENCHMARK"]).write_text(json.dumps(main()))
         return None
@@ -85,6 +92,49 @@ def with_threads(main, threads):
                            preexec_fn=lambda: _pin(count))
             results += json.loads(Path(environment["NPPLE_BENCHMARK"]).read_text())
     return results
+
+
+def require_own_kernels():
+    """Ends the program where a variable chooses the kernels of a BLAS, or the vectors of NumPy."""
+    forced = [f"{name}={os.environ[name]}" for name in FORCING if name in os.environ]
+    if forced:
+        unset = " ".join(f"-u {each.partition('=')[0]}" for each in forced)
+        sys.exit(f"environment: {', '.join(forced)}: these are not the processor's own kernels, "
+                 f"expected none; run env {unset} python ...")
+
+
+def machine():
+    """What the figures are of: the processor, each BLAS with its kernels and threads, the load.
+
+    Only the BLAS libraries that are loaded are seen; needs threadpoolctl, of the extra `peers`.
+    """
+    from threadpoolctl import threadpool_info
+    blas = sorted({f"{each['internal_api']} {each['version']} {each.get('architecture', '')} "
+                   f"({each['num_threads']} threads)" for each in threadpool_info()
+                   if each["user_api"] == "blas"})
+    return {"processor": _processor(), "python": platform.python_version(), "blas": blas,
+            "versions": _versions(), "load": round(os.getloadavg()[0], 2)}
+
+
+def _processor():
+    """Its name, as Linux has it, and how many of it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")),
+                platform.processor())
+    return f"{os.cpu_count()} x {name}"
+
+
+def _versions():
+    """Of the packages that are compared."""
+    from importlib.metadata import PackageNotFoundError, version
+    found = {}
+    for name in ("numpy", "torch", "jax", "deepctr-torch", "pandas", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def threads_here():

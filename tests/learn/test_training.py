@@ -79,14 +79,15 @@ def test_each_epoch_visits_every_row_once_in_another_order(rows):
     data = Dataset(np.arange(24, dtype=np.float32)[:, None] * np.ones(6, np.float32),
                    {task: np.arange(24, dtype=np.float32) for task in MODEL.tasks}, {})
     run = Run(MODEL, Spy(rate=1e-6), batch_size=5)
-    original = npple.Network.losses_and_grads
+    original = npple.Network.run
 
-    def spy(self, params, x, *rest):
+    def spy(self, batch, factors):
+        _, _, x, *_ = batch
         seen.append(x[:, 0].tolist())
-        return original(self, params, x, *rest)
+        return original(self, batch, factors)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npple.Network, "losses_and_grads", spy)
+        patch.setattr(npple.Network, "run", spy)
         patch.setattr(training, "gradient_shares", lambda *_: {})
         run.train(data, data, epochs=2)
     first, second = sum(seen[:5], []), sum(seen[5:], [])
@@ -143,7 +144,7 @@ def sparse(rows):
 def gradients_of_an_epoch(data, **settings):
     """The parameters and the gradient of each batch, at one place: no step is of any size."""
     found = []
-    original = npple.Network.losses_and_grads
+    original = npple.Network.run
 
     def spy(self, *given):
         result = original(self, *given)
@@ -153,7 +154,7 @@ def gradients_of_an_epoch(data, **settings):
     run = Run(MODEL, npple.SGD(rate=1e-30), dtype="float64", **settings)
     start = run.params
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npple.Network, "losses_and_grads", spy)
+        patch.setattr(npple.Network, "run", spy)
         patch.setattr(training, "gradient_shares", lambda *_: {})
         run.train(data, data, epochs=1)
     return start, found
