@@ -60,9 +60,8 @@ def _count(mask: Mask | None, at: slice) -> int:
 
 def _rows(columns: Features | Targets, at: slice) -> Any:
     """Some rows of a matrix, or of each column."""
-    if isinstance(columns, Mapping):
-        return {name: column[at] for name, column in columns.items()}
-    return columns[at]
+    return ({name: column[at] for name, column in columns.items()}
+            if isinstance(columns, Mapping) else columns[at])
 
 
 def for_each(items: Sequence[Item], run: Callable[[Item], Result], take: Callable[[Result], None]

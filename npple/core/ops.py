@@ -256,8 +256,9 @@ def columns(parts: Sequence[Array]) -> Iterator[tuple[Array, slice]]:
 
 def side_by_side(parts: Sequence[Array]) -> Array:
     """Arrays (..., batch, width_i) -> (..., batch, sum of width_i); leading axes broadcast."""
-    lead = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return np.concatenate([np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], -1)
+    lead = np.broadcast_shapes(*{part.shape[:-1] for part in parts})
+    return np.concatenate([part if part.shape[:-1] == lead else
+                           np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], -1)
 
 
 # Hard concrete routing variables (Louizos et al. 2018; SNR, equations 2 and 3) ------------------
@@ -335,13 +336,13 @@ def embedding_forward(table: Array, codes: Codes, pool: str = "sum") -> tuple[Ar
     longest) with -1 for none. An empty bag gives 0.
     """
     if codes.ndim == 1:
-        return table[..., codes, :], (codes, table.shape[-2], slice(None), 1)
+        return table.take(codes, -2), (codes, table.shape[-2], slice(None), 1)
     there = codes >= 0  # n of them
     samples, counts = np.nonzero(there)[0], there.sum(axis=1)  # (n,), (batch,)
     share = np.ones((len(samples), 1), table.real.dtype)
     if pool == "mean":
         share /= counts[samples, None]
-    rows = share * table[..., codes[there], :]  # (..., n, width)
+    rows = share * table.take(codes[there], -2)  # (..., n, width)
     return sums_by(samples, rows, len(codes)), (codes[there], table.shape[-2], samples, share)
 
 
@@ -362,5 +363,5 @@ def sums_by(groups: Codes, rows: Array, count: int) -> Array:
     first[1:] = ordered[1:] != ordered[:-1]
     starts = np.flatnonzero(first)
     sums = np.zeros((*rows.shape[:-2], count, rows.shape[-1]), rows.dtype)
-    sums[..., ordered[starts], :] = np.add.reduceat(rows[..., order, :], starts, axis=-2)
+    sums[..., ordered[starts], :] = np.add.reduceat(rows.take(order, -2), starts, axis=-2)
     return sums
