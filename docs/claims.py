@@ -8,6 +8,7 @@ verdict: it is the result's own, or follows from the intervals that a row names 
 
 import json
 import re
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import npple
+from npple.cli import _parser
 from npple.kinds import about
-from npple.lab.finding import VERDICTS, shown, verdict
+from npple.lab.claims import EXPERIMENTS
+from npple.lab.finding import VERDICTS, Panel, gain_panels, shown, verdict
 from npple.lab.gains import Estimate
 from npple.lab.gains import estimate as estimated
 
@@ -98,6 +101,15 @@ def duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
+def size(found):
+    """What a stored experiment has less than its whole form, in words; empty for the whole form."""
+    args = _parser().parse_args(shlex.split(found["command"])[1:])
+    if args.command != "claims" or not (args.quick or args.seeds):
+        return ""
+    seeds = f"{found['settings']['seeds']} of {EXPERIMENTS[found['name']].full.seeds} seeds"
+    return "*quick*" if args.quick else seeds
+
+
 def lines(rows, results):
     """The rows of the table, as Markdown."""
     yield "| claim | where | there | here | verdict | command | time |"
@@ -107,10 +119,12 @@ def lines(rows, results):
         known = [] if missing else row.results()
         ours = "" if missing else PLACE.sub(lambda place: number(
             results[place[1]]["table"][place[2]][place[3]], place[3]), row.ours)
+        sizes = dict.fromkeys(filter(None, (size(results[name]) for name in known)))
+        ours += f" ({', '.join(sizes)})" if sizes else ""
         time = " ".join(duration(results[name]["seconds"]) for name in known)
         command = COMMANDS[missing[0]] if missing else row.command
         words = f"`{command}`" if command else " ".join(f"[{name}](#{name})" for name in known)
-        yield (f"| {row.claim} | {row.where} | {row.paper} | {ours or '—'} | "
+        yield (f"| {row.claim} | {row.where} | {row.paper} | {ours.strip() or '—'} | "
                f"{verdict_of(row, results)} | {words or '—'} | {time or '—'} |")
 
 
@@ -129,9 +143,16 @@ def sections():
         words = f"Version {found['version']}, {duration(found['seconds'])} of computing."
         if "verdict" in found:
             words += f" Verdict: {found['verdict']}. {found['reason']}"
+        if found.get("settings"):
+            given = found["settings"]
+            words += (f" {given['rows']:,} rows, {given['epochs']} epochs at most, "
+                      f"{given['seeds']} seeds.")
+        words += f" Not the whole form: {size(found)}." if size(found) else ""
         yield words + "\n"
-        if found.get("panels"):
-            yield (f"![{found['name']}: {', '.join(panel['title'] for panel in found['panels'])}]"
+        if panels := panels_of(found):
+            titles = "; ".join(panel.title.replace("\n", ", ") or
+                               f"{panel.label} by {panel.across}" for panel in panels)
+            yield (f"![{found['name']}: {titles}]"
                    f"(images/claim-{name}.svg)\n")
         cells_of = {line: cells for line, cells in found["table"].items()
                     if not line.startswith("labels")}
@@ -157,17 +178,23 @@ def renewed(text):
 def draw():
     """The pictures of the results that have panels."""
     from npple.draw.plots import finding_figure, save
-    from npple.lab.finding import Panel
     for name, found in stored().items():
-        if found.get("panels"):
-            save(finding_figure([Panel(**panel) for panel in found["panels"]]),
-                 DOCS / "images" / f"claim-{name}.svg")
+        if panels := panels_of(found):
+            save(finding_figure(panels), DOCS / "images" / f"claim-{name}.svg")
+
+
+def panels_of(found):
+    """What there is to draw of an experiment: what it stored, or else the gains of its table."""
+    if "claim" not in found:
+        return []
+    return [Panel(**panel) for panel in found["panels"]] or gain_panels(found["table"])
 
 
 def keep(name, file):
     """Store what a command of `COMMANDS` printed, without what no row needs."""
     found = json.loads(Path(file).read_text("utf-8"))
     content = found if "claim" in found else of_comparison(name, found)
+    content["panels"] = [panel for panel in content.get("panels", []) if not panel["points"]]
     assert content["command"] == COMMANDS[name], content["command"]
     (RESULTS / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -202,6 +229,12 @@ COMMANDS = {  # the results there are, or are to be
     "seesaw-map": "npple claims seesaw-map --quick",
     "selector-worth": "npple claims selector-worth --quick",
     "task-weights": "npple claims task-weights --quick",
+    "cross-stitch": "npple claims cross-stitch --quick",
+    "trainability": "npple claims trainability --quick",
+    "utilization": "npple claims utilization --quick",
+    "vtr-vcr-four": "npple compare --data vtr_vcr --tasks 4 --rows 20000 --inputs 16 "
+                    "--dependence 0.8 --models single_task mmoe cgc ple --seeds 5 --data-seeds "
+                    "--rates 0.01 0.003 --epochs 30 --budget 8000",
     "vtr-vcr": "npple compare --data vtr_vcr --rows 20000 --inputs 16 --dependence 0.8 --seeds 5 "
                "--data-seeds --rates 0.01 0.003 --epochs 30 --budget 8000",
     "vtr-vcr-share": "npple compare --data vtr_vcr --tasks 3 --rows 20000 --inputs 16 "
@@ -258,7 +291,8 @@ _TABLE_1 = {  # architecture -> its name there, gains there (VTR in AUC, VCR in 
 _SEESAW = "one task gains and the other loses"
 P = ("0", "0.5", "0.9")  # the task correlations of the result "synthetic"
 THREE = ("vtr", "vcr", "share")
-BECOMES, VIDEOS = "mmoe-becomes-ple", "vtr-vcr"
+FOUR = (*THREE, "comment")
+BECOMES, VIDEOS, STITCH, RUNS = "mmoe-becomes-ple", "vtr-vcr", "cross-stitch", "trainability"
 
 CLAIMS = [
     *(Claim(f"{name}: {_SEESAW}" if sum(found) == 0 else f"{name}: both tasks gain",
@@ -294,6 +328,12 @@ CLAIMS = [
     Claim("The two tasks' gates differ more in PLE than in ML-MMoE", "PLE, figure 8", "a picture",
           f"{{{BECOMES}|ple|distance}} and {{{BECOMES}|ml_mmoe|distance}}",
           ((BECOMES, "ml_mmoe", "nearer than in PLE", 1),)),
+    Claim("MMoE and ML-MMoE use every expert, and more alike for both tasks than CGC and PLE",
+          "PLE, figure 8", "a picture", "entropy of the gates: " + ", ".join(
+              f"{name} {{utilization|{line}|entropy}}" for name, line in (
+                  ("MMoE", "mmoe"), ("ML-MMoE", "ml_mmoe"), ("CGC", "cgc"), ("PLE", "ple")))
+          + "; the least used expert of PLE has {utilization|ple|least used}",
+          result="utilization"),
     Claim("On CTR and VCR all but cross-stitch gain on both tasks, PLE most", "PLE, table 2",
           "PLE +0.0027 / +0.0029; ML-MMoE −0.0001 / +0.0010", fixed=CANNOT),
     Claim("Online PLE brings more views and watch time than MMoE", "PLE, table 3",
@@ -304,9 +344,12 @@ CLAIMS = [
     Claim("With a sharing task beside, CGC loses on it", "PLE, table 4",
           "+0.0131 / +0.0019 / −0.0001", gains("cgc", THREE, "vtr-vcr-share"),
           signs("cgc", (1, 1, -1), THREE, "vtr-vcr-share")),
-    Claim("With comments, and with four tasks, PLE gains on all", "PLE, table 4",
-          "+0.0128 / +0.0017 / +0.0058 / +0.0080", fixed=NOT_RUN,
-          command="npple abtest --models single_task cgc ple"),
+    Claim("With sharing and comments beside, PLE gains on all four", "PLE, table 4",
+          "+0.0128 / +0.0017 / +0.0058 / +0.0080", gains("ple", FOUR, "vtr-vcr-four"),
+          signs("ple", (1, 1, 1, 1), FOUR, "vtr-vcr-four")),
+    Claim("With sharing and comments beside, CGC gains on all four", "PLE, table 4",
+          "+0.0097 / +0.0016 / +0.0008 / +0.0012", gains("cgc", FOUR, "vtr-vcr-four"),
+          signs("cgc", (1, 1, 1, 1), FOUR, "vtr-vcr-four")),
     Claim("Census: PLE gains on both tasks", "PLE, table 5", "+0.0077 / +0.0022",
           gains("ple", ("income", "marital"), "census"),
           signs("ple", (1, 1), ("income", "marital"), "census")),
@@ -336,11 +379,11 @@ CLAIMS = [
     Claim("Scenes with auto-play have more plays, so how VTR and VCR go together depends on the "
           "sample", "PLE, section 3.1", "no number", fixed=CANNOT),
     Claim("Loss weights that decay by epoch are better than fixed ones", "PLE, equation 10",
-          "no number", "quick: VTR's {task-weights|ple, vtr decays|mean gain}, VCR's "
+          "no number", "VTR's {task-weights|ple, vtr decays|mean gain}, VCR's "
           "{task-weights|ple, vcr decays|mean gain} of what weights of 1 leave",
           result="task-weights"),
     Claim("Without its selector, its shared gate or its one shared stream PLE is worse",
-          "PLE, section 4.2", "no number", "quick: " + ", ".join(
+          "PLE, section 4.2", "no number", ", ".join(
               f"{name} {{selector-worth|ple, {line}|mean gain}}" for name, line in (
                   ("input as selector", "selector is the input"),
                   ("mean for the shared gate", "no shared gate, the mean instead"),
@@ -355,21 +398,25 @@ CLAIMS = [
           "a picture", "{mmoe-synthetic|mmoe, synthetic p=0|mean over shared_bottom}",
           (("mmoe-synthetic", "mmoe, synthetic p=0", "mean over shared_bottom", 1),)),
     Claim("Over 200 runs a shared bottom varies most; the lowest losses are comparable",
-          "MMoE, figure 5", "histograms", fixed=NOT_RUN,
-          command="npple compare --data synthetic --inputs 100 --correlation 0.5 --seeds 200 "
-                  "--data-seeds --models shared_bottom mmoe"),
+          "MMoE, figure 5", "histograms", "shared bottom further from its median by "
+          f"{{{RUNS}|shared_bottom|further from the median than mmoe}}; lowest tenth: its "
+          f"{{{RUNS}|shared_bottom|mean of the lowest tenth}}, MMoE "
+          f"{{{RUNS}|mmoe|mean of the lowest tenth}}", result=RUNS),
     Claim("Census, group 1: MMoE is better than single task on the main task", "MMoE, table 1",
           "AUC, 400 trainings", "{census|mmoe|gain of income}",
           (("census", "mmoe", "gain of income", 1),)),
     Claim("Census, group 2: MMoE is better than single task on the main task", "MMoE, table 2",
           "AUC, 400 trainings", "{census-college|mmoe|gain of college}",
           (("census-college", "mmoe", "gain of college", 1),)),
-    Claim("Cross-stitch units learn 100 to 1000 times as fast", "cross-stitch, section 5.2",
-          "100 to 1000", fixed=NOT_RUN,
-          command="npple train --model cross_stitch --rates '*/stitch/*=100'"),
+    Claim("Cross-stitch units learn best 100 to 1000 times as fast", "cross-stitch, section 5.2",
+          "100 to 1000", "; ".join(f"{factor} times: {{{STITCH}|cross_stitch, units {factor} times "
+                                   "as fast|mean gain}" for factor in (10, 100, 1000)),
+          tuple((STITCH, f"cross_stitch, units {factor} times as fast", "mean gain", 1)
+                for factor in (100, 1000))),
     Claim("Cross-stitch starts best from networks of one task", "cross-stitch, section 5.3",
-          "no number", fixed=NOT_RUN,
-          command="npple train --model cross_stitch --start-from single/checkpoint.npz"),
+          "no number", f"{{{STITCH}|cross_stitch, from networks of one task|mean gain}}; from "
+          f"itself, trained twice as well, {{{STITCH}|cross_stitch, from itself|mean gain}}",
+          ((STITCH, "cross_stitch, from networks of one task", "mean gain", 1),)),
     Claim("ML-MMoE is the worst of five baselines", "SNR, YouTube8M", "a picture", fixed=CANNOT),
     Claim("SNR's penalty closes connections", "SNR, the penalty", "no number",
           "share closed by SNR-Trans / SNR-Aver: at the authors' largest weight "

@@ -2,18 +2,17 @@
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
 import claims
 from npple.cli import _parser
-from npple.lab import becoming, seesaw, selector, sparse, weighting
+from npple.lab.claims import EXPERIMENTS
 from npple.lab.finding import VERDICTS
 
 PAGE = claims.PAGE.read_text("utf-8")
 STORED = claims.stored()
-EXPERIMENTS = {module.NAME: module for module in (becoming, sparse, seesaw, selector,
-                                                      weighting)}
 each_result = pytest.mark.parametrize("name", STORED)
 each_row = pytest.mark.parametrize("row", claims.CLAIMS, ids=lambda row: row.claim)
 
@@ -53,8 +52,9 @@ def test_a_result_says_its_command_and_its_version(name):
 @each_result
 def test_a_finding_is_one_of_the_settings_that_its_command_runs(name):
     if name in EXPERIMENTS:
-        quick = STORED[name]["command"].endswith(" --quick")
-        settings = getattr(EXPERIMENTS[name], "QUICK" if quick else "FULL")
+        args = _parser().parse_args(shlex.split(STORED[name]["command"])[1:])
+        settings = EXPERIMENTS[name].quick if args.quick else EXPERIMENTS[name].full
+        settings = replace(settings, **{"seeds": args.seeds} if args.seeds else {})
         stored = {key: tuple(value) if isinstance(value, list) else value
                   for key, value in STORED[name]["settings"].items()}
         assert stored == vars(settings)

@@ -9,7 +9,8 @@ from npple.cli.options import Commands, add_arguments, command, number, one_of, 
 from npple.errors import Stopped
 from npple.learn.interruption import on_signal
 
-NAMES = ("mmoe-becomes-ple", "dense-and-sparse", "seesaw-map", "selector-worth", "task-weights")
+NAMES = ("mmoe-becomes-ple", "utilization", "dense-and-sparse", "seesaw-map", "selector-worth",
+         "task-weights", "cross-stitch", "trainability")
 
 
 def add(commands: Commands) -> None:
@@ -20,6 +21,8 @@ def add(commands: Commands) -> None:
         "name": {"metavar": "NAME", "type": one_of("experiment", NAMES), "help": ", ".join(NAMES)},
         "--quick": {"action": "store_true",
                     "help": "fewer rows, epochs and seeds: two minutes at most"},
+        "--seeds": {"type": int, "metavar": "N",
+                    "help": "as many trainings of each, on new data, instead"},
         "--workers": number(1, "processes"),
         "--dask": {"metavar": "ADDRESS", "help": "of a Dask scheduler to train on instead"},
         "--out": {"metavar": "DIR", "help": "keep each training's result here; an interrupted "
@@ -40,8 +43,8 @@ def run(args: Namespace) -> int:
     signals = list[int]()
     try:
         with on_signal(signals.append), open_workers(args.workers, args.dask) as (executor, share):
-            found = claims(args.name, args.quick, executor=executor, share=share, out=args.out,
-                           watch=progress, stop=lambda: signals)
+            found = claims(args.name, args.quick, seeds=args.seeds, executor=executor, share=share,
+                           out=args.out, watch=progress, stop=lambda: signals)
     except Stopped as stopped:
         print(f"npple claims: {stopped}; " + ("repeat the command to go on" if args.out else
               "--out DIR would have kept them"), file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from npple.architectures import ARCHITECTURES
 from npple.archive import FilePath, replacing
 from npple.errors import InputError, require
 from npple.kinds import about
+from npple.draw.svg import COLORS as TASK_COLORS
+from npple.draw.svg import SHARED
 from npple.lab.finding import Panel
-from npple.lab.gains import Comparison
+from npple.lab.gains import Comparison, Estimate
 from npple.learn.synthetic import correlations_text
 from npple.metrics import Bin
 from npple.verify.isolation import Isolation
@@ -241,8 +243,8 @@ def gains_figure(comparison: Comparison) -> Figure:
                 set_scale("symlog", linthresh=middle, linscale=2)
             axes.tick_params(axis="x", rotation=60)
             first, second = list(comparison.tasks[data])[:2]
-            axes.set(title=comparison.headline(data, "\n"), xlabel=f"gain of {first}",
-                     ylabel=f"gain of {second}")
+            axes.set(title=comparison.headline(data, "\n"), xlabel=f"gain of {first} (symlog)",
+                     ylabel=f"gain of {second} (symlog)")
         _legend(figure, panels)
     return figure
 
@@ -343,29 +345,45 @@ def utilization_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     with _matplotlib().rc_context(STYLE):
         results = [result for result in results if result["utilization"]]
         figure, panels = _panels(len(results), 8, 1.8, columns=1)
-        owners = list(dict.fromkeys(entry["group"].split("/")[1] for result in results
-                                    for entry in result["utilization"]))
+        owners = _owners(entry for result in results for entry in result["utilization"])
         for axes, result in zip(panels, results):
-            at, ticks = 0, {}
-            for into, entries in groupby(result["utilization"], key=lambda entry: entry["into"]):
-                start = at
-                for at, entry in enumerate(entries, start):
-                    owner = entry["group"].split("/")[1]
-                    axes.bar(at, entry["mean"], 0.9, yerr=entry["deviation"],
-                             color=f"C{owners.index(owner)}", label=f"{owner} experts")
-                ticks[(start + at) / 2] = into
-                at += 2  # a gap between gates
-            axes.set_xticks(list(ticks), ticks.values())
-            axes.set(title=result["architecture"], ylabel="weight", ylim=(0, 1))
+            _bars(axes, result["utilization"], owners)
+            axes.set(title=result["architecture"], ylabel="weight")
         _legend(figure, panels)
     return figure
+
+
+def _owners(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Whose experts there are -> the colour of their bars: those of tasks in drawings."""
+    owners = dict.fromkeys(entry["group"].split("/")[1] for entry in entries)
+    own = [owner for owner in owners if owner != "shared"]
+    return {owner: SHARED[0] if owner == "shared" else
+            TASK_COLORS[own.index(owner) % len(TASK_COLORS)][0] for owner in owners}
+
+
+def _bars(axes: Any, entries: Sequence[Mapping[str, Any]], owners: Mapping[str, str]) -> None:
+    """Mean and deviation of each gate's weight on each expert, the gates apart."""
+    at, ticks = 0, {}
+    for into, members in groupby(entries, key=lambda entry: entry["into"]):
+        start = at
+        for at, entry in enumerate(members, start):
+            owner = entry["group"].split("/")[1]
+            axes.bar(at, entry["mean"], 0.9, yerr=entry["deviation"], color=owners[owner],
+                     label=f"{owner} experts")
+        ticks[(start + at) / 2] = into.replace("/", "\n")
+        at += 2  # a gap between gates
+    axes.set_xticks(list(ticks), ticks.values())
+    axes.set(ylim=(0, 1))
 
 
 STYLES = {"": "-", "gate bias": "--", "from cgc": ":", "from ple": ":"}
 
 
 def finding_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels of a finding: lines are means over seeds, bands reach from least to largest.
+    """The panels of a finding.
+
+    Lines are means over seeds, in bands from the least to the largest; points are gains with their
+    95 % intervals; bars are mean weights with their deviation over the rows.
 
     Parameters
     ----------
@@ -381,20 +399,48 @@ def finding_figure(panels: Sequence[Panel]) -> Figure:
         Without matplotlib.
     """
     with _matplotlib().rc_context(STYLE):
-        figure, places = _panels(len(panels), 4, 2.8, columns=2)
+        columns = 2 if len(panels) < 9 else 3
+        figure, places = _panels(len(panels), 8 / columns, 2.8, columns)
+        owners = _owners(entry for panel in panels for entry in panel.bars)
+        marks = dict(zip(dict.fromkeys(name for panel in panels for name in panel.points
+                                       if ", " in name), MARKERS))
+        marks |= dict(zip(ARCHITECTURES, MARKERS))
         for axes, panel in zip(places, panels):
-            for name, seeds in panel.lines.items():
-                architecture, _, how = name.partition(", ")
-                values, color = np.array(seeds), COLORS[architecture]  # (seeds, epochs + 1)
-                epochs = np.arange(values.shape[1])
-                axes.plot(epochs, values.mean(axis=0), STYLES[how], color=color, label=name,
-                          linewidth=2 if architecture == "ple" else 1.2)
-                axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color,
-                                  alpha=0.15, linewidth=0)
-            axes.set(title=panel.title, xlabel="epoch", ylabel=panel.label,
-                     yscale="log" if panel.log else "linear")
-            axes.legend(fontsize=7)
+            if panel.bars:
+                _bars(axes, panel.bars, owners)
+            elif panel.points:
+                _points(axes, panel.points, marks)
+            else:
+                _lines(axes, panel)
+            axes.set(title=panel.title, ylabel=panel.label, xlabel=panel.across)
+        _legend(figure, places)
     return figure
+
+
+def _lines(axes: Any, panel: Panel) -> None:
+    for name, seeds in panel.lines.items():
+        architecture, _, how = name.partition(", ")
+        values, color = np.array(seeds), COLORS[architecture]  # (seeds, epochs + 1)
+        steps = np.arange(values.shape[1])
+        axes.plot(steps, values.mean(axis=0), STYLES[how], color=color, label=name,
+                  linewidth=2 if architecture == "ple" else 1.2)
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color,
+                          alpha=0.15, linewidth=0)
+    axes.set_yscale("log" if panel.log else "linear")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _points(axes: Any, points: Mapping[str, Sequence[Estimate]], marks: Mapping[str, str]
+            ) -> None:
+    """A mark each, of the architecture's colour, in a cross of lines through zero."""
+    for name, gains in points.items():
+        (x, dx), (y, dy) = map(_bar, gains)
+        axes.errorbar(x, y, dy, dx, linestyle="", elinewidth=0.8, marker=marks[name], label=name,
+                      color=COLORS[name.partition(", ")[0]], markersize=6 if name == "ple" else 5)
+    axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.4", linewidth=0.8, zorder=0)
+    axes.ticklabel_format(scilimits=(-2, 3))
+    axes.tick_params(labelsize=7)
 
 
 def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:

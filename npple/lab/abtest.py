@@ -199,7 +199,7 @@ class SceneWorld(World):
     """
 
     dependence: float
-    tasks: ClassVar[dict[str, str]] = SCENE_TASKS
+    tasks: ClassVar[dict[str, str]] = dict([*SCENE_TASKS.items()][:3])
     exponents: ClassVar[dict[str, float]] = SCENE_EXPONENTS
 
     @property

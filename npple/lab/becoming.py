@@ -4,27 +4,25 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 import npple
 from npple.architectures import cgc, ml_mmoe, mmoe, ple
 from npple.core.base import Array, Arrays, Float64
 from npple.data import Dataset, vtr_vcr
-from npple.lab.finding import Finding, Panel, verdict
+from npple.lab.finding import Experiment, Found, Panel
 from npple.lab.gains import Estimate, estimate
+from npple.lab.inspection import utilization
 from npple.lab.trials import run_trials
 from npple.learn.training import Run, evaluate_model
 from npple.network import Network
 from npple.optimizers import Adam
 from npple.routing import Gate
 
-NAME = "mmoe-becomes-ple"
-CLAIM = ("MMoE and ML-MMoE could become CGC and PLE, but do not find the way: no mean gate weight "
-         "is zero, and the tasks' gates differ less than in CGC and PLE "
-         "(PLE, sections 2.1, 4.2 and 5.3)")
 TASKS = {"vtr": "binary", "vcr": "regression"}
 SHUT = 6.0  # the logit of a closed edge is this far below 0 where training starts
 CLOSED = 0.01  # a mean weight below it is no edge any more
@@ -33,7 +31,7 @@ FAMILIES = {"one level": "cgc", "two levels": "ple"}
 
 @dataclass(frozen=True)
 class BecomingSettings:
-    """Of all trainings of the experiment; `QUICK` and `FULL` are such."""
+    """Of all trainings of the experiment; see `EXPERIMENT`."""
 
     rows: int
     epochs: int
@@ -45,26 +43,24 @@ class BecomingSettings:
     rate: float = 3e-3
 
 
-QUICK, FULL = BecomingSettings(20_000, 8, 3), BecomingSettings(60_000, 20, 5)
-
-
 @dataclass(frozen=True)
 class Becoming:
-    """All networks of a family, trained on the data of one seed."""
+    """All networks of a family, trained on the data of one seed; or those from scratch alone."""
 
     case: str
     seed: int
     settings: BecomingSettings
+    scratch: bool = False
 
     def key(self) -> str:
         """A name for the result, from everything that decides it."""
-        facts = {"versions": [npple.__version__, np.__version__], "experiment": NAME}
-        return hashlib.sha256(json.dumps(facts | asdict(self), sort_keys=True).encode()
-                              ).hexdigest()[:32]
+        facts = asdict(replace(self, settings=replace(self.settings, seeds=0)))  # of other trials
+        facts |= {"versions": [npple.__version__, np.__version__], "experiment": "gates"}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def run(self, case: object) -> dict[str, Any]:
         """What became of each network: gates after each epoch, metrics of the best ones."""
-        started, given = time.perf_counter(), self.settings
+        started, given = time.process_time(), self.settings
         data = vtr_vcr(given.rows, given.inputs, given.dependence, seed=self.seed)
         parts = Dataset(data.x, {task: data.targets[task] for task in TASKS},
                         {"vcr": data.masks["vcr"]}).split(0.8, self.seed)
@@ -73,6 +69,8 @@ class Becoming:
         runs: dict[str, Any] = {}
         best: Arrays = {}
         for name, (model, begin) in models.items():
+            if begin and self.scratch:
+                continue
             start = begin(model, reference, best, parts[0].x) if begin else None
             run = Run(model, Adam(given.rate), given.batch_size, self.seed, keep_best="per-task",
                       start=start)
@@ -80,7 +78,7 @@ class Becoming:
             best = best or run.best
         return {"data": self.case, "architecture": FAMILIES[self.case],
                 "seed": self.seed, "rate": given.rate, "runs": runs,
-                "seconds": round(time.perf_counter() - started, 3)}
+                "seconds": round(time.process_time() - started, 3)}
 
 
 Begin = Callable[[Network, Network, Arrays, Any], dict[str, Array]]
@@ -112,7 +110,7 @@ def _models(family: str, given: BecomingSettings) -> dict[str, tuple[Network, Be
 
 
 def _trained(run: Run, train: Dataset, test: Dataset, epochs: int) -> dict[str, Any]:
-    """Gates at the start and after each epoch, and each task's metrics at its best epoch."""
+    """Gates at the start and after each epoch, at last each expert's weight; the best metrics."""
     train, validation = train.split(0.9, 0)
     gates = [gate_facts(run.model, run.params, test)]
     before = evaluate_model(run.model, run.params, test)
@@ -121,15 +119,15 @@ def _trained(run: Run, train: Dataset, test: Dataset, epochs: int) -> dict[str, 
         gates.append(gate_facts(run.model, run.params, test))
     found = {task: evaluate_model(run.model, params, test)[task]
              for task, params in run.bests.items()}
-    return {"smallest": [smallest for smallest, _ in gates],
-            "distance": [distance for _, distance in gates],
+    return {**{fact: [found[fact] for found in gates] for fact in gates[0]},
+            "utilization": utilization(run.model, run.params, test),
             "auc": found["vtr"]["auc"], "mse": found["vcr"]["mse"],
             "start": {"auc": before["vtr"]["auc"], "mse": before["vcr"]["mse"]},
             "late": [run.best_epoch_of(task)["epoch"] == epochs for task in TASKS]}
 
 
-def gate_facts(model: Network, params: Arrays, data: Dataset) -> tuple[float, float]:
-    """The smallest mean weight of any gate, and how far the two tasks' last gates are apart.
+def gate_facts(model: Network, params: Arrays, data: Dataset) -> dict[str, float]:
+    """How the gates use the experts, over the rows.
 
     Parameters
     ----------
@@ -140,26 +138,34 @@ def gate_facts(model: Network, params: Arrays, data: Dataset) -> tuple[float, fl
 
     Returns
     -------
-    smallest, distance : float
-        The distance is half of the sum of the weights' differences, in the mean over the rows: 0
-        where the tasks mix the same experts alike, 1 where they share none.
+    dict of float
+        `smallest`, the smallest mean weight of any gate. `least used`, the same where each expert
+        counts by the gate that weights it most: near 0 where an expert has collapsed. `entropy`,
+        of each row's weights as a share of the largest there is, in the mean over rows and gates:
+        0 where one expert has all the weight, 1 where all have the same. `distance`, how far the
+        two tasks' last gates are apart: half of the sum of the weights' differences, in the mean
+        over the rows: 0 where the tasks mix the same experts alike, 1 where they share none.
     """
     trace = model.forward(params, data.x)
     gates = {row.name: row for row in model.table.rows if isinstance(row, Gate)}
-    weights: dict[str, Array] = {name: trace[f"{gate.parameters}/weights"]
-                                 for name, gate in gates.items()}
-    last: list[dict[tuple[str, int], Float64]] = []
-    for tower in model.table.towers:
-        gate = gates[tower.reads]
+    mixed: dict[str, dict[tuple[str, int], Float64]] = {}  # gate -> expert -> (rows,)
+    for name, gate in gates.items():
         experts = [(source.name, i) for source in gate.sources
                    for i in range(source.count(model.table))]
-        last.append(dict(zip(experts, weights[tower.reads].T.astype(float))))
-    first, second = last
+        mixed[name] = dict(zip(experts, trace[f"{gate.parameters}/weights"].T.astype(float)))
+    first, second = (mixed[tower.reads] for tower in model.table.towers)
     zero = np.zeros(len(data))
     apart = sum(np.abs(first.get(expert, zero) - second.get(expert, zero))
                 for expert in {**first, **second})
-    return (min(float(w.mean(axis=0).min()) for w in weights.values()),
-            float(np.mean(apart) / 2))
+    means = [(expert, float(w.mean())) for weights in mixed.values()
+             for expert, w in weights.items()]
+    most: dict[tuple[str, int], float] = {}
+    for expert, mean in means:
+        most[expert] = max(most.get(expert, 0.0), mean)
+    spread = [np.mean(sum(special.entr(w) for w in weights.values())) / np.log(len(weights))
+              for weights in mixed.values()]
+    return {"smallest": min(mean for _, mean in means), "least used": min(most.values()),
+            "entropy": float(np.mean(spread)), "distance": float(np.mean(apart) / 2)}
 
 
 # Where PLE would have it -------------------------------------------------------------------------
@@ -234,53 +240,55 @@ def _gate(into: str, weight: Array, places: Sequence[int], bias: Any = 0) -> dic
 
 # All of it ---------------------------------------------------------------------------------------
 
-def trials(quick: bool) -> dict[str, Becoming]:
-    """The trainings of the experiment, by the names of their results.
+def trained(given: BecomingSettings, scratch: bool = False, **where: Any) -> list[dict[str, Any]]:
+    """The results of all trainings.
 
     Parameters
     ----------
-    quick : bool
-
-    Returns
-    -------
-    dict of Becoming
-    """
-    given = QUICK if quick else FULL
-    made = [Becoming(family, seed, given) for seed in range(given.seeds) for family in FAMILIES]
-    return {trial.key(): trial for trial in made}
-
-
-def run(quick: bool, **where: Any) -> Finding:
-    """The whole experiment.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer rows, epochs and seeds.
+    given : BecomingSettings
+    scratch : bool
+        Without the networks that start where PLE would have them.
     **where
         For `npple.lab.trials.run_trials`.
 
     Returns
     -------
-    Finding
+    list of dict
     """
-    made = trials(quick)
-    done = run_trials(made, dict.fromkeys(FAMILIES), **where, known={})
-    return finding([done[key] for key in made], quick)
+    made = [Becoming(family, seed, given, scratch) for seed in range(given.seeds)
+            for family in FAMILIES]
+    by_key = {trial.key(): trial for trial in made}
+    done = run_trials(by_key, dict.fromkeys(FAMILIES), **where, known={})
+    return [done[key] for key in by_key]
 
 
-def finding(results: Sequence[Mapping[str, Any]], quick: bool) -> Finding:
-    """The table and the verdict of the results.
+def measure(given: BecomingSettings, **where: Any) -> Found:
+    """All trainings, and what they say.
+
+    Parameters
+    ----------
+    given : BecomingSettings
+    **where
+        For `npple.lab.trials.run_trials`.
+
+    Returns
+    -------
+    npple.lab.finding.Found
+    """
+    return found_of(trained(given, **where))
+
+
+def found_of(results: Sequence[Mapping[str, Any]]) -> Found:
+    """The table and the parts of the claim.
 
     Parameters
     ----------
     results : sequence of dict
-        Of `trials`.
-    quick : bool
+        From `trained`.
 
     Returns
     -------
-    Finding
+    npple.lab.finding.Found
     """
     table: dict[str, dict[str, Any]] = {}
     panels, parts = list[Panel](), list[bool]()
@@ -297,14 +305,34 @@ def finding(results: Sequence[Mapping[str, Any]], quick: bool) -> Finding:
                 table[name]["nearer than in PLE"] = lead
                 parts += [all(run["smallest"][-1] > CLOSED for run in runs),
                           bool(lead and lead.direction > 0)]
-        panels += [Panel(f"{family}: {words}", words, {
-            name: [each[name][what] for each in found] for name in found[0]
-            if name != f"{reference}, from {reference}"}, what == "smallest")
-            for what, words in (("smallest", "smallest mean weight"),
-                                ("distance", "distance of the tasks' gates"))]
-    return Finding(NAME, CLAIM, f"npple claims {NAME}" + " --quick" * quick,
-                   asdict(QUICK if quick else FULL), table, verdict(parts), _reason(parts, table),
-                   panels, sum(result["seconds"] for result in results))
+        panels += panels_of(found, family, [name for name in found[0]
+                                            if name != f"{reference}, from {reference}"],
+                            {"smallest": "smallest mean weight",
+                             "distance": "distance of the tasks' gates"})
+    return Found(table, parts, _reason(parts, table), results, panels)
+
+
+def panels_of(found: Sequence[Mapping[str, Any]], family: str, names: Sequence[str],
+              facts: Mapping[str, str]) -> list[Panel]:
+    """Pictures of what gates do over training: one for each fact, a line a network.
+
+    Parameters
+    ----------
+    found : sequence of dict
+        The runs of a family, seed by seed.
+    family : str
+    names : sequence of str
+        Of its networks.
+    facts : dict of str
+        Of `gate_facts` -> in words.
+
+    Returns
+    -------
+    list of npple.lab.finding.Panel
+    """
+    return [Panel(f"{family}: {words}", words,
+                  {name: [runs[name][fact] for runs in found] for name in names},
+                  fact == "smallest") for fact, words in facts.items()]
 
 
 def _row(runs: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
@@ -335,3 +363,11 @@ def _reason(parts: Sequence[bool], table: Mapping[str, Mapping[str, Any]]) -> st
             f"networks, and the tasks' gates are nearer to each other than in CGC or PLE, beyond "
             f"noise, in {apart}. Started there, so many stay, with an edge below {CLOSED:g}: "
             f"{len(stay)} ({', '.join(stay) or 'none'}).")
+
+
+EXPERIMENT = Experiment(
+    "mmoe-becomes-ple",
+    "MMoE and ML-MMoE could become CGC and PLE, but do not find the way: no mean gate weight "
+    "is zero, and the tasks' gates differ less than in CGC and PLE "
+    "(PLE, sections 2.1, 4.2 and 5.3)",
+    BecomingSettings(20_000, 8, 3), BecomingSettings(60_000, 20, 5), measure)

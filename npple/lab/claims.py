@@ -4,18 +4,19 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from npple.archive import FilePath
-from npple.checks import check_choice
-from npple.lab import becoming, seesaw, selector, sparse, weighting
-from npple.lab.finding import Finding
+from npple.checks import check_choice, check_count
+from npple.lab import (
+    becoming, gates, seesaw, selector, sparse, stitches, trainability, weighting)
+from npple.lab.finding import Experiment, Finding
 from npple.lab.trials import Share, Watch
 
-EXPERIMENTS: dict[str, Callable[..., Finding]] = {
-    becoming.NAME: becoming.run, sparse.NAME: sparse.run, seesaw.NAME: seesaw.run,
-    selector.NAME: selector.run, weighting.NAME: weighting.run}
+EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in (
+    becoming, gates, sparse, seesaw, selector, weighting, stitches, trainability)}
 
 
-def claims(name: str, quick: bool = False, *, executor: Executor | None = None,
-           share: Share | None = None, out: FilePath | None = None, watch: Watch | None = None,
+def claims(name: str, quick: bool = False, *, seeds: int | None = None,
+           executor: Executor | None = None, share: Share | None = None,
+           out: FilePath | None = None, watch: Watch | None = None,
            stop: Callable[[], object] | None = None) -> Finding:
     """Run an experiment on a claim of the papers.
 
@@ -25,6 +26,8 @@ def claims(name: str, quick: bool = False, *, executor: Executor | None = None,
         Of `EXPERIMENTS`.
     quick : bool
         Fewer rows, epochs and seeds: two minutes at most.
+    seeds : int, optional
+        As many trainings of each, instead; each on new data.
     executor, share, out, watch, stop
         As for `npple.lab.compare.compare`.
 
@@ -35,11 +38,14 @@ def claims(name: str, quick: bool = False, *, executor: Executor | None = None,
     Raises
     ------
     InputError
-        For an unknown name.
+        For an unknown name, or less than two seeds.
     FileError
         If a result cannot be written.
     Stopped
         When `stop` said so; `out` holds what was finished.
     """
     check_choice("name", name, EXPERIMENTS)
-    return EXPERIMENTS[name](quick, executor=executor, share=share, out=out, watch=watch, stop=stop)
+    if seeds is not None:
+        check_count("seeds", seeds, 2)
+    return EXPERIMENTS[name].run(quick, seeds, executor=executor, share=share, out=out,
+                                 watch=watch, stop=stop)

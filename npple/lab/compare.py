@@ -160,7 +160,7 @@ def vtr_vcr_cases(dependences: Sequence[float] = (0.8,), rows: int = 100_000, in
     seed : int
         Of the data and of what becomes the test.
     tasks : int
-        How many of VTR, VCR and sharing.
+        How many of VTR, VCR, sharing and commenting.
 
     Returns
     -------
@@ -188,8 +188,9 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
             seeds: Sequence[int] = (0, 1, 2), budget: int | None = None, levels: int = 2,
             options: Mapping[str, Any] | None = None, training: Training = Training(),
             rates: Sequence[float] = (), grid: Mapping[str, Sequence[Any]] | None = None,
-            data_seeds: bool = False, width: int | None = None, executor: Executor | None = None,
-            share: Share | None = None, out: FilePath | None = None, watch: Watch | None = None,
+            choosing: int = 1, data_seeds: bool = False, width: int | None = None,
+            executor: Executor | None = None, share: Share | None = None,
+            out: FilePath | None = None, watch: Watch | None = None,
             stop: Callable[[], object] | None = None) -> Comparison:
     """Train the architectures on the cases with equal budgets, once for each seed.
 
@@ -213,10 +214,12 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     training : Training
     rates : sequence of float
         Learning rates to choose from, instead of that of `training`: each architecture has, on
-        each case, the one with the lowest validation loss for the first seed.
+        each case, the one with the lowest validation loss for the first seeds.
     grid : dict of sequence, optional
         Option of builders -> values to choose from in the same way, as SNR's `l0` or the number of
         experts, each with each and with each rate; a builder without the option has no choice.
+    choosing : int
+        On how many of the seeds rates and options are chosen, by the sum of the losses.
     data_seeds : bool
         Draw new data for each seed (`Problem.draw`), so that intervals speak of other data too.
         Otherwise the data are the same for all seeds.
@@ -280,8 +283,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
         (case.name, name): (training.rate, {}) for case, name in pairs}
     if rates or grid:
         best = _chosen(run([trial for case, name in pairs for rate in rates or [training.rate]
-                            for chosen in _combinations(name, grid or {})
-                            for trial in trials(case, name, rate, chosen, seeds[:1])]), known)
+                            for chosen in _combinations(name, grid or {}) for trial in
+                            trials(case, name, rate, chosen, seeds[:choosing])]), known)
     results = run([trial for case, name in pairs
                    for trial in trials(case, name, *best[case.name, name], seeds)])
     kinds = {case.name: case.tasks for case in cases}
@@ -320,7 +323,7 @@ class _Trial:
 
     def run(self, case: Problem) -> dict[str, Any]:
         """The result, as JSON can hold it; a network for each task where there are several."""
-        started, case = time.perf_counter(), self.data(case)
+        started, case = time.process_time(), self.data(case)
         sizes = parameters(self.models)
         result: dict[str, Any] = {
             "data": self.case, "architecture": self.architecture, "seed": self.seed,
@@ -348,7 +351,7 @@ class _Trial:
                     "validation": [entry["validation"][task] for entry in run.history]}
             result["utilization"] += utilization(model, run.best, test)
             result["connections"] += connections(model, run.best)
-        return result | {"seconds": round(time.perf_counter() - started, 3)}
+        return result | {"seconds": round(time.process_time() - started, 3)}
 
 
 def _metrics(run: Run, test: Dataset) -> dict[str, dict[str, float | None]]:
@@ -375,13 +378,15 @@ def _combinations(name: str, grid: Mapping[str, Sequence[Any]]) -> list[dict[str
 
 def _chosen(results: Sequence[Mapping[str, Any]], cases: Mapping[str, Problem]
             ) -> dict[tuple[str, str], tuple[float, dict[str, Any]]]:
-    """(case, architecture) -> rate and options of its result with the lowest validation loss."""
-    best: dict[tuple[str, str], tuple[float, float, int]] = {}
-    for place, result in enumerate(results):
-        key, found = (result["data"], result["architecture"]), (
-            _loss(result, cases[result["data"]].tasks), result["rate"], place)
-        best[key] = min(best.get(key, found), found)
-    return {key: (rate, results[place].get("chosen", {})) for key, (_, rate, place) in best.items()}
+    """(case, architecture) -> rate and options with the lowest validation loss over the seeds."""
+    losses: dict[tuple[str, str], dict[tuple[float, str], float]] = {}
+    for result in results:
+        own = losses.setdefault((result["data"], result["architecture"]), {})
+        choice = result["rate"], json.dumps(result.get("chosen", {}))
+        own[choice] = own.get(choice, 0.0) + _loss(result, cases[result["data"]].tasks)
+    best = {key: min((total, *choice) for choice, total in own.items())
+            for key, own in losses.items()}
+    return {key: (rate, json.loads(chosen)) for key, (_, rate, chosen) in best.items()}
 
 
 def _loss(result: Mapping[str, Any], tasks: Mapping[str, str]) -> float:

@@ -1,18 +1,14 @@
 """A dense and a sparse task: does CGC's isolation protect the dense one?"""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from npple.data import Dataset
 from npple.lab.compare import Problem, Training, compare, vtr_vcr_cases
-from npple.lab.finding import Finding, verdict
+from npple.lab.finding import Experiment, Found
 from npple.lab.gains import Comparison, Outcome
 
-NAME = "dense-and-sparse"
-CLAIM = ("Separate experts keep a task from what another one does to shared experts (PLE, sections "
-         "3.2 and 4.1): beside a sparse task the dense one loses in a shared bottom and in MMoE, "
-         "and not in CGC and PLE")
 ARCHITECTURES = ("single_task", "shared_bottom", "mmoe", "ml_mmoe", "cgc", "ple")
 TASKS = {"vtr": "binary", "share": "binary"}
 SHARED, SEPARATE = ("shared_bottom", "mmoe"), ("cgc", "ple")
@@ -20,7 +16,7 @@ SHARED, SEPARATE = ("shared_bottom", "mmoe"), ("cgc", "ple")
 
 @dataclass(frozen=True)
 class SparseSettings:
-    """Of all trainings of the experiment; `QUICK` and `FULL` are such."""
+    """Of all trainings of the experiment; see `EXPERIMENT`."""
 
     rows: int
     seeds: int
@@ -32,30 +28,23 @@ class SparseSettings:
     dependence: float = 0.8
 
 
-QUICK = SparseSettings(5000, 3, 12, (1e-2, 3e-3), (0.02,))
-FULL = SparseSettings(20_000, 8, 30, (1e-2, 3e-3), (0.005, 0.05))
-
-
-def run(quick: bool, **where: Any) -> Finding:
-    """The whole experiment.
+def measure(given: SparseSettings, **where: Any) -> Found:
+    """All trainings, and what they say.
 
     Parameters
     ----------
-    quick : bool
-        Fewer rows, epochs and seeds.
+    given : SparseSettings
     **where
         For `npple.lab.compare.compare`.
 
     Returns
     -------
-    Finding
+    npple.lab.finding.Found
     """
-    given = QUICK if quick else FULL
     cases = [_case(given, sharing, 0) for sharing in given.sharing]
-    found = compare(cases, ARCHITECTURES, seeds=range(given.seeds), budget=given.budget,
-                    rates=given.rates, data_seeds=True,
-                    training=Training(given.epochs, 256, patience=4), **where)
-    return finding(found, given, quick)
+    return found_of(compare(cases, ARCHITECTURES, seeds=range(given.seeds), budget=given.budget,
+                            rates=given.rates, data_seeds=True,
+                            training=Training(given.epochs, 256, patience=4), **where))
 
 
 def _case(given: SparseSettings, sharing: float, seed: int) -> Problem:
@@ -72,18 +61,16 @@ def _two(data: Dataset) -> Dataset:
                    {"share": data.masks["share"]})
 
 
-def finding(found: Comparison, given: SparseSettings, quick: bool) -> Finding:
-    """The table and the verdict of the comparison.
+def found_of(found: Comparison) -> Found:
+    """The table and the parts of the claim.
 
     Parameters
     ----------
     found : npple.lab.gains.Comparison
-    given : SparseSettings
-    quick : bool
 
     Returns
     -------
-    Finding
+    npple.lab.finding.Found
     """
     rows = [row for row in found.outcomes if row.architecture != "single_task"]
     table = {f"{row.data}: {row.architecture}": {
@@ -94,12 +81,19 @@ def finding(found: Comparison, given: SparseSettings, quick: bool) -> Finding:
     lost = {row.architecture for row in rows if _loses(row)}
     parts = [not lost.isdisjoint(SHARED), lost.isdisjoint(SEPARATE)]
     losers = ", ".join(f"{row.architecture} ({row.data})" for row in rows if _loses(row))
-    return Finding(NAME, CLAIM, f"npple claims {NAME}" + " --quick" * quick, asdict(given), table,
-                   verdict(parts if parts[0] else [False]),  # no loss, nothing to protect from
-                   f"The dense task loses beyond noise in: {losers or 'none'}.",
-                   seconds=sum(result["seconds"] for result in found.results))
+    return Found(table, parts if parts[0] else [False],  # no loss, nothing to protect from
+                 f"The dense task loses beyond noise in: {losers or 'none'}.", found.results)
 
 
 def _loses(row: Outcome) -> bool:
     gain = row.gains["vtr"]
     return gain is not None and gain.direction < 0
+
+
+EXPERIMENT = Experiment(
+    "dense-and-sparse",
+    "Separate experts keep a task from what another one does to shared experts (PLE, sections "
+    "3.2 and 4.1): beside a sparse task the dense one loses in a shared bottom and in MMoE, "
+    "and not in CGC and PLE",
+    SparseSettings(5000, 3, 12, (1e-2, 3e-3), (0.02,)),
+    SparseSettings(20_000, 8, 30, (1e-2, 3e-3), (0.005, 0.05)), measure)

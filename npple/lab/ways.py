@@ -4,19 +4,20 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import npple
+from npple.core.base import Arrays
 from npple.data import Dataset, vtr_vcr
 from npple.kinds import about
-from npple.lab.finding import Finding, verdict
+from npple.lab.finding import Experiment, Found
 from npple.lab.gains import Estimate, estimate, holm
 from npple.lab.trials import run_trials
-from npple.learn.training import Run, evaluate_model
+from npple.learn.training import Run, evaluate_model, stitched_start
 from npple.network import Network
 from npple.optimizers import Adam
 
@@ -33,12 +34,16 @@ class Way:
     model : npple.network.Network
     weights, decay, rates : dict of float
         As for `npple.learn.training.Run`.
+    before : npple.network.Network or None
+        What is trained first, in the same way: the model itself, or for a cross-stitch network
+        `single_task`; the model starts from its best parameters.
     """
 
     model: Network
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
     decay: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    before: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,6 @@ class WaySettings:
     patience: int = 4
 
 
-
-
 @dataclass(frozen=True)
 class WayTrial:
     """One training: a way, on the data of a seed."""
@@ -75,21 +78,34 @@ class WayTrial:
         way = self.way
         facts = {"versions": [npple.__version__, np.__version__], "case": self.case,
                  "way": [self.architecture, str(way.model), way.weights, way.decay, way.rates],
-                 "seed": self.seed, "rate": self.rate, "settings": asdict(self.settings)}
+                 "seed": self.seed, "rate": self.rate,
+                 "settings": asdict(replace(self.settings, seeds=0, grid=()))}  # of other trials
+        facts |= {"before": str(way.before)} if way.before else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def run(self, case: object) -> dict[str, Any]:
         """Each task's metric at its best epoch, and the validation loss that chooses the rate."""
-        started, given, way = time.perf_counter(), self.settings, self.way
+        started, given, way = time.process_time(), self.settings, self.way
         data = vtr_vcr(given.rows, given.inputs, given.dependence, seed=self.seed, tasks=2)
         train, test = data.split(0.8, self.seed)
-        run = Run(way.model, Adam(self.rate), given.batch_size, self.seed, dict(way.weights),
-                  dict(way.decay), rates=dict(way.rates), keep_best="per-task")
-        run.train(*train.split(0.9, 0), given.epochs, patience=given.patience)
+        start: Arrays | None = None
+        for model in filter(None, (way.before, way.model)):
+            run = Run(model, Adam(self.rate), given.batch_size, self.seed, dict(way.weights),
+                      dict(way.decay), rates=dict(way.rates), keep_best="per-task", start=start)
+            run.train(*train.split(0.9, 0), given.epochs, patience=given.patience)
+            start = _start(way.model, run)
         return {"data": self.case, "architecture": self.architecture, "seed": self.seed,
                 "rate": self.rate, "metrics": _metrics(run, test), "validation": _validation(run),
                 "late": any(run.best_epoch_of(task)["epoch"] == given.epochs for task in TASKS),
-                "seconds": round(time.perf_counter() - started, 3)}
+                "seconds": round(time.process_time() - started, 3)}
+
+
+def _start(model: Network, first: Run) -> Arrays:
+    """The best parameters of the first run; of networks of one task, each at its best epoch."""
+    if model is first.model:
+        return first.best
+    best = {name: first.bests[name.split("/")[1]][name] for name in first.params}
+    return stitched_start(model, first.model, best, first.seed)
 
 
 def _metrics(run: Run, test: Dataset) -> dict[str, Any]:
@@ -177,29 +193,46 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return table
 
 
-def finding(name: str, claim: str, results: Sequence[Mapping[str, Any]], given: WaySettings,
-            quick: bool, parts: Mapping[str, int]) -> Finding:
-    """The table and the verdict: whether ways gain (1) or lose (-1), as is claimed of them.
+def found_of(results: Sequence[Mapping[str, Any]], claimed: Mapping[str, int]) -> Found:
+    """The table, and whether ways gain (1) or lose (-1), as is claimed of them.
 
     Parameters
     ----------
-    name, claim : str
     results : sequence of dict
         From `trained`.
-    given : WaySettings
-    quick : bool
-    parts : dict of int
+    claimed : dict of int
         Way -> the direction that is claimed.
 
     Returns
     -------
-    Finding
+    npple.lab.finding.Found
     """
     table = table_of(results)
     words = {1: "gains", -1: "loses", 0: "no difference beyond noise"}
     found = {way: row["mean gain"].direction for way, row in table.items() if row["mean gain"]}
-    return Finding(name, claim, f"npple claims {name}" + " --quick" * quick, asdict(given), table,
-                   verdict([found[way] == sign for way, sign in parts.items()]),
-                   "In the mean over both tasks, against the first line, before Holm's correction: "
-                   + "; ".join(f"{way}: {words[sign]}" for way, sign in found.items()) + ".",
-                   seconds=sum(result["seconds"] for result in results))
+    reason = ("In the mean over both tasks, against the first line, before Holm's correction: "
+              + "; ".join(f"{way}: {words[sign]}" for way, sign in found.items()) + ".")
+    return Found(table, [found[way] == sign for way, sign in claimed.items()], reason, results)
+
+
+def way_experiment(name: str, claim: str, quick: WaySettings, full: WaySettings,
+                   ways: Callable[[WaySettings], dict[str, Way]], claimed: Mapping[str, int]
+                   ) -> Experiment:
+    """An experiment that compares ways.
+
+    Parameters
+    ----------
+    name, claim : str
+    quick, full : WaySettings
+    ways : callable
+        Settings -> the ways; the first is what the others are compared with.
+    claimed : dict of int
+        Way -> the direction that is claimed: gains (1) or loses (-1).
+
+    Returns
+    -------
+    npple.lab.finding.Experiment
+    """
+    def measure(given: WaySettings, **where: Any) -> Found:
+        return found_of(trained(name, ways(given), given, **where), claimed)
+    return Experiment(name, claim, quick, full, measure)

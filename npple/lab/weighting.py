@@ -1,16 +1,8 @@
 """Task weights of PLE: fixed, decaying by epoch, and tasks that learn faster."""
 
-from typing import Any
-
 from npple.architectures import ple
-from npple.lab.finding import Finding
-from npple.lab.ways import TASKS, Way, WaySettings, finding, trained
+from npple.lab.ways import TASKS, Way, WaySettings, way_experiment
 
-NAME = "task-weights"
-CLAIM = ("Loss weights that decay from epoch to epoch, for each task by a factor of its own (PLE, "
-         "equation 10), are better than fixed ones")
-QUICK = WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=2)
-FULL = WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=2)
 DECAYING = tuple(f"ple, {task} decays" for task in TASKS)
 GAMMA, TIMES, SPEED = 0.9, 4.0, 3.0
 
@@ -36,20 +28,10 @@ def ways(given: WaySettings) -> dict[str, Way]:
     return found
 
 
-def run(quick: bool, **where: Any) -> Finding:
-    """The whole experiment.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer rows, epochs, seeds and rates.
-    **where
-        For `npple.lab.ways.trained`.
-
-    Returns
-    -------
-    Finding
-    """
-    given = QUICK if quick else FULL
-    return finding(NAME, CLAIM, trained(NAME, ways(given), given, **where), given, quick,
-                   dict.fromkeys(DECAYING, 1))
+EXPERIMENT = way_experiment(
+    "task-weights",
+    "Loss weights that decay from epoch to epoch, for each task by a factor of its own "
+    "(PLE, equation 10), are better than fixed ones",
+    WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=2),
+    WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=2),
+    ways, dict.fromkeys(DECAYING, 1))

@@ -15,7 +15,7 @@ from npple.core.base import Array, Float64, Values
 from npple.learn.dataset import Dataset, streams
 from npple.learn.synthetic import label_correlations, weights
 
-TASKS = {"vtr": "binary", "vcr": "regression", "share": "binary"}
+TASKS = {"vtr": "binary", "vcr": "regression", "share": "binary", "comment": "binary"}
 SCENES = {"click": -1.0, "auto-play": 1.0}  # the value of the first feature
 PLAYED = {"click": 0.3, "auto-play": 0.7}  # the share of the rows that is played
 SECONDS, THRESHOLD = 30.0, 10.0  # a video's median length, and the watch time that makes a view
@@ -24,7 +24,7 @@ MOST = 10 ** 9
 
 def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float = 0.5,
             sharing: float = 0.03, seed: int = 0, tasks: int = 3) -> Dataset:
-    """Draw impressions of videos with the labels "vtr", "vcr" and "share".
+    """Draw impressions of videos with the labels "vtr", "vcr", "share" and "comment".
 
     The features are the scene, the logarithm of the length, and standard normal ones, x. A video
     is played where `u + e > c`, with u = w_1.x, e standard normal and c by the scene: 0.3 of the
@@ -44,18 +44,19 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
     noise : float
         Deviation of what moves completion and no feature tells, against 1 for what they tell.
     sharing : float
-        The share of played rows that is shared, between 0 and 1: how sparse that task is.
+        The share of played rows that is shared, between 0 and 1: how sparse that task is; as many
+        get a comment.
     seed : int
         The same seed gives the same functions, and the same first rows, whatever `rows` is.
     tasks : int
-        How many of the labels there are, 1 to 3; the others are what they would be.
+        How many of the labels there are, 1 to 4; the others are what they would be.
 
     Returns
     -------
     Dataset
         x (n, inputs) and targets (n,), float32. "vtr": whether more than 10 seconds were watched,
         of all rows; "vcr": the share of the length that was watched, of played rows; "share":
-        whether a played row was shared.
+        whether a played row was shared; "comment": whether it got one.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
     dependence = check_number("dependence", dependence, 0, 1)
     noise, sharing = check_number("noise", noise, 0, 1e6), check_number("sharing", sharing, 0, 1)
     to_play, to_stay, to_share = weights(inputs - 2, 0.0, 3, seed=seed)  # orthonormal
-    of_scene, of_x, of_chance = streams(seed, 4)[1:]  # the first is that of `weights`
+    of_scene, of_x, of_chance, of_comment = streams(seed, 5)[1:]  # the first: of `weights`
     auto = of_scene.random(rows) < 0.5
     x = of_x.standard_normal((rows, inputs - 1))
     moods = of_chance.standard_normal((rows, 3))
@@ -83,10 +84,13 @@ def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float =
     v = cosine * u + np.sqrt(1 - dependence**2) * (x[:, 1:] @ to_stay)
     watched: Float64 = np.where(played, ndtr(v + noise * moods[:, 1]), 0)
     shared = played & (x[:, 1:] @ to_share + moods[:, 2] > -np.sqrt(2) * ndtri(sharing))
+    to_comment = of_comment.standard_normal(inputs - 2)
+    mood = x[:, 1:] @ to_comment / np.linalg.norm(to_comment) + of_comment.standard_normal(rows)
+    commented = played & (mood > -np.sqrt(2) * ndtri(sharing))
     scene = np.where(auto, SCENES["auto-play"], SCENES["click"])
-    targets: dict[str, Values] = {
-        task: y.astype(np.float32)
-        for task, y in zip([*TASKS][:tasks], (watched * length > THRESHOLD, watched, shared))}
+    labels: tuple[Values, ...] = (watched * length > THRESHOLD, watched, shared, commented)
+    targets: dict[str, Values] = {task: y.astype(np.float32)
+                                  for task, y in zip([*TASKS][:tasks], labels)}
     features: Array = np.column_stack([scene, x]).astype(np.float32)
     return Dataset(features, targets, {task: played.copy() for task in [*targets][1:]})
 

@@ -82,7 +82,7 @@ def test_correlations_by_scene_are_those_of_its_rows():
 @pytest.mark.parametrize("change, message", [
     ({"inputs": 4}, "inputs: an integer of at least 5"), ({"dependence": 2}, "dependence must be"),
     ({"noise": -1}, "noise must be"), ({"sharing": 2}, "sharing must be"),
-    ({"tasks": 4}, "tasks: an integer from 1 to 3"), ({"rows": 0}, "rows: an integer"),
+    ({"tasks": 5}, "tasks: an integer from 1 to 4"), ({"rows": 0}, "rows: an integer"),
     ({"seed": -1}, "seed is -1")])
 def test_what_makes_no_videos_is_refused(change, message):
     with pytest.raises(InputError, match=message):
