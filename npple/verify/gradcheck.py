@@ -28,7 +28,7 @@ from npple.network import Network
 from npple.printing import aligned
 from npple.verify.differences import differentiate, gaps, units
 from npple.verify.premises import (STEP, Function, FunctionLoss, checked, even_direction, examined,
-                                   reach)
+                                   step_of)
 from npple.verify.tolerances import (DIGITS, FRACTION, JUDGED, LIMIT, by_difference, by_direction,
                                      by_entry, eps_of, size_of)
 
@@ -544,9 +544,10 @@ def _complex_step(loss: Loss, name: str) -> Measured:
     loss = loss.cast(np.float64)
     shape = loss.values[name].shape
     every = np.arange(loss.values[name].size)
-    steps = STEP * reach(loss.values[name], loss.computed_in).ravel()
+    unit = units(loss.values[name].ravel())
+    steps = step_of(loss.computed_in) * unit
     numeric = _moved(loss, name, every, 1j * steps[None])[0].imag / steps
-    bound = _gaps(loss, name, partial(_moved, loss, name), units(loss.values[name].ravel()))
+    bound = _gaps(loss, name, partial(_moved, loss, name), unit)
     return numeric.reshape(shape), bound.reshape(shape), np.zeros(shape, bool)
 
 
@@ -651,7 +652,8 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
     v = even_direction(analytic, (DIRECTIONS,), rng)
     loss = loss.cast(np.float64)
     value = loss.values[name]
-    step = STEP / np.max(np.abs(v) / reach(value, loss.computed_in))
+    unit = 1 / np.max(np.abs(v) / units(value), axis=tuple(range(1, v.ndim)))
+    step = step_of(loss.computed_in) * unit.min()
     terms = (v * analytic).reshape(DIRECTIONS, -1)
     numeric = loss(name, value + 1j * step * v).imag / step
     floor = np.hypot.reduce(np.where(np.isfinite(terms), terms, 0), axis=1)
@@ -662,7 +664,6 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
         moved = value + t.reshape(*t.shape, *(1,) * value.ndim) * v[at]
         return loss(name, moved.reshape(-1, *value.shape)).reshape(t.shape)
 
-    unit = 1 / np.max(np.abs(v) / units(value), axis=tuple(range(1, v.ndim)))
     bound = 10 * loss.wobble * floor + _gaps(loss, name, along, unit)
     still = np.zeros(DIRECTIONS, bool)
     return Sides(terms.sum(axis=1), numeric, bound, floor, tolerance, still)

@@ -24,6 +24,8 @@ from npple.verify.tolerances import FRACTION, allowed, eps_of, size_of
 
 STEP = 1e-30  # of complex steps, in parts of the entries: its square is nothing beside 1, its
            # products with tiny numbers are not yet 0
+COARSE_STEP = 1e-14  # the same in dtypes coarser than float64, whose smallest numbers are larger
+ROUGH = 1e-10  # a function that is no more exact, relative to its value, is told to be so
 NOISE = 1e-6  # two calls that differ by more, relative to the values, are no function
 KNOWN = 1e-2  # a quotient whose own bound is larger, relative to it, tells nothing
 SURE = 1e-6  # one whose bound is no larger needs no further steps
@@ -99,9 +101,11 @@ def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps:
     remarks = {name: remark for name in x if complex_steps and (
         remark := _analytic(loss.cast(np.float64), name, claimed[name], float(first), rng))}
     loss = replace(loss, unsure=frozenset(remarks), remarks=tuple(remarks.values()))
-    if eps > np.finfo(np.float64).eps:
-        coarse = f"f computes in {loss.computed_in}: to be judged more finely, {WIDER}"
-        loss = replace(loss, remarks=(*loss.remarks, coarse))
+    if eps > ROUGH or loss.noise > ROUGH * abs(first) > 0:
+        coarse = (f"computes in {loss.computed_in}" if eps > ROUGH
+                  else f"is exact to {loss.noise / abs(float(first)):.0e} of its value alone")
+        loss = replace(loss, remarks=(*loss.remarks,
+                                      f"f {coarse}: to be judged more finely, {WIDER}"))
     again = loss.gradient()  # now that f was called elsewhere
     for name in x:
         wobble = max(wobble, _wobble("grad", f"the gradient of {name!r}", claimed[name],
@@ -163,7 +167,8 @@ def _array(what: str, value: object) -> Array:
     try:  # a buffer of its owner, or one that the next call fills
         return np.asarray(value).copy() if hasattr(value, "__array__") else value  # type: ignore[return-value] # what is no array is refused by name later
     except Exception as error:  # a tensor of a kind that NumPy does not know
-        raise InputError(f"{what}: {type(error).__name__}: {error}; {WIDER}") from error
+        hint = f"; {WIDER}" * ("bfloat" in str(error).lower())
+        raise InputError(f"{what}: {type(error).__name__}: {error}{hint}") from error
 
 
 def _number(value: object) -> Array:
@@ -205,12 +210,9 @@ def _noise_near(loss: FunctionLoss, rng: np.random.Generator) -> float:
     return level if np.isfinite(level) else 0.0
 
 
-def reach(value: Array, computed_in: np.dtype[np.inexact]) -> Array:
-    """What complex steps are parts of: the size of each entry.
-
-    Coarse dtypes, in whose smallest numbers the steps of small entries would end, take 1 at least.
-    """
-    return np.maximum(units(value), float(eps_of(computed_in) > eps_of(np.dtype(np.float64))))
+def step_of(computed_in: np.dtype[np.inexact]) -> float:
+    """How large a complex step is, in parts of the entries."""
+    return COARSE_STEP if eps_of(computed_in) > np.finfo(np.float64).eps else STEP
 
 
 def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
@@ -251,13 +253,12 @@ def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float
 
 
 def _complex_step(loss: FunctionLoss, name: str, v: Array) -> float:
-    """The derivative along v by a complex step."""
-    value = loss.values[name]
-    step = STEP / (np.max(np.abs(v) / reach(value, loss.computed_in)) or 1)
+    """The derivative along v, which is of the size of the entries, by a complex step."""
+    step = step_of(loss.computed_in)
     try:
         with np.errstate(all="ignore"), catch_warnings():
             simplefilter("ignore")  # that an imaginary part is dropped: that is found by its effect
-            result = loss(name, (value + 1j * step * v)[None])[0]
+            result = loss(name, (loss.values[name] + 1j * step * v)[None])[0]
     except InputError:
         raise
     except Exception as error:  # f works at real arrays, as was seen

@@ -1,6 +1,7 @@
 """What a check assumes of a function is checked: refusals name it, both values and the way out."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_a_coarse_function_is_told_how_to_compute_more_finely():
     assert "f computes in float32" in str(report) and "jax_enable_x64" in str(report)
 
 
+def test_a_function_that_hides_its_dtype_is_told_so_too():
+    def hides(v):
+        return float((v["w"].astype(np.float32) ** 2).sum())
+
+    report = gradcheck_function(hides, twice, W, method="central-differences")
+    assert not report.passed
+    assert re.search(r"f is exact to \de-0[78] of its value alone: to be judged .*jax", str(report))
+    assert gradcheck_function(square, twice, W).remarks == ()
+
+
 def test_noise_is_found_where_a_function_rounds_what_it_gets():
     loss = premises.FunctionLoss(W, lambda v: float(np.float32(v["w"][0]) ** 2), twice,
                                  np.dtype(float))
@@ -225,10 +236,17 @@ def test_complex_steps_are_parts_of_what_they_step_from(size, method):
                        method=method).check()
 
 
-def test_steps_of_coarse_dtypes_are_no_smaller_than_their_smallest_numbers():
-    small = np.array([1e-12, 4.0])
-    assert premises.reach(small, np.dtype(float)).tolist() == [4 / 1024, 4]
-    assert premises.reach(small, np.dtype(np.float32)).tolist() == [1, 4]
+@each_method
+@pytest.mark.parametrize("loss, size", [(1e-12, 1e6), (1e-12, 1e-6), (1e12, 1e6), (1e12, 1e-6)])
+def test_complex_steps_in_float32_end_in_no_zeros(loss, size, method):
+    def f(v):
+        kind = np.complex64 if v["w"].dtype.kind == "c" else np.float32
+        return kind(loss) * (v["w"].astype(kind) / kind(size)) ** 3 @ np.ones(2, kind)
+
+    x = {"w": size * np.array([0.5, 1.25])}
+    report = gradcheck_function(f, lambda v: {"w": 3 * loss / size ** 3 * v["w"] ** 2}, x,
+                                method=method).check()
+    assert report.max_relative_error < 1e-6
 
 
 def test_a_function_coarser_for_complex_arrays_is_refused():
@@ -346,12 +364,17 @@ def test_what_has_a_graph_is_detached_before_it_becomes_an_array():
 
 
 def test_a_tensor_that_numpy_does_not_know_is_refused_with_its_own_words():
+    message = "no BFloat16"
+
     class Tensor:
         def __array__(self, *_):
-            raise TypeError("no bfloat16")
+            raise TypeError(message)
 
-    with pytest.raises(InputError, match="^f: TypeError: no bfloat16; let it compute in float64"):
+    with pytest.raises(InputError, match="^f: TypeError: no BFloat16; let it compute in float64"):
         premises._number(Tensor())
+    message = "Use Tensor.to_dense() first."
+    with pytest.raises(InputError, match=r"^grads: w: TypeError: Use Tensor.to_dense\(\) first.$"):
+        gradcheck_function(square, lambda v: {"w": Tensor()}, W)
 
 
 def test_noise_is_looked_for_on_a_line_of_ever_longer_steps_while_values_stay_equal():
