@@ -17,8 +17,8 @@ from npple.core.base import Array, Codes, Mask
 
 RATIO = 1 + 8 ** 0.5  # r, irrational: a function whose period fits all steps would look constant
 # Its powers, times the unit, that are taken as steps: a row is tried where none before it did.
-LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), (3, 2, 1, 0),
-           (-10, -11, -12, -13))
+FAR = (3, 2, 1, 0)
+LADDERS = ((-1, -2, -3, -4), (-4, -5, -6, -7), (-7, -8, -9, -10), FAR, (-10, -11, -12, -13))
 SIDES = (-4, -8)  # those at which slopes to both sides are compared
 
 
@@ -38,6 +38,8 @@ def differentiate(f: Callable[[Codes, Array], Array], still: Array, unit: Array,
                 steps = unit[at] * (unit.dtype.type(RATIO) ** np.array(ladder))[:, None]
                 found, error = _extrapolated(steps, f(at, steps), f(at, -steps), still, noise)
                 better = error < bound[at]
+                if ladder is FAR:  # what is periodic has no slope from far: nearer steps decide
+                    better &= np.abs(found - value[at]) <= bound[at]
                 value[at[better]], bound[at[better]] = found[better], error[better]
     return value, bound
 

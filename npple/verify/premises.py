@@ -196,17 +196,22 @@ def _wobble(what: str, whose: str, first: Array, second: Array) -> float:
 def _noise_near(loss: FunctionLoss, rng: np.random.Generator) -> float:
     """How exact f is near x, from nine values on a line so short that f is smooth along it.
 
-    Where f rounds what it gets, near points give equal values; then the line is made longer.
+    Where f rounds, near points give equal values: then the line is made longer, and the values
+    are no more exact than the smallest distance of two.
     """
     line = {name: rng.uniform(0.5, 1, value.shape) * units(value)
             for name, value in loss.values.items()}
+    seen: set[float] = set()
     with np.errstate(all="ignore"):
-        for step in (1e-8, 1e-6, 1e-4, 1e-2):
+        for step in (1e-11, 1e-8, 1e-6, 1e-4, 1e-2):
             values = np.array([_number(loss.f({name: value + k * step * line[name] for name, value
                                                in loss.values.items()})) for k in range(9)])
+            rounds, seen = bool(seen), seen | set(values.tolist())
             if len(np.unique(values)) > 4:
                 break
-    level = noise_level(values.astype(np.longdouble))
+        level = noise_level(values.astype(np.longdouble))
+        if rounds and len(seen) > 1:
+            level = max(level, float(np.diff(sorted(seen)).min()) / 4)
     return level if np.isfinite(level) else 0.0
 
 

@@ -73,6 +73,27 @@ def test_a_period_that_fits_powers_of_two_is_not_taken_for_a_constant(k):
     check(lambda x: np.sin(k * x), lambda x: k * np.cos(k * x), [1.0, 0.5]).check()
 
 
+def test_from_far_no_slope_is_taken_that_is_outside_what_near_steps_say():
+    # along hundreds of periods a wave goes nowhere
+    noise = 3e-6
+    def wave(at, t):
+        return np.round(np.sin(20 * (1 + t)) / noise) * noise
+
+    for size in (1.0, 100.0):
+        value, bound = differences.differentiate(
+            lambda at, t, s=size: wave(at, t / s), wave(0, 0.0), np.full(1, size), noise,
+            lambda value, bound: bound < 0)
+        assert abs(value - 20 * np.cos(20) / size) <= bound < 0.01 / size
+
+
+def test_from_far_a_slope_is_taken_where_noise_hides_it_nearby():
+    rng = np.random.default_rng(0)
+    value, bound = differences.differentiate(
+        lambda at, t: t + rng.uniform(-1e-2, 1e-2, t.shape), np.zeros(1), np.ones(1), 1e-2,
+        lambda value, bound: bound < 3e-3)
+    assert abs(value - 1) <= bound < 3e-3
+
+
 def test_the_noise_of_a_function_is_part_of_the_bound():
     steps = 4.0 ** -np.arange(1, 5)[:, None]
     quiet, noisy = (differences._extrapolated(steps, steps, -steps, 0.0, noise)[1]

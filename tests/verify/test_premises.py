@@ -386,12 +386,21 @@ def test_noise_is_looked_for_on_a_line_of_ever_longer_steps_while_values_stay_eq
 
     loss = premises.FunctionLoss(x, constant, twice, np.dtype(float))
     assert premises._noise_near(loss, np.random.default_rng(0)) == 0
-    moved = (np.array(seen) - x["w"]).reshape(4, 9, 3)
+    moved = (np.array(seen) - x["w"]).reshape(5, 9, 3)
     ks = np.arange(9)[:, None]
-    for at, step in zip(moved, (1e-8, 1e-6, 1e-4, 1e-2)):
+    for at, step in zip(moved, (1e-11, 1e-8, 1e-6, 1e-4, 1e-2)):
         line = at[8] / 8 / step / [1, 4, 4 / 1024]  # in parts of the units
         assert (0.49 < line).all() and (line < 1.01).all()
         np.testing.assert_allclose(at, at[8] * ks / 8, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_function_that_rounds_its_value_is_as_exact_as_its_values_lie_apart(seed):
+    # along the line they may be as far from each other as nine points of a straight line
+    loss = premises.FunctionLoss(W, lambda v: np.round(1e7 * v["w"].sum()) / 1e7, twice,
+                                 np.dtype(float))
+    level = premises._noise_near(loss, np.random.default_rng(seed))
+    assert 0.24e-7 < level < 4e-7
 
 
 def test_where_no_noise_can_be_told_there_is_none():
