@@ -265,6 +265,7 @@ def test_blas_has_one_thread_so_that_their_number_changes_no_digit(monkeypatch):
         monkeypatch.setattr(Tower, name, watching)
     before = blocks._get_threads()
     blocks._set_threads(2)
-    assert oracle.check(vectors(), right(), expect="gradients").passed
+    wrong = right() | {"tower/a": right()["tower/a"] + 1}
+    assert not oracle.check(vectors(), wrong, expect="gradients").passed
     blocks._set_threads(before)
     assert seen == {1}
