@@ -1,6 +1,6 @@
 """For the test suites of others: does my module, or my function, compute what npple computes?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapp
                             conventions=conventions).check()
     if isinstance(candidate, (str, Path)) and mapping is not None:
         return check_onnx(vectors, candidate, mapping, conventions=conventions).check()
+    require(mapping is None or not isinstance(candidate, Mapping),
+            "run: needed for a dict of weights: run(weights, inputs) -> a dict of arrays")
     if mapping is not None:
         return check_module(vectors, candidate, mapping, conventions=conventions).check()
     require(run is None, "mapping: needed where there is a run")

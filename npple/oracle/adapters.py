@@ -157,6 +157,8 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
 class _Module(Program):
     """A module with the vectors' parameters in it, which runs as a copy each time."""
 
+    what = "module"
+
     def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features) -> None:
         self.module, self.mapping, self.inputs = module, mapping, inputs
         self.norms = norms_of(module, mapping)

@@ -46,8 +46,9 @@ def _real(name: str, value: Any) -> tuple[Array, str]:
     precision = precision or array.dtype.name
     if array.dtype.name == "bfloat16":  # of ml_dtypes, as TensorFlow and JAX have it
         array = array.astype(np.float32)
+    kind = "" if hasattr(value, "dtype") else f", of a {type(value).__name__}"
     require(array.dtype.kind in "biuf",
-            f"{name}: real numbers are needed, got dtype {array.dtype}")
+            f"{name}: real numbers are needed, got dtype {array.dtype}{kind}")
     return array, precision if precision in UNITS else "float64"
 
 

@@ -134,6 +134,7 @@ class Program(ABC):
 
     mapping: ModuleMapping
     weights: Mapping[str, Any]
+    what = "run"  # gives its tensors
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -164,9 +165,9 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
     results = {f"params/{name}": move.forward(stored) for name, move in mapping.parameters.items()}
     precisions = {f"params/{name}": coarsest(move, precisions_of)
                   for name, move in mapping.parameters.items()}
-    again, _ = as_arrays(program.run())
+    again, _ = as_arrays(program.run(), program.what)
     seen = program.run()
-    arrays, computed = as_arrays(seen)
+    arrays, computed = as_arrays(seen, program.what)
     moves = _tensors(mapping, arrays)
     for name, move in moves.items():
         fault = unreadable(move, shapes_of(arrays)) or unreadable(move, shapes_of(again))
@@ -318,6 +319,9 @@ class _Functions(Program):
         given = self._gradients(*self._arguments(),
                                 {name: like(seen[name], start) for name, start in starts.items()})
         check_kind("gradients", given, Mapping, "a dict of arrays")
+        none = all(grad is None for grad in given.values()) and any(map(np.any, starts.values()))
+        require(not none, "gradients: None for every weight: differentiate by the weights that the "
+                          "function is given")
         shapes = {name: np.shape(each) for name, each in (*seen.items(), *self.weights.items())}
         found, _ = as_arrays({name: np.zeros(shapes.get(name, ()), np.float32) if grad is None
                               else grad for name, grad in given.items()}, "gradients")

@@ -24,6 +24,7 @@ from npple.errors import FileError, InputError, MappingError, require
 from npple.network import Network
 from npple.oracle import recipes
 from npple.oracle.norms import Norm
+from npple.oracle.report import few, suggestion
 from npple.oracle.rounding import UNITS
 
 FORMAT, VERSION = "npple mapping", 1
@@ -519,6 +520,9 @@ def written(model: Network, mapping: ModuleMapping, params: Arrays, arrays: Arra
         move = mapping.parameters.get(name)
         if move is None or move.forward(arrays).shape != value.shape:
             continue  # the program's own
+        whole = [source for source in move.sources if arrays[source].dtype.kind != "f"]
+        require(not whole, f"mapping: {name}: {few(whole)}: integers, which hold no parameter; "
+                           "make them floats")
         placed = move.write(value, arrays)
         require((move.forward(arrays) == value)[~placed].all(),
                 f"mapping: {name}: a constant in the module, which has no place for other values")
@@ -566,18 +570,22 @@ def check_mapping(model: Network, mapping: ModuleMapping, arrays: Arrays,
     for name, count in uses.items():
         if not count.all() and name not in mapping.front and not _matches(name, mapping.idle):
             part = f"{(count == 0).sum()} of {count.size} entries" if count.any() else "it is"
-            faults.append(f"{_named(name)} {shapes[name]} of the module: {part} not mapped")
+            faults.append(f"{_named(name)} {shapes[name]} of the program: {part} not mapped")
         if (count > 1).any():
-            faults.append(f"{_named(name)} {shapes[name]} of the module: mapped more than once")
+            faults.append(f"{_named(name)} {shapes[name]} of the program: mapped more than once")
     if faults:
-        raise MappingError("\n  ".join([f"mapping: {len(faults)} parameters do not fit", *faults]))
+        hint = "; idle= names what the model has no use for" * any(
+            fault.endswith("it is not mapped") for fault in faults)
+        head = f"mapping: {len(faults)} parameters do not fit{hint}"
+        raise MappingError("\n  ".join([head, *faults]))
 
 
 def unreadable(move: Move, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Why an entry cannot be made of the module's arrays at all, or None."""
     unknown = [source for source in move.sources if source not in shapes]
     if unknown:
-        return f"made of {', '.join(map(shown, unknown))}, which the module does not have"
+        return (f"made of {', '.join(map(shown, unknown))}, which the program does not have"
+                f"{suggestion(unknown[0], shapes)}; there are {few(list(shapes)) or 'none'}")
     try:
         move.origins(shapes)
     except (ValueError, IndexError, TypeError) as error:

@@ -68,7 +68,8 @@ def tensors_of(module: Any, norms: Iterable[Norm], mapping: ModuleMapping) -> di
     """The module's parameters by name, and the buffers of its normalisations and its front."""
     names = {name for norm in norms for name in names_of(norm)} | mapping.front.keys()
     return dict(module.named_parameters()) | {
-        name: buffer for name, buffer in module.named_buffers() if name in names}
+        name: buffer for name, buffer in (module.named_buffers() if names else ())
+        if name in names}
 
 
 def copied(module: Any) -> Any:

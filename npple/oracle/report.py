@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -273,6 +273,10 @@ class Report(Printed):
             yield ("the search ended before all deviations were tried together" if self.search.ended
                    else "no known deviation, alone or with others, explains what has no name in "
                         "brackets")
+            shaped = any(not self.judge.paper[name].fault for name in self.search.unexplained)
+            if shaped and any(name.startswith("params/") for name in self.given):
+                yield ("a mapping that turns a matrix round, or has experts or tasks in another "
+                       "order, looks the same: does npple.oracle.suggest find yours?")
         for diagnosis in self.diagnosis:
             if diagnosis.convention:
                 yield (f"a convention, not a mistake: declare it with conventions="
@@ -349,9 +353,9 @@ def _group(name: str) -> str:
     return "experts" if "/experts" in name else "towers" if kind == "tower" else "representations"
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Collection[str]) -> str:
     """What may be meant by a name, in parentheses."""
-    close = get_close_matches(name, known)
+    close = [f"tower/{name}"] if f"tower/{name}" in known else get_close_matches(name, known)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

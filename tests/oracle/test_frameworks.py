@@ -70,6 +70,8 @@ def test_a_program_is_asserted_with_or_without_gradients():
         assert assert_matches(weights(), VECTORS, MAPPING, run=run, **given).passed
     with pytest.raises(CheckFailed, match="gate-softmax-batch"):
         assert_matches(weights(), VECTORS, MAPPING, run=lambda w, x: run(w, x, softmax_axis=0))
+    with pytest.raises(npple.InputError, match="run: needed for a dict of weights"):
+        assert_matches(weights(), VECTORS, MAPPING)
     with pytest.raises(npple.InputError, match="mapping: needed"):
         assert_matches(weights(), VECTORS, run=run)
 
@@ -93,6 +95,16 @@ def test_a_wrong_gradient_is_located_at_its_parameter():
     report = check_arrays(VECTORS, weights(), MAPPING, run, wrong)
     assert {name.partition("/")[2] for name in report.wrong} == {
         "level1/a/gate/layer1/weight", "level1/b/gate/layer1/weight"}
+
+
+def test_where_no_deviation_explains_it_the_mapping_is_doubted():
+    """Gates that are read the wrong way round, which fits by their shapes."""
+    turned = {f"level1/{task}/gate/layer1/weight": reshaped(sliced("gates", i), 3, 2)
+              for i, task in enumerate("ab")}
+    report = check_arrays(VECTORS, weights(), replace(MAPPING, parameters=PARAMETERS | turned), run)
+    assert "does npple.oracle.suggest find yours?" in str(report)
+    assert "suggest" not in str(check_arrays(VECTORS, weights(), MAPPING,
+                                             lambda w, x: {"y": run(w, x)["y"][1:]}))
 
 
 def test_tensors_that_no_entry_reads_count_by_their_own_names():
@@ -159,7 +171,14 @@ def test_a_program_that_differs_from_run_to_run_cannot_be_judged():
     ({"run": None}, "run: a function is needed, got None"),
     ({"gradients": 3}, "gradients: a function is needed, got 3"),
     ({"run": lambda w, x: run(w, x)["y"]}, "run: a dict of arrays is needed, got an array"),
-    ({"run": lambda w, x: {"z": run(w, x)["y"]}}, "tower/a: made of 'y', which the module"),
+    ({"run": lambda w, x: {"z": run(w, x)["y"]}},
+     "tower/a: made of 'y', which the program does not have; there are z"),
+    ({"run": lambda w, x: run(w, x) | {"extra": None}}, "run: extra: .*, of a NoneType"),
+    ({"run": lambda w, x: dict(zip("ab", run(w, x)["y"].T, strict=True)),
+      "mapping": replace(MAPPING, tensors={})}, r"a \(did you mean tower/a\?\), b"),
+    ({"weights": {name: np.ones(shape, int) for name, shape in SHAPES.items()}},
+     "experts/layer1/weight: kernel: integers, which hold no parameter"),
+    ({"gradients": lambda w, x, s: dict.fromkeys(w)}, "gradients: None for every weight"),
     ({"run": lambda w, x: run(w, x) | {"gates": 1.0}, "gradients": gradients},
      "run: 'gates': also the name of a weight"),
     ({"gradients": lambda w, x, s: (w,)}, "gradients: a dict of arrays is needed, got "),

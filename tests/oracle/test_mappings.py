@@ -138,6 +138,15 @@ def test_what_is_no_mapping_is_refused_in_one_line(tmp_path, content, fault):
     assert fault in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_name_that_is_not_there_and_an_array_too_many_are_told_with_the_way_out():
+    weights = dict.fromkeys(["bottom.wait", "bottom.bias", "head.weight", "head.bias", "step"],
+                            np.ones(1))
+    with pytest.raises(npple.errors.MappingError) as error:
+        from_arrays(weights, MODEL, replace(MAPPING, norms={}, front={}))
+    assert r"which the program does not have (did you mean bottom.wait?); there" in str(error.value)
+    assert "; idle= names what the model has no use for" in str(error.value).splitlines()[0]
+
+
 def test_a_missing_file_and_a_path_that_is_none():
     with pytest.raises(npple.FileError, match="nowhere.json: no mapping: No such file"):
         load_mapping("nowhere.json")
