@@ -35,4 +35,5 @@ def pytest_sessionfinish(session):
 def pytest_addoption(parser):
     parser.addoption("--fuzz-calls", type=int, default=100_000, help="how many calls with -m fuzz")
     parser.addoption("--fuzz-sequences", type=int, default=2000, help="how many with -m fuzz")
+    parser.addoption("--pyodide", help="the folder of Pyodide, with -m fuzz")
     parser.addoption("--fuzz-seed", type=int, default=0, help="which calls with -m fuzz")

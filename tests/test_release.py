@@ -13,8 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/trust.md").read_text(encoding="utf-8").partition("## What is installed")[2]
-ROWS = dict(re.findall(r"^\| `([^`|]+)`[^|]*\| ([^|]+) \|$", PAGE,
-                       re.MULTILINE))
+ROWS = dict(re.findall(r"^\| `([^`|]+)`[^|]*\| ([^|]+) \|$", PAGE, re.MULTILINE))
 NEEDED = [re.match(r"[\w-]+", text).group() for text in tomllib.loads(
     (ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]]
 
