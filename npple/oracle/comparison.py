@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from npple.archive import FilePath
-from npple.checks import check_choice, check_texts
+from npple.checks import check_choice, check_kind, check_texts, shown
 from npple.core.base import Arrays
 from npple.errors import require
 from npple.oracle.deviations import BY_NAME, complete, deviate
@@ -72,9 +72,11 @@ def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
     check_vectors(vectors)
     check_choice("expect", expect, EXPECT)
     check_choice("takes", takes, TAKES)
+    check_kind("precision", precision, (str, Mapping, type(None)), f"one of {', '.join(UNITS)}, or "
+               "a dict of them by tensor")
     by_name = {"": precision} if isinstance(precision, str) else dict(precision or {})
     for name, each in by_name.items():
-        check_choice(f"precision{f': {name}' if name else ''}", each, UNITS)
+        check_choice(f"precision{f': {shown(name)}' if name else ''}", each, UNITS)
     names = check_texts("conventions", conventions)
     given, precisions = as_arrays(_results(vectors, candidate, takes))
     precisions = ({name: str(precision) for name in given} if isinstance(precision, str) else

@@ -94,6 +94,14 @@ def test_callers_in_many_threads_get_the_bits_of_one():
     assert blocks._get_threads() == 2
 
 
+def test_callers_in_many_threads_get_the_bits_of_one_from_any_blas_with_one_thread():
+    """Also one that cannot be asked for its threads, if the environment gives it one."""
+    blocks._set_threads(1)
+    expected = [*map(digest, SIZES)]
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(digest, SIZES * 4)] == expected * 4
+
+
 @pytest.mark.fuzz
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_3200_calls_of_32_callers_have_the_bits_of_one(threads):

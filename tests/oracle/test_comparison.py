@@ -197,7 +197,8 @@ def test_candidates_that_give_nothing_to_compare_are_refused(candidate, message)
 
 
 @pytest.mark.parametrize("options, names", [
-    ({"precision": "tf32"}, "precision"), ({"conventions": ["shared-last"]}, "conventions"),
+    ({"precision": "tf32"}, "precision"), ({"precision": 5}, "precision"),
+    ({"precision": {3: "tf32"}}, "precision: 3"), ({"conventions": ["shared-last"]}, "conventions"),
     ({"conventions": ["stop-gate"]}, "conventions"),   # a mistake is no convention
     ({"conventions": ["gate-bias"]}, "conventions")])  # nor is it found, or given
 def test_options_that_cannot_be_used_are_named(options, names):
