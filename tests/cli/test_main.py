@@ -92,3 +92,30 @@ def test_help_tells_the_defaults_there_are(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: None)" not in text and "(default: [])" not in text
     assert "decoupled weight decay (default: 0.0)" in text
+
+
+NETWORK = """
+import sys
+asked = []
+sys.addaudithook(lambda event, arguments: asked.append(event)
+                 if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto",
+                              "socket.bind") else None)
+from npple.cli import main
+small = ["--data", "synthetic", "--rows", "40", "--inputs", "3"]
+for command in (["train", *small, "--epochs", "1"], ["gradcheck", "--model", "cgc"],
+                ["isolation", "--model", "cgc"], ["draw", "--html", "ple.html"],
+                ["oracle", "export", "--model", "cgc", "--out", "v.npz"],
+                ["oracle", "check", "v.npz", "v.npz"]):
+    assert main(command) == 0
+print("asked for", asked)
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
+assert asked == ["socket.connect"]  # it would have been seen
+"""
+
+
+def test_no_connection_is_opened(tmp_path):
+    done = subprocess.run([sys.executable, "-c", NETWORK], capture_output=True, text=True,
+                          cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "asked for []"
