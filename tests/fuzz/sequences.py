@@ -32,6 +32,7 @@ from npple import archive, oracle
 from npple.cli import main
 from npple.lab import compare, trials
 from npple.learn.training import Run
+from runner import PATIENCE
 
 ROWS = "age,city,clicked,time\n" + "".join(
     f"{i % 7},{'ABC'[i % 3]},{i % 2},{i % 5}\n" for i in range(60))
@@ -318,6 +319,8 @@ def start(folder, moment, *arguments, call=run):
         child = os.fork()
     if child == 0:
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(PATIENCE)
             kill_at(moment)
             status, text = call(folder, *arguments)
             errors.write(text if status else "")
