@@ -332,6 +332,12 @@ def test_a_count_that_cannot_go_on_is_refused(count):
         one_step(1.0, float, state=state)
 
 
+def test_a_mean_of_squares_below_0_is_refused():
+    state = {"m/w": np.zeros(1), "v/w": np.array([-1e-30]), "t/w": np.array(1)}
+    with pytest.raises(npple.InputError, match="^state: v/'w': below 0, expected what a step"):
+        one_step(1.0, float, state=state)
+
+
 @pytest.mark.parametrize("epsilon, dtype", [(1e-46, "float32"), (1e-8, "float16")])
 def test_an_epsilon_below_the_smallest_number_is_refused(epsilon, dtype):
     with pytest.raises(npple.InputError, match=f"epsilon: {epsilon} is 0 in {dtype}, that of 'w'"):
