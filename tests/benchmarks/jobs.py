@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from contenders import Problem, Shape, make
-from timing import measure, save, table, threads_here, with_threads
+from timing import machine, measure, save, table, threads_here, with_threads
 
 import npple
 from npple.data import Schema
@@ -59,9 +59,13 @@ def run(args):
         census = args.census or repeated_sample(Path(folder, "census.csv"))
         results = [{"threads": threads_here(), "job": job, "seconds": seconds}
                    for name in args.jobs for job, seconds in JOBS[name](census).items()]
-    print(f"\nThreads: {threads_here()}; milliseconds\n")
-    print(table(["job", "npple", "other", "other/npple", "fastest other"], map(as_row, results)))
+    print(f"\nThreads: {threads_here()}; milliseconds\n\n{as_table(results)}\n{machine()}")
     return results
+
+
+def as_table(results):
+    """One row for each job."""
+    return table(["job", "npple", "other", "other/npple", "fastest other"], map(as_row, results))
 
 
 def as_row(result):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from contenders import CONTENDERS, Problem, Shape
-from timing import measure, save, table, threads_here, with_threads
+from timing import machine, measure, save, table, threads_here, with_threads
 
 BASE = Shape(batch=512, inputs=128, units=64)
 SIZES = {
@@ -53,19 +53,31 @@ def run(args):
     """All measurements with the threads of this process -> a list of dicts."""
     results = [times(size, args.seconds) for size in args.sizes if size != "memory"]
     if results:
-        print(f"\nTraining step, float32, threads: {threads_here()}; milliseconds\n")
-        print(table(["size", "from", "to", "first", "last", "exponent"], [
-            [each["size"], each["values"][0], each["values"][-1], 1e3 * each["seconds"][0],
-             1e3 * each["seconds"][-1], each["exponent"]] for each in results]), flush=True)
+        print(f"\nTraining step, float32, threads: {threads_here()}; milliseconds\n\n"
+              f"{as_table(results)}", flush=True)
     if "memory" in args.sizes:
         peaks = [{"batch": batch} | {name: fresh_peak(name, batch) for name in IN_MEMORY}
                  for batch in BATCHES]
-        print(f"\nPeak memory of a training step, float32, threads: {threads_here()}; MB\n")
-        print(table(["batch", *IN_MEMORY],
-                    [[each["batch"], *(each[name] / 1e6 for name in IN_MEMORY)]
-                     for each in peaks]), flush=True)
         results.append({"size": "memory", "peaks": peaks})
+        print(f"\nPeak memory of a training step, float32, threads: {threads_here()}; MB\n\n"
+              f"{as_memory_table(results)}", flush=True)
+    print(machine())
     return [{"threads": threads_here()} | each for each in results]
+
+
+def as_table(results):
+    """One row for each size."""
+    return table(["size", "from", "to", "first", "last", "exponent"], [
+        [each["size"], each["values"][0], each["values"][-1], 1e3 * each["seconds"][0],
+         1e3 * each["seconds"][-1], each["exponent"]]
+        for each in results if each["size"] != "memory"])
+
+
+def as_memory_table(results):
+    """One row for each batch."""
+    peaks = [peak for each in results if each["size"] == "memory" for peak in each["peaks"]]
+    return table(["batch", *IN_MEMORY], [
+        [each["batch"], *(each[name] / 1e6 for name in IN_MEMORY)] for each in peaks])
 
 
 def times(size, seconds):
@@ -92,13 +104,14 @@ def peak(name, batch):
     problem = Problem.random(replace(MEMORY, batch=batch), np.dtype("float32"))
     contender = CONTENDERS[name](problem)
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set is now the present one
-    before = _status("VmRSS")
+    before = status("VmRSS")
     for _ in range(3):
         contender.step()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(field):
+def status(field):
+    """Bytes of this process, as Linux has them."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 

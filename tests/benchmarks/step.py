@@ -1,12 +1,12 @@
-"""Forward pass, forward and backward pass, and training step: npple, PyTorch, matrix products.
+"""Forward pass, forward and backward pass, and training step: npple, PyTorch, JAX, and products.
 
     python tests/benchmarks/step.py
     python tests/benchmarks/step.py --shapes 256x128x64 --threads 2 --dtypes float32 --work step
 
 Milliseconds, medians; the contenders take turns. First all of them must compute the same losses;
 one whose gradients are wrong is timed at `predict` only.
-`torch/npple` is the time of the fastest PyTorch contender over npple's; `npple/bound` is npple's
-time over that of the matrix products alone.
+`torch/npple` is the time of the fastest PyTorch contender over npple's, `peer/npple` that of the
+fastest of all; `npple/bound` is npple's time over that of the matrix products alone.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 from bound import matrix_products
 from contenders import CONTENDERS, Problem, Shape, make
-from timing import measure, save, table, threads_here, with_threads
+from timing import machine, measure, save, table, threads_here, with_threads
 
 SHAPES = {
     "256x128x64": Shape(256, 128, 64),
@@ -24,6 +24,7 @@ SHAPES = {
                      shared=2, levels=3),
 }
 WORK = ("predict", "gradients", "step")
+OURS = ("npple", "checked")
 
 
 def main():
@@ -51,8 +52,8 @@ def run(args):
             contenders = make(args.contenders, problem)
             found += [{"threads": threads_here(), "dtype": dtype, "shape": shape, "work": work}
                       | times(problem, contenders, work, args.seconds) for work in args.work]
-        print(f"\n{dtype}, threads: {threads_here()}; milliseconds\n\n{as_table(found)}",
-              flush=True)
+        print(f"\n{dtype}, threads: {threads_here()}; milliseconds\n\n{as_table(found)}\n"
+              f"{machine()}", flush=True)
         results += found
     return results
 
@@ -65,12 +66,14 @@ def times(problem, contenders, work, seconds):
         runs[f"bound{wide:d}"] = matrix_products(problem, work != "predict", wide)
     seconds = measure(runs, seconds)
     bound = min(seconds.pop("bound0"), seconds.pop("bound1"))
-    peers = {name: value for name, value in seconds.items() if name != "npple"}
+    peers = {name: value for name, value in seconds.items() if name not in OURS}
     fastest = min(peers, key=peers.get, default=None)
+    torch = [value for name, value in peers.items() if name != "jax"]
     found = {"seconds": seconds, "bound": bound, "fastest": fastest}
     if "npple" in seconds:
         found["npple/bound"] = seconds["npple"] / bound
-        found["torch/npple"] = peers[fastest] / seconds["npple"] if peers else None
+        found["torch/npple"] = min(torch) / seconds["npple"] if torch else None
+        found["peer/npple"] = peers[fastest] / seconds["npple"] if peers else None
     return found
 
 
@@ -80,9 +83,10 @@ def as_table(results):
     rows = [[f"{result['shape']}, {result['work']}",
              *(1e3 * result["seconds"][name] if name in result["seconds"] else None
                for name in names), 1e3 * result["bound"],
-             result.get("torch/npple"), result.get("npple/bound"), result["fastest"]]
+             *map(result.get, ("torch/npple", "peer/npple", "npple/bound")), result["fastest"]]
             for result in results]
-    return table(["shape, work", *names, "bound", "torch/npple", "npple/bound", "fastest"], rows)
+    return table(["shape, work", *names, "bound", "torch/npple", "peer/npple", "npple/bound",
+                  "fastest peer"], rows)
 
 
 if __name__ == "__main__":

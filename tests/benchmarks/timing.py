@@ -112,6 +112,12 @@ def machine():
     blas = sorted({f"{each['internal_api']} {each['version']} {each.get('architecture', '')} "
                    f"({each['num_threads']} threads)" for each in threadpool_info()
                    if each["user_api"] == "blas"})
+    if torch := sys.modules.get("torch"):  # its MKL is linked in, where threadpoolctl sees nothing
+        said = torch.__config__.show()
+        library = "Math Kernel Library Version " if "Math Kernel" in said else "BLAS_INFO="
+        blas.append(f"PyTorch's {library[:19].strip()} {said.partition(library)[2].split()[0]} "
+                    f"{torch.backends.cpu.get_cpu_capability()} "
+                    f"({torch.get_num_threads()} threads)")
     return {"processor": _processor(), "python": platform.python_version(), "blas": blas,
             "versions": _versions(), "load": round(os.getloadavg()[0], 2)}
 
@@ -137,6 +143,14 @@ def _versions():
     return found
 
 
+def unpinned():
+    """The environment of a program that nobody told how many threads to use, and finds npple."""
+    import npple
+    found = {name: value for name, value in os.environ.items()
+             if not name.endswith("_NUM_THREADS") and name != "NPPLE_BENCHMARK"}
+    return found | {"PYTHONPATH": str(Path(npple.__file__).parents[1])}
+
+
 def threads_here():
     """The number of threads that `with_threads` gave this process."""
     return int(os.environ["OMP_NUM_THREADS"])
@@ -148,6 +162,6 @@ def _pin(count):
 
 
 def save(path, results):
-    """Writes results as JSON, if there is a path."""
-    if path:
+    """Writes results as JSON, if there is a path; not in the processes that measure."""
+    if path and results is not None:
         Path(path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
