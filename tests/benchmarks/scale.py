@@ -27,7 +27,7 @@ from npple.learn.training import Run, predict
 MODEL = npple.ple(8, {"a": "binary", "b": "regression"}, expert_units=(32,), tower_units=(16,))
 BATCHES = (100_000, 1_000_000)
 COMPARE = ("compare", "--models", "single_task", "cgc", "ple", "mmoe", "--seeds", "2", "--epochs",
-           "2", "--budget", "20000", "--json")
+           "1", "--budget", "20000", "--json")
 
 
 def main():

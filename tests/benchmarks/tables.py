@@ -11,7 +11,6 @@ without it the bundled sample is repeated.
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,9 @@ from pathlib import Path
 import company
 import jobs
 import newcomer
+import numpy as np
 import products
+import profiled
 import scale
 import scaling
 import step
@@ -31,7 +32,7 @@ from timing import require_own_kernels, table
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 FIGURES, PAGE = DOCS / "results" / "performance.json", DOCS / "performance.md"
-IDLE = 0.5  # of load, beside which figures stand for the machine alone
+IDLE = 0.1  # of the processors' time, taken by others: below it figures are of the machine alone
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 EAGER = ["--contenders", "npple", "looped", "wide", "jax"]
 PARTS = {  # name -> the command
@@ -46,6 +47,7 @@ PARTS = {  # name -> the command
     "jobs": ["jobs.py", "--threads", "2"],
     "scale": ["scale.py"],
     "newcomer": ["newcomer.py"],
+    "profile": ["profiled.py"],
 }
 
 
@@ -65,15 +67,27 @@ def main():
 
 
 def measured(command):
-    """What a benchmark finds, on what, beside which load and in how many seconds."""
-    load, start = round(os.getloadavg()[0], 1), time.perf_counter()
+    """What a benchmark finds, on what, beside how busy processors and in how many seconds."""
+    others, start = busy(), time.perf_counter()
     script, *options = command
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "results.json")
         subprocess.run([sys.executable, HERE / script, *options, "--json", out], check=True)
         results = json.loads(out.read_text())
-    return {"load": load, "machine": on_what(), "took": round(time.perf_counter() - start),
+    return {"others": others, "machine": on_what(), "took": round(time.perf_counter() - start),
             "results": results}
+
+
+def busy(seconds=1.0):
+    """What share of the processors' time others take, while this process sleeps (Linux)."""
+    def ticks():
+        _, *counts = Path("/proc/stat").read_text().splitlines()[0].split()
+        return np.array(counts[:8], float)
+
+    before = ticks()
+    time.sleep(seconds)
+    passed = ticks() - before
+    return round(float(1 - passed[3:5].sum() / max(passed.sum(), 1)), 2)  # but idle and iowait
 
 
 def on_what():
@@ -97,7 +111,17 @@ def keep(part, found):
 def filled(page):
     """The page with all its tables made from the figures."""
     found = figures()
-    return MARKED.sub(lambda match: f"{match[1]}\n{TABLES[match[2]](found)}\n\n{match[3]}", page)
+    return MARKED.sub(lambda match: f"{match[1]}\n{made(match[2], found)}\n\n{match[3]}", page)
+
+
+def made(name, found):
+    """A table by its name on the page, if its parts were measured."""
+    try:
+        return TABLES[name](found)
+    except KeyError as missing:
+        if missing.args[0] not in PARTS:
+            raise
+        return f"Not measured yet: `python tests/benchmarks/tables.py --parts {missing.args[0]}`."
 
 
 def results(name):
@@ -106,14 +130,14 @@ def results(name):
 
 
 def machines(found):
-    """On what the parts were measured; a load above IDLE at the start is marked."""
-    each = [[name, part["load"], "" if part["load"] <= IDLE else "not idle: to be measured again",
+    """On what the parts were measured; processors busier than IDLE are marked."""
+    each = [[name, part["others"], "yes" if part["others"] <= IDLE else "no: to be measured again",
              part["took"]] for name, part in found.items()]
-    machine = next(iter(found.values()))["machine"]
+    machine = (found.get("step") or found["profile"])["machine"]
     said = [machine["processor"], f"Python {machine['python']}", *machine["blas"],
             *(f"{name} {version}" for name, version in machine["versions"].items())]
     return "\n".join(f"- {line}" for line in said) + "\n\n" + table(
-        ["part", "load at its start", "", "took, s"], each)
+        ["part", "processors busy before it", "idle", "took, s"], each)
 
 
 GOALS = {  # shape -> the least peer/npple of the step and of predict, the most npple/bound
@@ -135,7 +159,7 @@ def goals(found):
         rows.append([f"step, {shape}: npple / bound", f"at most {bound}",
                      of[shape, "step"]["npple/bound"],
                      _met(of[shape, "step"]["npple/bound"] <= bound)])
-    return table(["target", "", "measured", ""], rows + others(found))
+    return table(["target", "it is", "measured", "met"], rows + others(found))
 
 
 def others(found):
@@ -168,7 +192,7 @@ def others(found):
 
 
 def _met(held):
-    return "met" if held else "missed"
+    return "yes" if held else "no"
 
 
 TABLES = {  # name on the page -> from all figures to Markdown
@@ -187,6 +211,7 @@ TABLES = {  # name on the page -> from all figures to Markdown
     **{f"scale-{job}": lambda found, job=job: scale.as_table(
         [each for each in results("scale")(found) if each["job"] == job]) for job in scale.JOBS},
     "newcomer": lambda found: newcomer.as_table(results("newcomer")(found)),
+    "profile": lambda found: profiled.as_table(results("profile")(found)),
     "goals": goals,
 }
 
