@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from npple.checks import check_params
-from npple.core.base import Array, Arrays
+from npple.core.base import Arrays
 from npple.core.ops import hard_concrete_forward
 from npple.core.table import Table
 from npple.learn.dataset import Dataset
-from npple.learn.training import traces
+from npple.learn.training import over_rows
 from npple.network import Network
 from npple.printing import aligned
 from npple.routing import Fusion, Gate, Route
@@ -36,13 +36,11 @@ def utilization(model: Network, params: Arrays, data: Dataset, rows: int = 8192
         `mean` and `deviation` of its weight.
     """
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
-    parts: dict[str, list[Array]] = {gate.name: [] for gate in gates}
-    for trace in traces(model, params, data, rows):
-        for gate in gates:
-            parts[gate.name].append(trace[f"{gate.parameters}/weights"])  # (batch, n)
+    parts = over_rows(model, params, data, rows, lambda trace: [
+        trace[f"{gate.parameters}/weights"] for gate in gates])  # each (batch, n)
     entries = []
-    for gate in gates:
-        weights = np.concatenate(parts[gate.name]).astype(np.float64)  # (rows, n)
+    for gate, own in zip(gates, zip(*parts)):
+        weights = np.concatenate(own).astype(np.float64)  # (rows, n)
         columns = zip(_mixed(gate, model.table), weights.mean(axis=0), weights.std(axis=0))
         entries += [expert | {"mean": float(mean), "deviation": float(deviation)}
                     for expert, mean, deviation in columns]

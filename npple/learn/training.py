@@ -11,10 +11,10 @@ import fnmatch
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -24,8 +24,8 @@ from npple.archive import FilePath
 from npple.checks import (check_choice, check_count, check_kind, check_number, check_params,
                           check_weights, check_x, first_not_finite, shown)
 from npple.core.base import Array, Arrays, Float64, Mask
-from npple.core.blocks import BLOCK
-from npple.core.passes import Trace
+from npple.core.blocks import BLOCK, for_each
+from npple.core.passes import Trace, forward
 from npple.errors import Diverged, FileError, InputError, Stopped, require
 from npple.kinds import about, check_targets, constant_loss, evaluate
 from npple.learn.balance import gradient_shares, outweighing
@@ -34,6 +34,7 @@ from npple.network import Network, task_weights
 from npple.optimizers import SGD, Adam, AdamW
 from npple.routing import Gate
 
+Result = TypeVar("Result")
 FORMAT, VERSION = "npple checkpoint", 2
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 SETTINGS = ("batch_size", "seed", "weights", "decay", "skip_absent", "dtype", "schema",
@@ -542,8 +543,8 @@ def predict(model: Network, params: Arrays, data: Dataset, rows: int = BLOCK, ra
     InputError
         For what is no Network, data that it does not take, or without a row.
     """
-    parts = [trace.outputs if raw else trace.predictions
-             for trace in traces(model, params, data, rows)]
+    parts = over_rows(model, params, data, rows,
+                      lambda trace: trace.outputs if raw else trace.predictions)
     return {task: np.concatenate([part[task] for part in parts]) for task in model.tasks}
 
 
@@ -573,27 +574,53 @@ def gate_weights(model: Network, params: Arrays, data: Dataset, rows: int = BLOC
     """
     check_kind("model", model, Network, "a Network")
     gates = [row for row in model.table.rows if isinstance(row, Gate)]
-    sums = {gate.name: np.zeros(()) for gate in gates}
-    for trace in traces(model, params, data, rows):
-        for gate in gates:
-            weights = trace[f"{gate.parameters}/weights"]  # (batch, n)
-            sums[gate.name] = sums[gate.name] + weights.sum(axis=0, dtype=np.float64)
+    sums = over_rows(model, params, data, rows, lambda trace: [
+        trace[f"{gate.parameters}/weights"].sum(axis=0, dtype=np.float64) for gate in gates])
     means = {}
-    for gate in gates:
+    for gate, own in zip(gates, zip(*sums)):
         stops = np.cumsum([source.count(model.table) for source in gate.sources])
-        parts = np.split(sums[gate.name] / len(data), stops[:-1])
+        parts = np.split(sum(own, np.zeros(())) / len(data), stops[:-1])
         means[gate.name] = {source.name: part for source, part in zip(gate.sources, parts)}
     return means
 
 
-def traces(model: Network, params: Arrays, data: Dataset, rows: int) -> Iterator[Trace]:
-    """The forward pass of a data set, some rows at a time."""
+def over_rows(model: Network, params: Arrays, data: Dataset, rows: int,
+              look: Callable[[Trace], Result]) -> list[Result]:
+    """What `look` finds in the forward pass of a data set: some rows at a time, side by side.
+
+    Parameters
+    ----------
+    model : Network
+    params : dict of ndarray
+    data : npple.data.Dataset
+    rows : int
+        How many are run at a time.
+    look : callable
+        Called with the trace of these rows.
+
+    Returns
+    -------
+    list
+        What it returned, in the order of the rows.
+
+    Raises
+    ------
+    InputError
+        For what is no Network, data that it does not take, or without a row.
+    """
     check_kind("model", model, Network, "a Network")
     check_kind("data", data, Dataset, "a Dataset")
     require(len(data), "data: no rows, expected at least one")
-    check_count("rows", rows)
-    for start in range(0, len(data), rows):
-        yield model.forward(params, data.take(slice(start, start + rows)).x)
+    rows = check_count("rows", rows)
+    x, count = check_x(model.table, data.x, check_params(model.table, params))
+    checked, found = Dataset(x, {}, {}), list[Result]()
+
+    def run(start: int) -> Result:
+        with np.errstate(over="ignore", invalid="ignore"):  # of this thread
+            return look(forward(model.table, params, checked.take(slice(start, start + rows)).x))
+
+    for_each(range(0, count, rows), run, found.append)
+    return found
 
 
 def stitched_start(model: Network, single: Network, params: Arrays, seed: int = 0
