@@ -16,7 +16,7 @@ from npple.errors import InputError, require
 from npple.kinds import about
 from npple.draw.svg import COLORS as TASK_COLORS
 from npple.draw.svg import SHARED
-from npple.lab.finding import Panel
+from npple.lab.finding import MARKS, Panel, in_parts
 from npple.lab.gains import Comparison, Estimate
 from npple.learn.synthetic import correlations_text
 from npple.metrics import Bin
@@ -160,7 +160,7 @@ def calibration_figure(calibration: Mapping[str, Sequence[Bin]]) -> Figure:
     panels = {name: np.array(bins, float) for name, bins in calibration.items() if bins}
     require(panels, "calibration: no labelled rows, expected some")
     with _matplotlib().rc_context(STYLE):
-        figure, axes = _panels(len(panels), 3.2, 3.0)
+        figure, axes = _panels(len(panels), 4, 3.0)
         for panel, (name, bins) in zip(axes, panels.items()):
             ends = [bins[:, 1:].min(), bins[:, 1:].max()]
             panel.plot(ends, ends, color="0.7", linewidth=1, label="predicted = observed")
@@ -211,9 +211,10 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def gains_figure(comparison: Comparison) -> Figure:
-    """A panel a data set: gain of the first task across, of the second up, with 95 % intervals.
+    """Rows of panels, a row a data set: gain of the first task across, of the second up.
 
-    The axes go through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
+    A panel has five architectures at most, PLE among them, with 95 % intervals. The axes go
+    through zero: upper right, both tasks gain; upper left and lower right, a seesaw.
     Each is linear up to its median gain and logarithmic from there, since gains differ widely.
 
     Parameters
@@ -230,10 +231,11 @@ def gains_figure(comparison: Comparison) -> Figure:
         Without matplotlib.
     """
     with _matplotlib().rc_context(STYLE):
-        gains = _gains(comparison)
-        figure, panels = _panels(len(gains), 3.6, 3.4)
+        gains = [(data, part) for data, pairs in _gains(comparison).items()
+                 for part in _parts_with_ple(pairs)]
+        figure, panels = _panels(len(gains), 4, 3.2)
         looks = _looks(comparison)
-        for axes, (data, pairs) in zip(panels, gains.items()):
+        for axes, (data, pairs) in zip(panels, gains):
             for architecture, ((x, dx), (y, dy)) in pairs.items():
                 axes.errorbar(x, y, dy, dx, linestyle="", elinewidth=0.6, **looks[architecture])
             axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
@@ -306,7 +308,7 @@ def curves_figure(comparison: Comparison) -> Figure:
     """
     with _matplotlib().rc_context(STYLE):
         places = [(data, task) for data, tasks in comparison.tasks.items() for task in tasks]
-        figure, panels = _panels(len(places), 3, 2.4)
+        figure, panels = _panels(len(places), 4, 2.4)
         looks = _looks(comparison)
         for axes, (data, task) in zip(panels, places):
             name, _ = about(comparison.tasks[data][task]).gain
@@ -376,6 +378,7 @@ def _bars(axes: Any, entries: Sequence[Mapping[str, Any]], owners: Mapping[str, 
     axes.set(ylim=(0, 1))
 
 
+FAR = 10.0  # times the median gain: a mark beyond it makes an axis symlog
 STYLES = {"": "-", "gate bias": "--", "from cgc": ":", "from ple": ":"}
 
 
@@ -400,7 +403,7 @@ def finding_figure(panels: Sequence[Panel]) -> Figure:
     """
     with _matplotlib().rc_context(STYLE):
         columns = 2 if len(panels) < 9 else 3
-        figure, places = _panels(len(panels), 8 / columns, 2.8, columns)
+        figure, places = _panels(len(panels), 8 / columns if panels[1:] else 6, 2.8, columns)
         owners = _owners(entry for panel in panels for entry in panel.bars)
         marks = dict(zip(dict.fromkeys(name for panel in panels for name in panel.points
                                        if ", " in name), MARKERS))
@@ -412,7 +415,9 @@ def finding_figure(panels: Sequence[Panel]) -> Figure:
                 _points(axes, panel.points, marks)
             else:
                 _lines(axes, panel)
-            axes.set(title=panel.title, ylabel=panel.label, xlabel=panel.across)
+            axes.set(ylabel=panel.label + _symlog(axes.yaxis),
+                     xlabel=panel.across + _symlog(axes.xaxis))
+            axes.set_title(panel.title, fontsize=10 if columns == 2 else 8)
         _legend(figure, places)
     return figure
 
@@ -439,8 +444,18 @@ def _points(axes: Any, points: Mapping[str, Sequence[Estimate]], marks: Mapping[
                       color=COLORS[name.partition(", ")[0]], markersize=6 if name == "ple" else 5)
     axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.4", linewidth=0.8, zorder=0)
-    axes.ticklabel_format(scilimits=(-2, 3))
+    for number, set_scale, axis in ((0, axes.set_xscale, "x"), (1, axes.set_yscale, "y")):
+        sizes = [abs(gains[number].mean) for gains in points.values()]
+        if max(sizes) > FAR * np.median(sizes) > 0:  # or one mark would hide the others
+            set_scale("symlog", linthresh=FAR * np.median(sizes))
+        else:
+            axes.ticklabel_format(axis=axis, scilimits=(-2, 3))
     axes.tick_params(labelsize=7)
+
+
+def _symlog(axis: Any) -> str:
+    """What an axis that is not linear says of it."""
+    return " (symlog)" if axis.get_scale() == "symlog" else ""
 
 
 def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
@@ -449,6 +464,13 @@ def _looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
     marks = dict(zip(ARCHITECTURES, MARKERS))
     return {name: {"color": COLORS[name], "marker": marks[name], "label": name,
                    "markersize": 6 if name == "ple" else 4} for name in names}
+
+
+def _parts_with_ple(pairs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The architectures in parts of four at most, with PLE in each."""
+    ple = {name: pairs[name] for name in pairs if name == "ple"}
+    return [dict(part) | ple for part in
+            in_parts([pair for pair in pairs.items() if pair[0] != "ple"], MARKS - len(ple))]
 
 
 def _gains(comparison: Comparison) -> dict[str, dict[str, Any]]:
@@ -466,7 +488,7 @@ def _bar(estimate: Any) -> tuple[float, float]:
     return estimate.mean, 0 if estimate.high is None else estimate.high - estimate.mean
 
 
-def _panels(count: int, width: float, height: float, columns: int = 4) -> tuple[Figure, list[Any]]:
+def _panels(count: int, width: float, height: float, columns: int = 2) -> tuple[Figure, list[Any]]:
     """A figure, and its panels row by row; width and height are those of a panel."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -482,5 +504,6 @@ def _legend(figure: Figure, panels: Sequence[Any]) -> None:
     """One legend for all panels, below them."""
     entries = {label: handle for axes in panels
                for handle, label in zip(*axes.get_legend_handles_labels())}
+    wide = 0.6 + 0.07 * max(map(len, entries), default=0)  # inches
     figure.legend(entries.values(), entries.keys(), loc="outside lower center",
-                  ncols=int(figure.get_figwidth() / 1.7))
+                  ncols=max(1, int(figure.get_figwidth() / wide)))

@@ -143,11 +143,24 @@ def gain_panels(table: Mapping[str, Mapping[str, Any]]) -> list[Panel]:
             parts.setdefault(part, {})[name] = cells
     return [Panel(part.replace(", ", "\n", 1), labels[1], points=dict(points), across=labels[0])
             for part, found in parts.items()
-            for points in _few([*found.items()], -(-len(found) // MARKS))]
+            for points in in_parts([*found.items()], MARKS)]
 
 
-def _few(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """The items in so many parts, as equal as can be."""
+def in_parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
+    """The items in as few parts as can be, as equal as can be.
+
+    Parameters
+    ----------
+    items : sequence
+    most : int
+        As many items has a part, at most.
+
+    Returns
+    -------
+    list of sequence
+        At least one.
+    """
+    count = max(1, -(-len(items) // most))
     ends = [len(items) * part // count for part in range(count + 1)]
     return [items[start:stop] for start, stop in zip(ends, ends[1:])]
 

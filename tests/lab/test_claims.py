@@ -11,13 +11,15 @@ import npple
 from npple.cli import main
 from npple.cli.claims import NAMES
 from npple.errors import InputError, Stopped
+from npple.draw import plots
 from npple.draw.plots import COLORS, finding_figure
 from npple.lab import (
     becoming, gates, seesaw, selector, sparse, stitches, trainability, ways, weighting)
 from npple.lab.becoming import BecomingSettings, gate_facts
 from npple.lab.claims import EXPERIMENTS, claims
 from npple.lab.compare import Training, compare, synthetic_cases
-from npple.lab.finding import Experiment, Finding, Found, Panel, gain_panels, shown, verdict
+from npple.lab.finding import (
+    Experiment, Finding, Found, Panel, gain_panels, in_parts, shown, verdict)
 from npple.lab.gains import Estimate, Outcome
 from npple.learn.training import Run
 
@@ -385,3 +387,26 @@ def test_an_experiment_without_panels_draws_the_gains_of_its_table():
     assert found.panels == [Panel("", "gain of b", points={"mmoe": [cell, cell]},
                                   across="gain of a")]
     assert (found.verdict, found.seconds, found.command) == ("holds", 2.0, "npple claims n")
+
+
+@pytest.mark.parametrize("count, parts", [(0, [0]), (4, [4]), (5, [2, 3]), (9, [3, 3, 3])])
+def test_parts_are_few_and_as_equal_as_can_be(count, parts):
+    found = in_parts(range(count), 4)
+    assert [len(part) for part in found] == parts
+    assert [item for part in found for item in part] == [*range(count)]
+
+
+def test_a_panel_of_a_comparison_has_five_marks_at_most_and_ple_is_one():
+    cell = Estimate(0.1, 0.0, 0.2)
+    pairs = {name: [(cell.mean, 0.1)] * 2 for name in COLORS if name != "uncut ple"}
+    parts = plots._parts_with_ple(pairs)
+    assert [len(part) for part in parts] == [4, 5, 5] and all("ple" in part for part in parts)
+    assert set().union(*parts) == pairs.keys()
+
+
+def test_a_mark_far_from_the_others_makes_the_axis_symlog_and_the_label_says_so():
+    near, far = [[Estimate(gain, gain - 0.1, gain + 0.1), Estimate(0.1, 0.0, 0.2)]
+                 for gain in (0.1, -9.0)]
+    axes, = finding_figure([Panel("", "y", across="x", points={
+        "mmoe": near, "cgc": near, "ple": far})]).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (symlog)", "y")
