@@ -13,6 +13,7 @@ from npple.cli.options import (Commands, add_arguments, add_options, command, gi
                                show)
 from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
+from npple.learn.frames import columns_of
 from npple.learn.interruption import on_signal
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ def _cases(args: Namespace) -> list[Problem]:
         roles(args)
         return vtr_vcr_cases(args.dependence, args.rows, args.inputs, args.noise, args.sharing,
                              args.seed, args.tasks)
-    train, test, inputs, tasks, _ = load(args)
-    return [Problem(Path(args.data).name, train, test, inputs, tasks)]
+    train, test, inputs, tasks, schema = load(args)
+    validation = None
+    if schema and schema.form == "census" and Path(args.data).is_dir():  # as the papers split it
+        test, validation = schema.encode(columns_of(args.data, schema.form)), test
+    return [Problem(Path(args.data).name, train, test, inputs, tasks, validation=validation)]
 
 
 def _write(args: Namespace, comparison: Comparison) -> None:

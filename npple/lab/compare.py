@@ -46,7 +46,7 @@ class Problem:
     ----------
     name : str
     train, test : npple.data.Dataset
-        A tenth of `train` is set aside to choose the best epoch; `test` is only reported.
+        `test` is only reported.
     inputs : int or dict
         Width of the matrix x; or column -> "numeric" or (vocabulary size, embedding width).
     tasks : dict of str
@@ -57,6 +57,8 @@ class Problem:
         The labels' correlations in each scene of `npple.data.vtr_vcr`.
     draw : callable or None
         Seed -> the problem with new rows, of new functions; something that can be pickled.
+    validation : npple.data.Dataset or None
+        Chooses the best epoch; None: a tenth of `train` is set aside for that.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Problem:
     correlation: float | None = None
     scenes: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     draw: Callable[[int], "Problem"] | None = field(default=None, repr=False)
+    validation: Dataset | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -330,7 +333,8 @@ class _Trial:
             "parameters": sizes[0], "embeddings": sizes[1], "rate": self.training.rate,
             "chosen": dict(self.chosen), "tasks": {}, "utilization": [], "connections": [],
             "diverged": None}
-        train, validation = case.train.split(0.9, 0)
+        train, validation = ((case.train, case.validation) if case.validation else
+                             case.train.split(0.9, 0))
         for model in self.models:
             weights = {task: float(self.training.weights.get(task, 1)) for task in model.tasks}
             run = Run(model, Adam(self.training.rate), self.training.batch_size, self.seed,
@@ -416,7 +420,8 @@ class _Keys:
         which = trial.case, trial.seed if trial.new_data else None
         if which not in self.data:
             case = trial.data(self.cases[trial.case])
-            self.data[which] = [fingerprint(case.train), fingerprint(case.test)]
+            self.data[which] = [fingerprint(rows) for rows in (case.train, case.test,
+                                                               case.validation) if rows]
         return trial.key(self.data[which])
 
 

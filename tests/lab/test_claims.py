@@ -17,6 +17,7 @@ from npple.lab import (
     becoming, gates, seesaw, selector, sparse, stitches, trainability, ways, weighting)
 from npple.lab.becoming import BecomingSettings, gate_facts
 from npple.lab.claims import EXPERIMENTS, claims
+from npple.lab import compare as module
 from npple.lab.compare import Training, compare, synthetic_cases
 from npple.lab.finding import (
     Experiment, Finding, Found, Panel, gain_panels, in_parts, shown, verdict)
@@ -410,3 +411,14 @@ def test_a_mark_far_from_the_others_makes_the_axis_symlog_and_the_label_says_so(
     axes, = finding_figure([Panel("", "y", across="x", points={
         "mmoe": near, "cgc": near, "ple": far})]).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (symlog)", "y")
+
+
+def test_a_rate_is_chosen_by_the_sum_over_the_seeds_that_choose():
+    case, = synthetic_cases((0.5,), rows=300, inputs=4)
+    def result(seed, rate, loss):
+        return {"data": case.name, "architecture": "ple", "seed": seed, "rate": rate,
+                "diverged": None, "tasks": {task: {"best_epoch": 1, "constant": 1.0, "validation": [
+                    {"mse": loss}]} for task in case.tasks}}
+    results = [result(0, 0.1, 1.0), result(0, 0.01, 2.0), result(1, 0.1, 5.0), result(1, 0.01, 2.0)]
+    for part, rate in ((results[:2], 0.1), (results, 0.01)):
+        assert module._chosen(part, {case.name: case}) == {(case.name, "ple"): (rate, {})}

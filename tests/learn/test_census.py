@@ -180,6 +180,18 @@ def test_the_command_line_trains_on_the_folder_and_evaluates_the_other_half(publ
     assert "21 rows" in told and "college" in told and "marital" in told
 
 
+def test_a_comparison_chooses_epochs_and_judges_by_the_halves_of_the_papers(published, monkeypatch):
+    cases, run = [], npple.lab.compare.compare
+    monkeypatch.setattr(npple.lab.compare, "compare",
+                        lambda given, *args, **more: cases.extend(given) or run(
+                            given, *args, **more))
+    assert main(["compare", "--data", str(published), "--models", "single_task", "--seeds", "1",
+                 "--epochs", "1", "--width", "2"]) == 0
+    case, = cases
+    for rows, expected in zip((case.train, case.validation, case.test), census_split(published)):
+        assert rows.targets["marital"].tolist() == [float(y) for y in expected["marital"]]
+
+
 @pytest.mark.parametrize("flag", ["--time", "--split-by", "--validation"])
 def test_the_published_files_have_a_split_of_their_own(published, tmp_path, capsys, flag):
     assert main(["train", "--data", str(published), flag, "age", "--out", str(tmp_path)]) == 2
