@@ -136,6 +136,8 @@ def table():
 
 def sections():
     """What stands below the table: a section for each result, with all its numbers."""
+    less = [f"{name} ({words})" for name, found in stored().items() if (words := size(found))]
+    yield f"Experiments whose whole form has not been run: {', '.join(less) or 'none'}.\n"
     for name, found in stored().items():
         yield f"### {name}\n"
         if "claim" in found:
