@@ -141,10 +141,14 @@ def _call(what: str, function: Function, values: Mapping[str, Array]) -> object:
     own = {name: value.copy() for name, value in values.items()}
     result = function(dict(own))
     for name, value in values.items():
-        if own[name].tobytes() != value.tobytes():
-            at = np.flatnonzero(own[name].ravel() != value.ravel())[0]
+        after = own[name]
+        require(after.shape == value.shape, f"{what} changes its argument {name!r}: its shape "
+                f"{value.shape} became {after.shape}; let it work on a copy")
+        if after.tobytes() != value.tobytes():
+            moved = (after != value) | (np.signbit(after) != np.signbit(value))
+            at = np.flatnonzero(moved)[0]
             raise InputError(f"{what} changes its argument {name!r}: {value.flat[at]} became "
-                             f"{own[name].flat[at]} at entry {at}; let it work on a copy")
+                             f"{after.flat[at]} at entry {at}; let it work on a copy")
     return result
 
 

@@ -191,6 +191,34 @@ def test_differences_do_not_judge_what_is_at_a_kink_and_nothing_else(kink):
     assert report.checked == 6 + 0 + 3 + 1
 
 
+def test_a_gradient_of_zero_is_judged_where_a_unit_is_off_and_its_kink_near():
+    gradcheck_function(lambda v: 3 + np.maximum(v["a"] - 1e-5, 0).sum(),
+                       lambda v: {"a": (v["a"] > 1e-5) * 1.0}, {"a": np.array([-1e-3, 1, -2.0])},
+                       method="central-differences").check()
+    near = npple.ple(5, {"a": "binary", "b": "regression"}, levels=1, expert_units=(3,),
+                     tower_units=(2,))
+    for seed in (0, 2):  # towers with units that are off
+        rng = np.random.default_rng(seed)
+        batch = rng.normal(size=(8, 5)), {"a": rng.integers(0, 2, 8), "b": rng.normal(size=8)}
+        gradcheck(near, near.init(seed), *batch, method="central-differences").check()
+
+
+def test_a_zero_that_a_coarse_loss_cannot_tell_is_not_judged():
+    def f(v):  # a kink at 1e-3, a slope of 1e-4 before it
+        return float(np.float32(1 + 1e-4 * v["a"][0] + np.maximum(v["a"][0] - 1 - 1e-3, 0)))
+
+    report = gradcheck_function(f, lambda v: {"a": np.zeros(1)}, {"a": np.ones(1)},
+                                method="central-differences")
+    assert report.verdict == "not judged"
+
+
+@pytest.mark.parametrize("entries", [[np.inf, -np.inf], [1e308, 1e308], [np.nan, 1.0]])
+def test_directions_fail_gradients_that_are_not_finite_without_a_warning(entries):
+    report = gradcheck_function(lambda v: (v["a"] ** 2).sum(), lambda v: {"a": np.array(entries)},
+                                {"a": X["a"]}, method="directional")
+    assert report.verdict == "FAILED"
+
+
 def test_a_tensor_of_which_too_little_is_judged_does_not_pass(kink):
     report = gradcheck(kink.model, kink.params, *kink.batch, method="central-differences")
     assert report.verdict == "not judged" and not report.passed

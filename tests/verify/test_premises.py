@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +145,21 @@ def test_a_function_that_changes_its_argument_is_refused(which):
     with pytest.raises(InputError, match=rf"{which} changes its argument 'w': \S+ became \S+ at "
                                          "entry 0; let it work on a copy"):
         gradcheck_function(f, changing(grad) if which == "grad" else grad, W)
+
+
+def test_a_changed_sign_of_zero_and_a_changed_shape_are_seen():
+    zeros = {"w": np.zeros(3)}
+    with pytest.raises(InputError, match="f changes its argument 'w': 0.0 became -0.0 at entry 0"):
+        gradcheck_function(lambda v: np.negative(v["w"], out=v["w"]).sum(), twice, zeros)
+
+    def reshapes(v):
+        v["w"].shape = (3, 1)
+        return v["w"].sum()
+
+    with warnings.catch_warnings():  # NumPy will forbid it
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError, match=r"'w': its shape \(3,\) became \(3, 1\); let it work"):
+            gradcheck_function(reshapes, twice, zeros)
 
 
 def test_what_is_given_is_not_changed_even_so():
