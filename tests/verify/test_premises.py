@@ -47,7 +47,7 @@ def test_a_function_that_is_not_analytic_is_refused(name, method):
 @each_method
 def test_a_function_that_gives_a_real_result_for_complex_arrays_is_refused(method):
     with pytest.raises(InputError, match="f is not analytic in 'w': it gives a real result for "
-                                         r"complex arrays, \S+; use method='central-differences'"):
+                                         r"complex arrays, -?\d\S+; use method='central-differences'"):
         gradcheck_function(lambda v: sum(math.erf(a.real) for a in v["w"]), twice, W, method=method)
 
 
@@ -220,7 +220,7 @@ def test_a_coarse_function_is_told_how_to_compute_more_finely():
 
 def test_a_function_that_hides_its_dtype_is_told_so_too():
     def hides(v):
-        return float((v["w"].astype(np.float32) ** 2).sum())
+        return 1e3 * float((v["w"].astype(np.float32) ** 2).sum())
 
     report = gradcheck_function(hides, twice, W, method="central-differences")
     assert not report.passed
@@ -248,8 +248,49 @@ def test_a_complex_step_that_is_not_finite_is_none(method):
 @pytest.mark.parametrize("size", [1e-40, 1e-12, 1e12, 1e40])
 def test_complex_steps_are_parts_of_what_they_step_from(size, method):
     x = {"w": size * np.array([1.0, 3.0])}
-    gradcheck_function(lambda v: np.log(v["w"]).sum(), lambda v: {"w": 1 / v["w"]}, x,
-                       method=method).check()
+    report = gradcheck_function(lambda v: np.log(v["w"]).sum(), lambda v: {"w": 1 / v["w"]}, x,
+                                method=method).check()
+    assert not report.remarks
+
+
+def test_a_complex_step_is_nothing_beside_an_entry_much_smaller_than_the_others():
+    x = {"w": np.array([1e-20, 1.0])}
+    gradcheck_function(lambda v: np.log(v["w"]).sum(), lambda v: {"w": 1 / v["w"]}, x).check()
+
+
+@pytest.mark.parametrize("step, quotient, bound, told", [
+    (1.0, 1 + 1.9e-3, 1e-3, "none"), (1.0, 1 + 2.1e-3, 1e-3, "refused"),
+    (1.0, 1 + 0.9e-12, 0.0, "none"), (1.0, 1 + 2e-12, 0.0, "refused"),
+    (1e3, 1e3 + 5e-10, 0.0, "none"), (1.0, -1.0, 0.01, "refused"), (1e3, -1e3, 10.0, "refused"),
+    (1.0, 1.0, 0.01, "none"), (1.0, -1.0, 0.011, "remark"), (1.0, 1.0, 0.011, "remark"),
+    (0.0, 0.0, 1.0, "none"), (0.0, 0.0, 0.0, "none")])
+@pytest.mark.parametrize("f", [lambda w: 3.0, lambda w: 1e6 * w.sum()], ids=["constant", "steep"])
+def test_a_quotient_that_is_known_well_takes_eight_calls(f):
+    calls = []
+    loss = premises.FunctionLoss(W, lambda v: calls.append(v) or f(v["w"]), twice, np.dtype(float))
+    premises._quotient(loss, "w", np.ones(5), float(f(W["w"])), 0.0)
+    assert len(calls) == 8
+
+
+@each_method
+def test_a_complex_step_warns_of_nothing(method):
+    def f(v):
+        w = v["w"]
+        return (w ** 2).sum() * (np.multiply(np.inf, 0.0) if w.dtype.kind == "c" else 1)
+
+    with pytest.raises(InputError, match="the complex step gives nan"):
+        gradcheck_function(f, twice, W, method=method)
+
+
+def test_a_quotient_tells_as_much_as_its_bound_lets_it(monkeypatch, step, quotient, bound, told):
+    monkeypatch.setattr(premises, "_complex_step", lambda *_: step)
+    monkeypatch.setattr(premises, "_quotient", lambda *_: (quotient, bound))
+    loss, rng = premises.FunctionLoss(W, square, twice, np.dtype(float)), np.random.default_rng(0)
+    if told == "refused":
+        with pytest.raises(InputError, match="f is not analytic"):
+            premises._analytic(loss, "w", W["w"], 1.0, rng)
+    else:
+        assert bool(premises._analytic(loss, "w", W["w"], 1.0, rng)) == (told == "remark")
 
 
 @each_method
@@ -310,6 +351,13 @@ def test_a_function_that_takes_its_own_precision_alone_is_told_how_to_widen_it()
     with pytest.raises(KeyError, match="q"):
         gradcheck_function(lambda v: v["q"], twice, x)
 
+    def writes_too(v):
+        v["w"] *= 2
+        return single(v)
+
+    with pytest.raises(InputError, match="^f changes its argument 'w'"):
+        gradcheck_function(writes_too, twice, x)
+
 
 @pytest.mark.parametrize("given, message", [
     (None, r"grads: w: an array of real floats of shape \(5,\) is needed, got NoneType; zeros "
@@ -357,6 +405,16 @@ def test_two_calls_may_differ_by_a_millionth_of_their_size(size):
         wobble(1.1e-6)
 
 
+def test_a_millionth_itself_counts_as_noise():
+    assert premises._wobble("f", "it", np.array([0, 1.0]), np.array([1e-6, 1])) == 1e-6
+
+
+def test_values_that_are_true_and_false_by_turns_are_refused():
+    turns = iter([True, False])
+    with pytest.raises(InputError, match="f is not deterministic"):
+        gradcheck_function(lambda v: next(turns), twice, W)
+
+
 def test_calls_that_give_other_shapes_are_not_compared():
     assert premises._wobble("f", "it", np.zeros(2), np.ones(3)) == 0
 
@@ -366,6 +424,8 @@ def test_a_cast_widens_and_never_narrows():
     wide = premises.FunctionLoss(x, square, twice, np.dtype(float)).cast(np.float64).values
     assert [a.dtype for a in wide.values()] == [np.float64, np.longdouble]
     assert wide["b"] is x["b"]
+    extended = premises.FunctionLoss(x, square, twice, np.dtype(float)).cast(np.longdouble).values
+    assert [a.dtype for a in extended.values()] == [np.longdouble] * 2
 
 
 def test_what_has_a_graph_is_detached_before_it_becomes_an_array():
@@ -419,6 +479,37 @@ def test_a_function_that_rounds_its_value_is_as_exact_as_its_values_lie_apart(se
     assert 0.24e-7 < level < 4e-7
 
 
+@pytest.mark.parametrize("steps, lines", [([0, 0, 1, 1, 2, 2, 3, 3, 4], 1),
+                                          ([0, 0, 1, 1, 2, 2, 3, 3, 3], 5)])
+def test_a_line_is_long_enough_if_its_values_are_five_at_least(steps, lines):
+    seen = []
+
+    def staircase(v):
+        seen.append(v)
+        return float(steps[(len(seen) - 1) % 9])
+
+    loss = premises.FunctionLoss(W, staircase, twice, np.dtype(float))
+    premises._noise_near(loss, np.random.default_rng(0))
+    assert len(seen) == 9 * lines
+
+
+def test_two_values_say_how_far_apart_values_lie():
+    seen = []
+
+    def changes_once(v):
+        seen.append(v)
+        return 1.0 + (len(seen) > 36)
+
+    loss = premises.FunctionLoss(W, changes_once, twice, np.dtype(float))
+    assert premises._noise_near(loss, np.random.default_rng(0)) == 0.25
+
+
+def test_a_line_that_leaves_the_domain_of_a_function_warns_of_nothing():
+    edge = {"w": np.array([1 - 1e-13])}
+    loss = premises.FunctionLoss(edge, lambda v: np.sqrt(1 - v["w"][0]), twice, np.dtype(float))
+    assert premises._noise_near(loss, np.random.default_rng(0)) == 0
+
+
 def test_where_no_noise_can_be_told_there_is_none():
     loss = premises.FunctionLoss(W, lambda v: np.nan, twice, np.dtype(float))
     assert premises._noise_near(loss, np.random.default_rng(0)) == 0
@@ -432,5 +523,8 @@ def test_a_function_is_as_exact_as_its_dtype_its_calls_and_its_neighbourhood_say
     assert noise_of(lambda v: 3.0) == 3 * 2.0 ** -52
     assert noise_of(lambda v: np.float32(3)) == 3 * 2.0 ** -23
     assert noise_of(lambda v: 3 + 1e-7 * (next(calls) == 1)) == pytest.approx(1e-7, rel=1e-6)
+    noisy = premises.FunctionLoss(W, lambda v: np.sin(1e12 * v["w"].sum()), twice, np.dtype(float))
+    near = premises._noise_near(noisy, np.random.default_rng(0))
+    assert noise_of(noisy.f) == 4 * near > 0
     rough = noise_of(lambda v: 3 + 1e-10 * np.sin(1e12 * v["w"].sum()))
     assert 4e-11 < rough < 4e-9
