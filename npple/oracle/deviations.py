@@ -398,7 +398,8 @@ DEVIATIONS = (
         "shared-gate-shared-only", "the shared gate sees only the shared experts",
         "no task's experts feed the shared representation, so knowledge of the tasks never "
         "reaches the levels above through it, and separation is complete from level one",
-        (), _shared_gate_shared_only,
+        ("reczoo/FuxiCTR, model_zoo/multitask/PLE/src/PLE.py, CGC_Layer.forward",),
+        _shared_gate_shared_only,
         fix="let the shared gate mix all experts of its level"),
     Deviation(
         "shared-mean", "there is no shared gate: the shared representation is the plain mean of "
