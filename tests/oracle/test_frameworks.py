@@ -65,6 +65,28 @@ def test_a_right_program_passes_with_all_gradients():
             for name in MODEL.shapes} <= compared
 
 
+def columns(w, x):
+    """The outputs as a list of columns (batch, 1), as linear layers leave them."""
+    y = run(w, x)["y"]
+    return {f"y{i}": y[:, i:i + 1] for i in range(2)}
+
+
+def test_outputs_may_be_columns():
+    def back(w, x, starts):
+        return gradients(w, x, {"y": np.concatenate([starts["y0"], starts["y1"]], axis=1)})
+
+    mapping = ModuleMapping(PARAMETERS, {"tower/a": "y0", "tower/b": "y1"})
+    assert check_arrays(VECTORS, weights(), mapping, columns, back).passed
+
+
+def test_an_output_of_one_row_that_lost_its_axis_fails():
+    one = oracle.make_vectors(MODEL, batch=1)
+    mapping = ModuleMapping(PARAMETERS, {"tower/a": "y0", "tower/b": "y1"})
+    report = check_arrays(one, weights(), mapping, lambda w, x: {
+        name: y.squeeze() for name, y in columns(w, x).items()})
+    assert report.verdict == "failed" and report.rows[0].fault == "shape (), expected (1,)"
+
+
 def test_a_program_is_asserted_with_or_without_gradients():
     for given in ({"gradients": gradients}, {}):
         assert assert_matches(weights(), VECTORS, MAPPING, run=run, **given).passed
