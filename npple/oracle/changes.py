@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, TypeAlias, cast
 
 from npple.core.base import Arrays
@@ -137,9 +138,9 @@ def towers_on_both(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]
 
 
 def one_tower(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    """A task uses the tower of the one before it, of equal shape."""
+    """A task uses the tower of an earlier one, of equal shape."""
     table, found = variant.table, []
-    for lender, tower in zip(table.towers, table.towers[1:]):
+    for lender, tower in combinations(table.towers, 2):
         alike = _alike(table, lender, tower) and lender.activations == tower.activations
         if alike:
             towers = tuple(deviant_tower(row, lender=lender.name) if row is tower else row
@@ -176,18 +177,23 @@ def gates(**changes: Any) -> Variants:
 
 
 def one_for_two(kind: type[Row]) -> Variants:
-    """A task uses the parameters of another's gate or stitch of equal shape on its level."""
+    """A task uses the parameters of another's gate or stitch of equal shape, on a level or all."""
     def variants(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-        table, lenders = variant.table, []
+        table, found = variant.table, []
+        lent: dict[str, str] = {}
+        every: dict[str, dict[str, str]] = {}
         for level in table.levels:
             fusions = [row for row in level.fusions if isinstance(row, kind)]
-            lenders += [(row.name, fusions[0]) for row in fusions[1:]
-                        if _alike(table, fusions[0], row)]
-        found = [({name: lender.parameters}, f"{name} uses that of {lender.name}")
-                 for name, lender in lenders]
-        if len(lenders) > 1:
-            found.append(({name: lender.parameters for name, lender in lenders},
-                          "all use the first of their level"))
+            for one, other in combinations(fusions, 2):
+                if _alike(table, one, other):
+                    pair = {other.name: one.parameters}
+                    found.append((pair, f"{other.name} uses that of {one.name}"))
+                    lent |= pair if one is fusions[0] else {}
+                    tasks = [row.name.partition("/")[2] for row in (other, one)]
+                    every.setdefault(" uses that of ".join(tasks), {}).update(pair)
+        found += [(pairs, f"on all levels {what}") for what, pairs in every.items()
+                  if len(pairs) > 1]
+        found += [(lent, "all use the first of their level")] if len(lent) > 1 else []
         return [(replace(variant, table=_borrowing(table, each)), detail)
                 for each, detail in found]
     return variants

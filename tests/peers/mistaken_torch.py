@@ -134,8 +134,10 @@ class Mistaken(Candidate):
         weight = f"{name}/gate/layer1/weight"
         if self.has("tower-side-by-side") and weight not in p:
             return None
-        if self.has("gate-shared") and stream == (self.form or self.second):
-            p = p | {weight: p[f"{level}/{self.first}/gate/layer1/weight"]}
+        lent = self.has("gate-shared", "lent")  # the last task has the second's, not the first's
+        if self.has("gate-shared") and stream == (list(self.tasks)[-1] if lent else self.second):
+            lender = self.second if lent and stream != self.second else self.first
+            p = p | {weight: p[f"{level}/{lender}/gate/layer1/weight"]}
         if self.has("gradient-assigned"):  # experts read the same, and come first
             selector = selector.detach()
         if self.has("gate-on-experts"):

@@ -31,7 +31,7 @@ MODELS = test_deviations.MODELS | {
         {"city": (6, 3), "age": "numeric"}, TASKS, levels=3, expert_units=(3,), tower_units=(3,)),
     "ml-mmoe": lambda: npple.ml_mmoe(4, TASKS, levels=3, experts=(3, 2, 3), expert_units=(4,)),
     "ml-mmoe wide": lambda: npple.ml_mmoe(
-        {"city": (6, 3), "age": "numeric"}, TASKS, levels=2, experts=(3, 4), expert_units=(5, 3),
+        {"city": (6, 3), "age": "numeric"}, TASKS, levels=2, experts=(3, 4), expert_units=(5, 4),
         tower_units=()),
 }
 PROGRAMS = {"cross-stitch": CrossStitch, "cross-stitch deep": CrossStitch, "ml-mmoe": MLMMoE,
@@ -50,12 +50,13 @@ CASES = {
     "tower-normalised": (USUAL, dict.fromkeys(
         ("batch", "batch after", "layer", "layer after"), "tower/{first}/layer1")),
     "tower-linear-hidden": (USUAL, {"": "tower/{first}/layer1"}),
-    "tower-shared": (USUAL, {"": "tower/{second}/layer1"}),
+    "tower-shared": (["cgc", "mmoe even", "ple uneven"], {"": "tower/{second}/layer1"}),
     "weight-transposed": (COLUMNS, {"towers": "tower/{first}/layer"}),
     "gate-temperature": (USUAL, GATED | {"linear": "level1/{first}/gate/weights"}),
     "gate-top-k": (USUAL, dict.fromkeys(("1", "2"), "level1/{first}/gate/weights")),
     "gate-residual": (SQUARE, {"": "level1/{first}"}),
-    "gate-shared": (["ple 2 levels", "ple even", "mmoe"], {"": "level1/{second}/gate/logits"}),
+    "gate-shared": (["ple 2 levels", "ple even", "mmoe even"], {
+        "": "level1/{second}/gate/logits", "lent": "level1/{last}/gate/logits"}),
     "stitch-shared": (["cross-stitch", "cross-stitch deep"], {"": "level1/{second}"}),
     "experts-permuted": (USUAL, {"": "level1/{first}"}),
     "level-reads-mean": (SQUARE, {"": "level2/{first}/experts"}),
