@@ -91,6 +91,9 @@ def test_each_thing_that_hides_counts_once():
     full = replace(case, masks={"a": np.ones(3, bool), "b": np.array([True, True, False])})
     assert _hidden(variant, full) == 1
     assert _hidden(variant, replace(case, masks=dict.fromkeys(TASKS))) == 0
+    pair = cast(random_case(model(), 0, 2), np.float64)
+    none, both = (replace(pair, masks={"a": mask, "b": None}) for mask in (None, np.ones(2, bool)))
+    assert _hidden(variant, both) == _hidden(variant, none) + 1
     one_row = cast(random_case(model(), 0, 1), np.float64)
     alone = replace(one_row, masks={"a": np.ones(1, bool), "b": None})
     assert _hidden(variant, alone) == _hidden(variant, replace(alone, masks=dict.fromkeys(TASKS)))
