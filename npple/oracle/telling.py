@@ -10,7 +10,7 @@ import numpy as np
 
 from npple.core.base import Array, Arrays, Shapes
 from npple.oracle.cases import CASES, suite
-from npple.oracle.deviations import DEVIATIONS, Deviation, complete, deviate
+from npple.oracle.deviations import BY_NAME, DEVIATIONS, Deviation, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.results import compare
 from npple.oracle.rounding import UNITS
@@ -108,7 +108,8 @@ def telling_cases(names: Iterable[str] | None = None) -> dict[str, dict[str, boo
     dict of dict of bool
         Deviation -> case -> whether it does, of those to which it applies.
     """
-    wanted = [each for each in DEVIATIONS if names is None or each.name in names]
+    asked = set(BY_NAME if names is None else names)
+    wanted = [each for each in DEVIATIONS if each.name in asked]
     found: dict[str, dict[str, bool]] = {deviation.name: {} for deviation in wanted}
     for vectors in suite():
         for deviation in wanted:
