@@ -287,3 +287,18 @@ def test_the_rows_of_a_table_own_their_tensors():
     found = flow()
     assert found.made("level1/a") == ("level1/a/gate/logits", "level1/a/gate/weights", "level1/a")
     assert found.made("tower/b") == ("tower/b/layer1", "tower/b")
+
+
+def test_a_step_is_computed_from_its_own_gradient_alone():
+    names = ("tower/a/layer1/bias", "tower/b/layer1/bias")
+    given = {f"grad/{name}": flow().local(f"grad/{name}") for name in names}
+    assert flow(given).reads(f"adam1/{names[0]}") == {f"grad/{names[0]}"}
+    clipped = flow(given, adam=replace(ADAM, clip=1.0))
+    assert clipped.reads(f"adam1/{names[0]}") >= {*given}
+
+
+def test_copies_of_logits_are_read():
+    variant, case = made()
+    logits = np.zeros((8, 3, 3))  # the same for all experts, in each of eight copies
+    copies = Flow(variant, noisy_case(case, np.array([2.0**-30])), {"level1/a/gate/logits": logits})
+    np.testing.assert_allclose(np.asarray(copies.local("level1/a/gate/weights")), 1 / 3, rtol=1e-12)
