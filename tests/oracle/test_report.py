@@ -11,9 +11,9 @@ import pytest
 import npple
 from npple import oracle
 from npple.oracle.comparison import judged
-from npple.oracle.diagnosis import Diagnosis, diagnose
+from npple.oracle.diagnosis import Diagnosis, _decides, diagnose
 from npple.oracle.deviations import BY_NAME, deviate
-from npple.oracle.faults import Fault, find_faults
+from npple.oracle.faults import Fault, Search, find_faults
 from npple.oracle.report import Report, few, suggestion
 
 ALL = ("representations, experts, gates, outputs, predictions, losses, gradients of the joint "
@@ -289,6 +289,19 @@ def test_what_decides_differs_by_more_than_rounding_may():
                    | {"prediction/a": (2e-9, 3e-5, 4e-3, 9.0)})
     search.judge = oracle.check(wide, probabilities(), precision="bfloat16").judge
     assert {each.decides for each in diagnose(search)} == {"loss[a]"}
+
+
+def test_a_tensor_that_the_vectors_do_not_have_decides_nothing():
+    made = oracle.make_vectors(npple.ple(2, {"a": "binary", "b": "regression"}, levels=2,
+                                         task_experts=1, shared_experts=1, expert_units=(2,),
+                                         tower_units=()), batch=3)
+    search = Search(oracle.check(made, {"input": made.inputs}).judge)
+    one, other = (next(search._forms(search.start, [BY_NAME[name]]))
+                  for name in ("shared-reads-tasks", "tower-activation"))
+    assert "level2/shared/experts of a" in one.variant.table.row
+    assert _decides(one, [one, other], search.judge) == "level2/a"
+    assert _decides(one, [one], search.judge) is None
+    assert _decides(one, [one, one], search.judge) is None
 
 
 # JSON and properties ----------------------------------------------------------------------------
