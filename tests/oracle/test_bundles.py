@@ -54,14 +54,10 @@ def test_adam_w_is_refused():
         oracle.make_vectors(model(), adam=npple.AdamW())
 
 
-def test_a_seed_of_numpy_is_a_seed():
-    assert made(seed=np.int64(2)).notes["seed"] == 2
-
-
 # What is drawn ----------------------------------------------------------------------------------
 
 def test_a_bundle_says_how_it_was_made():
-    bundle_of = made(seed=3, batch=2, dtype="float32", adam=npple.Adam(rate=0.5))
+    bundle_of = made(seed=np.int64(3), batch=2, dtype="float32", adam=npple.Adam(rate=0.5))
     assert bundle_of.notes == {"seed": 3, "batch": 2, "dtype": "float32"}
     assert bundle_of.adam == npple.Adam(rate=0.5) and bundle_of.model == model()
     for arrays in (bundle_of.expected, bundle_of.params, {"x": bundle_of.inputs}):
@@ -81,9 +77,8 @@ def drawn_case():
 
 def test_what_is_drawn_hides_nothing():
     variant, case = drawn_case()
-    assert _hidden(variant, case) == 0 and made(seed=1).notes["seed"] == 1
+    assert _hidden(variant, case) == 0
     assert not np.array_equal(ONE.inputs, made(seed=1).inputs)
-    assert np.array_equal(ONE.inputs, made().inputs)
 
 
 def test_each_thing_that_hides_counts_once():

@@ -92,7 +92,13 @@ def test_without_a_function_all_is_by_shapes_names_and_order():
         "first tower/a/layer1/bias")
 
 
-def test_a_program_of_something_else_is_guessed_and_that_is_said():
+@pytest.fixture
+def alone(monkeypatch):
+    """No structure but the model's is tried."""
+    monkeypatch.setattr("npple.oracle.proposals._structures", lambda model: [(None, model.table)])
+
+
+def test_a_program_of_something_else_is_guessed_and_that_is_said(alone):
     found = suggest({name: w for name, w in weights().items() if name != "ends"}, MODEL,
                     lambda w, x: run(w, x, ends=np.ones(2)))
     lines = str(found).splitlines()
@@ -106,7 +112,7 @@ def test_a_program_of_something_else_is_guessed_and_that_is_said():
                          "first tower/a/layer1/bias")
 
 
-def test_what_changes_the_outputs_as_nothing_in_the_model_does_is_told():
+def test_what_changes_the_outputs_as_nothing_in_the_model_does_is_told(alone):
     found = suggest(weights(scale=(3,)), MODEL, lambda w, x: run(w, x * (1 + w["scale"])))
     assert not found.certain
     assert found.unplaced == {"scale": "it changes the outputs as nothing in the model does"}
