@@ -46,9 +46,8 @@ def test_a_function_that_is_not_analytic_is_refused(name, method):
 
 @each_method
 def test_a_function_that_gives_a_real_result_for_complex_arrays_is_refused(method):
-    refusal = (r"f is not analytic in 'w': it gives a real result for complex arrays, -?\d\S+; "
-               "use method='central-differences'")
-    with pytest.raises(InputError, match=refusal):
+    with pytest.raises(InputError, match="f is not analytic in 'w': it gives a real result for "
+                                         r"complex arrays, -?\d\S+; use method='central"):
         gradcheck_function(lambda v: sum(math.erf(a.real) for a in v["w"]), twice, W, method=method)
 
 
@@ -259,12 +258,6 @@ def test_a_complex_step_is_nothing_beside_an_entry_much_smaller_than_the_others(
     gradcheck_function(lambda v: np.log(v["w"]).sum(), lambda v: {"w": 1 / v["w"]}, x).check()
 
 
-@pytest.mark.parametrize("step, quotient, bound, told", [
-    (1.0, 1 + 1.9e-3, 1e-3, "none"), (1.0, 1 + 2.1e-3, 1e-3, "refused"),
-    (1.0, 1 + 0.9e-12, 0.0, "none"), (1.0, 1 + 2e-12, 0.0, "refused"),
-    (1e3, 1e3 + 5e-10, 0.0, "none"), (1.0, -1.0, 0.01, "refused"), (1e3, -1e3, 10.0, "refused"),
-    (1.0, 1.0, 0.01, "none"), (1.0, -1.0, 0.011, "remark"), (1.0, 1.0, 0.011, "remark"),
-    (0.0, 0.0, 1.0, "none"), (0.0, 0.0, 0.0, "none")])
 @pytest.mark.parametrize("f", [lambda w: 3.0, lambda w: 1e6 * w.sum()], ids=["constant", "steep"])
 def test_a_quotient_that_is_known_well_takes_eight_calls(f):
     calls = []
@@ -283,6 +276,12 @@ def test_a_complex_step_warns_of_nothing(method):
         gradcheck_function(f, twice, W, method=method)
 
 
+@pytest.mark.parametrize("step, quotient, bound, told", [
+    (1.0, 1 + 1.9e-3, 1e-3, "none"), (1.0, 1 + 2.1e-3, 1e-3, "refused"),
+    (1.0, 1 + 0.9e-12, 0.0, "none"), (1.0, 1 + 2e-12, 0.0, "refused"),
+    (1e3, 1e3 + 5e-10, 0.0, "none"), (1.0, -1.0, 0.01, "refused"), (1e3, -1e3, 10.0, "refused"),
+    (1.0, 1.0, 0.01, "none"), (1.0, -1.0, 0.011, "remark"), (1.0, 1.0, 0.011, "remark"),
+    (0.0, 0.0, 1.0, "none"), (0.0, 0.0, 0.0, "none")])
 def test_a_quotient_tells_as_much_as_its_bound_lets_it(monkeypatch, step, quotient, bound, told):
     monkeypatch.setattr(premises, "_complex_step", lambda *_: step)
     monkeypatch.setattr(premises, "_quotient", lambda *_: (quotient, bound))
