@@ -60,11 +60,11 @@ def as_numpy(name: str, value: Any) -> AnyArray:
     InputError
         For what cannot be one.
     """
-    for step in ("detach", "cpu"):
-        value = getattr(value, step, lambda value=value: value)()
-    if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
-        value = value.float()  # of PyTorch, which NumPy has not
     try:
+        for step in ("detach", "cpu"):
+            value = getattr(value, step, lambda value=value: value)()
+        if str(getattr(value, "dtype", "")).endswith("bfloat16") and hasattr(value, "float"):
+            value = value.float()  # of PyTorch, which NumPy has not
         foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
         return np.from_dlpack(value) if foreign else np.asarray(value)
     except Exception as error:  # of a library of another's

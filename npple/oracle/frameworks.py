@@ -231,11 +231,12 @@ def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
     moves = program.mapping.parameters | {
         name: move for name, move in tensors.items()
         if tracked.issuperset(move.sources) and not isinstance(table.row.get(name), Pass)}
-    shapes = {name: np.shape(tensor) for name, tensor in seen.items() if name in tracked}
+    shapes = {name: as_numpy(name, tensor).shape for name, tensor in seen.items()
+              if name in tracked}
     alone = {f"grad[{task}]": dict.fromkeys(table.tasks, 0.0) | {task: 1.0} for task in table.tasks}
     found: dict[str, Array] = {}
     for kind, weights in ({"grad": vectors.weights} | alone).items():
-        starts = {name: np.zeros(shape) for name, shape in shapes.items()}
+        starts: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}
         for name, dy in joint_loss(trace, targets, masks, weights)[1].items():
             if name in learning:
                 tensors[name].write(dy, starts)
@@ -329,10 +330,12 @@ class _Functions(Program):
         given = self._gradients(*self._arguments(),
                                 {name: like(seen[name], start) for name, start in starts.items()})
         check_kind("gradients", given, Mapping, "a dict of arrays")
-        none = all(grad is None for grad in given.values()) and any(map(np.any, starts.values()))
-        require(not none, "gradients: None for every weight: differentiate by the weights that the "
-                          "function is given")
-        shapes = {name: np.shape(each) for name, each in (*seen.items(), *self.weights.items())}
+        some = any(grad is not None for grad in given.values()) or not given
+        require(some or not any(map(np.any, starts.values())),
+                "gradients: None for every weight: differentiate by the weights that the function is "
+                "given")
+        shapes = {name: as_numpy(name, each).shape
+                  for name, each in (*seen.items(), *self.weights.items())}
         found, _ = as_arrays({name: np.zeros(shapes.get(name, ()), np.float32) if grad is None
                               else grad for name, grad in given.items()}, "gradients")
         for name, grad in found.items():

@@ -264,6 +264,27 @@ def test_whatever_is_an_array_is_judged_by_its_own_dtype(kind, dtype):
     assert report.passed and {row.precision for row in report.rows} == {dtype}
 
 
+@pytest.mark.parametrize("kind", [Capsule, Plain, memoryview, np.ndarray.tolist])
+def test_a_program_may_give_and_be_given_any_kind_of_array(kind):
+    given = {name: kind(each) for name, each in weights().items()}
+    report = check_arrays(
+        VECTORS, given, MAPPING,
+        lambda w, x: {"y": kind(run({n: np.asarray(a, np.float64) for n, a in w.items()},
+                                    x.astype(np.float64))["y"])},
+        lambda w, x, starts: {n: kind(g) for n, g in gradients(
+            {n: np.asarray(a, np.float64) for n, a in w.items()}, x, starts).items()})
+    assert report.verdict == "passed"
+
+
+def test_an_array_whose_library_refuses_to_hand_it_over_is_told():
+    class Elsewhere(Capsule):
+        def cpu(self):
+            raise RuntimeError("no data")
+
+    with pytest.raises(npple.InputError, match="run: y: not an array: no data"):
+        check_arrays(VECTORS, weights(), MAPPING, lambda w, x: {"y": Elsewhere(run(w, x)["y"])})
+
+
 def test_bfloat16_of_ml_dtypes_is_known_by_its_name():
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     given = {f"tower/{task}": VECTORS.expected[f"tower/{task}"].astype(bfloat16) for task in "ab"}
@@ -310,7 +331,8 @@ def test_inputs_are_fed_in_the_kind_of_the_weights():
 @pytest.mark.parametrize("given, message", [
     ({"kernal": None}, "gradients: 'kernal': neither a weight nor a tensor of run"),
     ({"kernel": np.zeros((8, 3))}, "gradients: kernel: shape (8, 3), expected (3, 8)"),
-    ({"kernel": "text"}, "gradients: kernel: real numbers are needed, got dtype <U4")])
+    ({"kernel": "text"},
+     "gradients: kernel: real numbers are needed, got dtype <U4, of a str")])
 def test_gradients_that_do_not_fit_are_told_in_full(given, message):
     program = functions(gradients=lambda w, x, starts: given)
     with pytest.raises(npple.InputError) as caught:
@@ -397,13 +419,13 @@ def test_parameters_and_gradients_have_the_precision_of_the_weights():
     np.testing.assert_array_equal(report.given[f"params/{layer}"], VECTORS.params[layer])
 
 
-def test_norms_are_for_modules():
+def test_paths_of_norms_are_for_modules():
     for use in (lambda m: from_arrays(weights(), MODEL, m),
                 lambda m: into_arrays(weights(), MODEL, m, MODEL.init(0))):
         with pytest.raises(npple.InputError) as caught:
             use(replace(MAPPING, norms={"n": "l"}))
         assert str(caught.value) == (
-            "mapping: norms: fold them into the layers before them; only a module of PyTorch has "
-            "them folded by npple")
+            "mapping: norms: n: 'l' is a layer of a module of PyTorch; expected Norm(weight, mean, "
+            "variance, eps, ...) of names among the weights")
     with pytest.raises(npple.InputError, match="^weights: a: real numbers are needed"):
         from_arrays({"a": "text"}, MODEL, MAPPING)
