@@ -332,8 +332,8 @@ class _Functions(Program):
         check_kind("gradients", given, Mapping, "a dict of arrays")
         some = any(grad is not None for grad in given.values()) or not given
         require(some or not any(map(np.any, starts.values())),
-                "gradients: None for every weight: differentiate by the weights that the function is "
-                "given")
+                "gradients: None for every weight: differentiate by the weights that the function "
+                "is given")
         shapes = {name: as_numpy(name, each).shape
                   for name, each in (*seen.items(), *self.weights.items())}
         found, _ = as_arrays({name: np.zeros(shapes.get(name, ()), np.float32) if grad is None
