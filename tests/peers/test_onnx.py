@@ -10,7 +10,7 @@ import pytest
 
 import npple
 from npple.cli import main
-from npple.oracle import OnnxModel, check_onnx, load_mapping, make_vectors, suggest
+from npple.oracle import Norm, OnnxModel, check_onnx, load_mapping, make_vectors, suggest
 from npple.testing import assert_matches
 
 torch = pytest.importorskip("torch")
@@ -164,3 +164,40 @@ def test_weights_are_initializers_of_reals_with_axes(files):
     weights = OnnxModel(right).weights
     assert len(weights) == 10 * 2 + 5 + 2 * 2
     assert {w.dtype for w in weights.values()} == {np.dtype("float32")}
+
+
+def normalised(path, after):
+    """A shared bottom with a batch normalisation before or after its activation, as a graph."""
+    make, real = onnx.helper, onnx.TensorProto.FLOAT
+    shapes = {"w": (4, 3), "gamma": (4,), "beta": (4,), "mean": (4,), "var": (4,), "head": (4, 1),
+              "end": (1,)}
+    order = ("Relu", "BatchNormalization") if after else ("BatchNormalization", "Relu")
+    inputs = {"Relu": ["{}"], "BatchNormalization": ["{}", "gamma", "beta", "mean", "var"]}
+    nodes = [make.make_node("Gemm", ["x", "w"], ["z0"], transB=1)]
+    for i, kind in enumerate(order):
+        nodes.append(make.make_node(kind, [name.format(f"z{i}") for name in inputs[kind]],
+                                    [f"z{i + 1}"]))
+    nodes.append(make.make_node("Gemm", ["z2", "head", "end"], ["y"]))
+    graph = make.make_graph(
+        nodes, "g", [make.make_tensor_value_info("x", real, ["n", 3])],
+        [make.make_tensor_value_info("y", real, ["n", 1])],
+        [onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in shapes.items()])
+    onnx.save(make.make_model(graph, ir_version=8, opset_imports=[make.make_opsetid("", 15)]), path)
+    return path
+
+
+def test_a_normalisation_of_a_file_is_folded_and_its_place_checked(tmp_path, capsys):
+    model = npple.shared_bottom(3, {"a": "binary"}, expert_units=(4,), tower_units=())
+    norms = {"n": Norm("w", mean="mean", variance="var", eps=1e-5, scale="gamma", shift="beta",
+                       inputs=-1)}
+    right, wrong = (normalised(tmp_path / f"{after}.onnx", after) for after in (False, True))
+    file = OnnxModel(right)
+    proposal = suggest(file.weights, model, file.run, norms=norms)
+    assert proposal.certain
+    assert check_onnx(make_vectors(model), right, proposal.mapping).passed
+    assert check_onnx(make_vectors(model), wrong, proposal.mapping).verdict == "failed"
+    proposal.mapping.save(tmp_path / "m.json")
+    make_vectors(model).save(tmp_path / "bundle.npz")
+    for path, status in ((right, 0), (wrong, 1)):
+        assert main(["oracle", "check", str(tmp_path / "bundle.npz"), str(path), "--mapping",
+                     str(tmp_path / "m.json")]) == status
