@@ -136,6 +136,12 @@ class Module:
                 if isinstance(value, Tensor) and not name.startswith("running"):
                     yield f"{path}.{name}" if path else name, value
 
+    def named_buffers(self):
+        for path, part in self.named_modules():
+            for name, value in part.parts():
+                if isinstance(value, Tensor) and name.startswith("running"):
+                    yield f"{path}.{name}", value
+
     def get_submodule(self, path):
         return dict(self.named_modules())[path]
 

@@ -156,7 +156,7 @@ def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | N
     check_vectors(vectors)
     require(callable(step), f"step: a function is needed, got {type(step).__name__}")
     case = vectors.case
-    results: dict[str, Any] = {}
+    results: dict[str, Any]
     params: Mapping[str, Any] = vectors.params
     steps = {int(name.partition("/")[0][4:]) for name in vectors.expected if name[:4] == "adam"}
     for number in range(1, max(steps) + 1):

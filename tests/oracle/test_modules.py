@@ -10,8 +10,7 @@ import npple
 from npple import InputError, oracle
 from npple.oracle.adapters import (check_module, from_module, gradients_from_module, load_module)
 from npple.oracle.mappings import ModuleMapping, linear, moved, sliced, stacked
-from npple.oracle.modules import (array_of, copied, elements, folded_parameters, make_scaling,
-                                  observed, opened, telling_scale)
+from npple.oracle.modules import copied, elements, folded_parameters, observed, opened
 
 MODEL = npple.mmoe(3, {"a": "binary", "b": "regression"}, experts=2, expert_units=(4,),
                    tower_units=())
@@ -128,8 +127,6 @@ def test_a_parameter_that_is_no_array_is_named():
     module.towers[0].bias = Tensor(np.array(["text"]))
     with pytest.raises(InputError, match="^module: towers.0.bias: real numbers are needed"):
         check_module(vectors(), module, MAPPING)
-    with pytest.raises(InputError, match="^module: norm: real numbers are needed"):
-        array_of("norm", module.towers[0].bias)
 
 
 # Reasons ----------------------------------------------------------------------------------------
@@ -266,18 +263,6 @@ def test_what_wraps_a_module_is_opened_unless_the_mapping_names_it(wrapper, inne
     assert opened(wrapped, named) is wrapped
     named = ModuleMapping({}, {"p": f"{inner}.experts.0"})
     assert opened(wrapped, named) is wrapped
-
-
-def test_a_telling_scale_turns_signs_and_doubles_at_inference():
-    norm = BatchNorm(3, np.random.default_rng(0))
-    assert telling_scale(norm).tolist() == [-1.0, 1.0, -1.0]
-    norm.training = False
-    assert telling_scale(norm).tolist() == [-2.0, 2.0, -2.0]
-    make_scaling(norm, np.array([3.0, 4.0, 5.0]))
-    x = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_allclose(norm(Tensor(x)).array, x * [3, 4, 5], rtol=1e-15)
-    make_scaling(norm)
-    np.testing.assert_allclose(norm(Tensor(x)).array, x, rtol=1e-15)
 
 
 def test_parts_are_observed_by_what_they_are_given_and_return():
