@@ -10,7 +10,8 @@ import pytest
 
 import npple
 from npple.cli import main
-from npple.oracle import Norm, OnnxModel, check_onnx, load_mapping, make_vectors, suggest
+from npple.oracle import (Norm, OnnxModel, check_onnx, from_arrays, load_mapping, make_vectors,
+                          suggest)
 from npple.testing import assert_matches
 
 torch = pytest.importorskip("torch")
@@ -118,6 +119,18 @@ def test_values_within_the_graph_are_taken_where_the_mapping_names_them(files):
                         replace(mapping, tensors=mapping.tensors | inner))
     assert report.verdict == "passed"
     assert "level1/click/gate/weights" in {row.name for row in report.rows}
+
+
+def test_the_model_one_deploys_is_checked_with_its_own_weights_on_rows_of_ones_own(files):
+    right, wrong, _ = files
+    file, rng = OnnxModel(right), np.random.default_rng(0)
+    mapping = suggest(file.weights, MODEL, file.run).mapping
+    x = rng.normal(size=(20, 6)).astype(np.float32)
+    targets = {"click": rng.integers(0, 2, 20), "dwell": rng.normal(size=20).astype(np.float32)}
+    vectors = make_vectors(MODEL, params=from_arrays(file.weights, MODEL, mapping), x=x,
+                           targets=targets)
+    assert check_onnx(vectors, right, mapping).passed
+    assert check_onnx(vectors, wrong, mapping).diagnosis[0].names == ("selector-input",)
 
 
 def test_a_quantised_file_cannot_be_judged_and_how_far_it_is_off_is_told(files, tmp_path, capsys):
