@@ -292,6 +292,7 @@ def by_recipe(recipe: Any) -> Move:
 def _entry(what: str, entry: Any) -> Move:
     """An entry of a mapping as a move."""
     if isinstance(entry, str):
+        recipes.check_recipe(what, entry)
         return by_recipe(entry)
     require(isinstance(entry, Move),
             f"{what}: the module's name or moved(...) is needed, got {shown(entry)}")

@@ -152,3 +152,8 @@ def test_a_missing_file_and_a_path_that_is_none():
         load_mapping("nowhere.json")
     with pytest.raises(npple.InputError, match="path: a path is needed, got 3"):
         load_mapping(3)
+
+
+def test_an_empty_name_is_refused_where_it_stands():
+    with pytest.raises(npple.InputError, match="^mapping: parameters: a: an empty name, expected the"):
+        ModuleMapping({"a": ""})
