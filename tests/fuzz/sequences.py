@@ -55,7 +55,7 @@ bundles, numbers = st.sampled_from([*MODELS]), st.integers(0, 2**16)
 epochs_of, moments = st.integers(1, 3), st.integers(1, 14)
 calls_of = st.integers(1, MOST) | st.integers(1, 200)
 outputs = st.sampled_from([*["p.csv", "q.csv"] * 4, "rows.csv", "nowhere/p.csv", "a/checkpoint.npz",
-                           "b/checkpoint.npz", "kept"])
+                           "b/checkpoint.npz", "taken"])
 
 
 class Sequence(RuleBasedStateMachine):
@@ -67,6 +67,7 @@ class Sequence(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="npple-sequence-"))
         (self.folder / "rows.csv").write_text(ROWS)
+        (self.folder / "taken").mkdir()
         self.whole = {}  # file -> its bytes before somebody damaged it
         self.trained = {}  # training -> its settings
 

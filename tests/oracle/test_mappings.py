@@ -155,5 +155,5 @@ def test_a_missing_file_and_a_path_that_is_none():
 
 
 def test_an_empty_name_is_refused_where_it_stands():
-    with pytest.raises(npple.InputError, match="^mapping: parameters: a: an empty name, expected the"):
+    with pytest.raises(npple.InputError, match="^mapping: parameters: a: an empty name, expected"):
         ModuleMapping({"a": ""})
