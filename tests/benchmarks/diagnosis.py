@@ -13,12 +13,22 @@ large = npple.ple(64, {"a": "binary", "b": "regression", "c": "binary"}, levels=
                   expert_units=(80,), tower_units=(32,))
 of_large = npple.oracle.make_vectors(large)
 everything = dict(of_large.expected)
-pair = of_large.variant
-for name in ("stop-others", "adam-epsilon-hat"):
-    pair = deviate(BY_NAME[name], pair, {})[0][0]
-both = dict(compute(pair, cast(of_large.case, np.float64)))
+
+
+def deviating(*names):
+    """What the model computes with these deviations."""
+    variant = of_large.variant
+    for name in names:
+        variant = deviate(BY_NAME[name], variant, {})[0][0]
+    return dict(compute(variant, cast(of_large.case, np.float64)))
+
+
+both = deviating("stop-others", "adam-epsilon-hat")
+five = deviating("shared-mean", "tower-linear-hidden", "stop-others", "loss-batch-mean",
+                 "adam-epsilon-hat")
 unknown = everything | {"adam12/tower/c/layer2/bias": everything["adam12/tower/c/layer2/bias"] + 1}
-for title, candidate in (("right", everything), ("a pair", both), ("unknown", unknown)):
+for title, candidate in (("right", everything), ("a pair", both), ("five", five),
+                         ("unknown", unknown)):
     started = time.perf_counter()
     report = npple.oracle.check(of_large, candidate)
     checked = time.perf_counter()
