@@ -365,3 +365,25 @@ def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
 def test_the_meta_data_of_a_checkpoint_is_plain_json(saved):
     _, meta, _ = archive.load(saved, format=training.FORMAT, versions=(training.VERSION,))
     assert json.loads(json.dumps(meta))["progress"]["epoch"] == 1
+
+
+def test_predictions_of_many_rows_are_those_of_each_block():
+    """Bit for bit, in the order of the rows, however many threads share the blocks."""
+    rng = np.random.default_rng(0)
+    data = Dataset(rng.normal(size=(1300, 6)).astype(np.float32), {}, {})
+    params = MODEL.init(0, np.float32)
+    found = training.predict(MODEL, params, data, raw=True)
+    for start in (0, 512, 1024):
+        at = slice(start, start + 512)
+        for task, z in MODEL.forward(params, data.take(at).x).outputs.items():
+            np.testing.assert_array_equal(found[task][at], z)
+
+
+def test_rows_that_are_no_longer_finite_are_found_before_the_first_step(rows):
+    data, validation = rows
+    broken = Dataset(data.x.copy(), data.targets, data.masks)
+    broken.x[3, 2] = np.nan
+    run = Run(MODEL)
+    with pytest.raises(npple.InputError, match="^data: x: nan at row 3"):
+        run.train(broken, validation, 1)
+    assert run.step == 0
