@@ -186,6 +186,7 @@ class BatchNorm(Module):
     """At inference alone."""
 
     eps = 1e-5
+    affine = track_running_stats = True
 
     def __init__(self, width, rng):
         self.weight, self.bias = (parameter(rng.normal(size=width)) for _ in range(2))

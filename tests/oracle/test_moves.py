@@ -191,7 +191,8 @@ def test_a_file_is_json_that_one_can_read(tmp_path):
     assert text.startswith('{\n "format": "npple mapping",\n "version": 1,\n "parameters": {\n')
     assert json.loads(text) == {
         "format": "npple mapping", "version": 1, "parameters": {"t/weight": {"transpose": "h"}},
-        "tensors": {"tower/a": "y"}, "idle": ["x.*"], "own": ["g/*"], "norms": {"n": "l"}}
+        "tensors": {"tower/a": "y"}, "idle": ["x.*"], "own": ["g/*"], "norms": {"n": "l"},
+        "front": {}}
     again = load_mapping(tmp_path / "m.json")
     assert repr(again.parameters) == repr(mapping.parameters)
     assert repr(again.tensors) == repr(mapping.tensors)
@@ -223,7 +224,7 @@ HEAD = {"format": "npple mapping", "version": 1}
     (json.dumps(HEAD | {"version": "1"}), "version: '1', expected 1"),
     (json.dumps({"format": "x"}), "format: 'x', expected 'npple mapping'"),
     (json.dumps(HEAD | {"more": 1}),
-     "'more' is not known, expected parameters, tensors, idle, own, norms"),
+     "'more' is not known, expected parameters, tensors, idle, own, norms, front"),
     (json.dumps(HEAD), "parameters: missing"),
     (json.dumps(HEAD | {"parameters": []}), "parameters: a JSON object is needed, got []"),
     (json.dumps(HEAD | {"parameters": {}, "own": {}}), "own: a JSON array is needed, got {}"),
@@ -232,7 +233,7 @@ HEAD = {"format": "npple mapping", "version": 1}
     (json.dumps(HEAD | {"parameters": {}, "tensors": {"t": ""}}),
      "tensors: t: an empty name, expected the name of an array"),
     (json.dumps(HEAD | {"parameters": {}, "norms": {"n": 1}}),
-     "norms: n: the name of a layer is needed, got 1")])
+     "norms: n: the name of a layer, or an object with what a Norm has, is needed, got 1")])
 def test_what_is_no_mapping_is_told_in_full(tmp_path, content, message):
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(FileError) as caught:
