@@ -115,7 +115,8 @@ class Adam:
                ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """What `step` does, of arguments that were checked; all `names` are updated.
 
-        Parameters of one count t, rate and dtype are updated as one vector.
+        Parameters of one count t, rate and dtype are updated as one vector; an array of a subclass
+        of ndarray is updated by itself, in its own arithmetic.
 
         Parameters
         ----------
@@ -140,20 +141,28 @@ class Adam:
         alike: dict[Any, list[str]] = {}
         for name in names:
             rate = self.rate * (factors or {}).get(name, 1.0)
-            alike.setdefault((int(state[f"t/{name}"]) + 1, rate, params[name].dtype), []
+            alone = _of_own_class(params[name], grads[name]) and name
+            alike.setdefault((int(state[f"t/{name}"]) + 1, rate, params[name].dtype, alone), []
                              ).append(name)
-        for (t, rate, dtype), own in alike.items():
+        for (t, rate, dtype, alone), own in alike.items():
             if not dtype.type(self.epsilon):
                 raise InputError(f"epsilon: {self.epsilon} is 0 in {dtype}, that of "
                                  f"{shown(own[0])}")
+            update = partial(adam_update, t=t, rate=rate, beta1=self.beta1, beta2=self.beta2,
+                             epsilon=self.epsilon, decay=self._decay(rate))
             shapes = [params[name].shape for name in own]
             named = [f"{moment}/{name}" for moment in "mv" for name in own]
-            new_p, new_mv = _in_pieces(
-                partial(adam_update, t=t, rate=rate, beta1=self.beta1, beta2=self.beta2,
-                        epsilon=self.epsilon, decay=self._decay(rate)),
-                _joined(params, own), _joined(grads, own), _joined(cast(Arrays, state), named))
-            new, moments = Parts(own, shapes, new_p), Parts(named, 2 * shapes, new_mv)
-            if first_not_finite({"m, v": new_mv}) and (wrong := first_not_finite(moments)):
+            if alone:
+                m, v = (cast(Array, state[name]) for name in named)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    new_p, *new_mv = update(params[alone], grads[alone], m, v)
+                new, moments = {alone: new_p}, dict(zip(named, new_mv))
+            else:
+                new_p, joined = _in_pieces(update, _joined(params, own), _joined(grads, own),
+                                           _joined(cast(Arrays, state), named))
+                new, moments = Parts(own, shapes, new_p), Parts(named, 2 * shapes, joined)
+            if (alone or first_not_finite({"m, v": joined})) and (
+                    wrong := first_not_finite(moments)):
                 raise Diverged(f"{wrong}, a moment of Adam, is not finite")
             whole = own == list(params)
             after = new if whole else after | new
@@ -296,6 +305,11 @@ class Parts(dict[str, Array]):
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
         return dict, (dict(self),)
+
+
+def _of_own_class(*arrays: Array) -> bool:
+    """Whether one is of a subclass of ndarray, whose arithmetic a plain vector would lose."""
+    return any(isinstance(array, np.ndarray) and type(array) is not np.ndarray for array in arrays)
 
 
 def _joined(arrays: Arrays, names: list[str]) -> Array:

@@ -388,3 +388,22 @@ def test_what_was_copied_after_a_step_may_be_changed_in_place(copied):
     params["w"][0] = 5
     found, _ = Adam().step(params, {"w": np.zeros(3)}, Adam().init(params))
     assert found["w"][0] == 5
+
+
+def test_an_array_of_a_class_of_its_own_is_updated_in_its_own_arithmetic():
+    class Counting(np.ndarray):
+        operations = 0
+
+        def __array_ufunc__(self, ufunc, method, *inputs, **options):
+            Counting.operations += 1
+            plain = [np.asarray(array) for array in inputs]
+            return np.asarray(getattr(ufunc, method)(*plain, **options)).view(Counting)
+
+    plain = {"w": np.array([1.0, -2.0]), "b": np.array([3.0])}
+    own = {name: array.view(Counting) for name, array in plain.items()}
+    adam = npple.Adam(rate=0.1)
+    expected, _ = adam.step(plain, plain, adam.init(plain))
+    after, _ = adam.step(own, own, adam.init(own))
+    assert all(isinstance(array, Counting) for array in after.values())
+    assert Counting.operations >= 2 * 12
+    assert all(np.array_equal(np.asarray(after[name]), expected[name]) for name in plain)
