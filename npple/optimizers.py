@@ -228,7 +228,7 @@ class SGD:
 
         Returns
         -------
-        dict
+        state : dict
             Empty.
         """
         return {}

@@ -4,7 +4,7 @@
     python tests/benchmarks/tables.py --parts step company
     python tests/benchmarks/tables.py --parts             only writes the page anew
 
-The figures go to docs/results/performance.json, part by part. On two idle processors all of it
+The figures go to docs/performance.json, part by part. On two idle processors all of it
 takes some twelve minutes. Needs the extra `peers`. --census: the published file, or one like it;
 without it the bundled sample is repeated.
 """
@@ -31,7 +31,7 @@ from timing import require_own_kernels, table
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-FIGURES, PAGE = DOCS / "results" / "performance.json", DOCS / "performance.md"
+FIGURES, PAGE = DOCS / "performance.json", DOCS / "performance.md"
 IDLE = 0.1  # of the processors' time, taken by others: below it figures are of the machine alone
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 EAGER = ["--contenders", "npple", "looped", "wide", "jax"]

@@ -58,7 +58,7 @@ def says(message):
      "precision: 'tf32', expected one of float64, float32, float16, bfloat16"),
     ({"precision": {"": 3}}, "precision: 3, expected one of float64, float32, float16, bfloat16"),
     ({"precision": {"loss": 3}},
-     "precision: loss: 3, expected one of float64, float32, float16, bfloat16"),
+     "precision: 'loss': 3, expected one of float64, float32, float16, bfloat16"),
     ({"conventions": "gate-bias"}, "conventions: 'gate-bias', expected a sequence of texts"),
     ({"conventions": ["stop-gate"]}, "conventions: 'stop-gate', expected some of shared-first, "
                                      "gate-bias, gate-hidden, loss-data-mean"),

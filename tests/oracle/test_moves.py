@@ -292,14 +292,15 @@ def test_every_fault_of_a_mapping_has_its_line():
     with pytest.raises(MappingError) as caught:
         check_mapping(MODEL, mapping, ARRAYS | {"x" * 99: np.zeros(2)})
     lines = str(caught.value).split("\n  ")
-    assert lines[0] == "mapping: 7 parameters do not fit" and len(lines) == 8
+    assert lines[0].startswith("mapping: 7 parameters do not fit; idle= names") and len(lines) == 8
     assert lines[1].startswith(f"{LAYER}/bias: cannot be made of b (3,): ")
-    assert lines[2:6] == [
+    assert lines[3].startswith(
+        "tower/a/layer1/bias: made of 'none', which the program does not have; there are w, b, h")
+    assert [lines[2], *lines[4:6]] == [
         "tower/a/layer1/weight: of shape (3, 1) in the model, (2, 1) made of h (3, 1)",
-        "tower/a/layer1/bias: made of 'none', which the module does not have",
-        "more: mapped to e (1,), not in the model", "b (3,) of the module: it is not mapped"]
-    assert lines[6] == "h (3, 1) of the module: 1 of 3 entries not mapped"
-    assert lines[7].endswith("... (2,) of the module: it is not mapped")
+        "more: mapped to e (1,), not in the model", "b (3,) of the program: it is not mapped"]
+    assert lines[6] == "h (3, 1) of the program: 1 of 3 entries not mapped"
+    assert lines[7].endswith("... (2,) of the program: it is not mapped")
     with pytest.raises(InputError, match="^model: a Network is needed, got 3"):
         check_mapping(3, mapping, ARRAYS)
 
@@ -310,11 +311,11 @@ def test_constants_and_what_is_taken_twice_are_told():
         check_mapping(MODEL, mapping, ARRAYS)
     assert str(caught.value).split("\n  ")[1:] == [
         "tower/a/layer1/bias: of shape (1,) in the model, (2,) made of constants",
-        "e (1,) of the module: it is not mapped"]
+        "e (1,) of the program: it is not mapped"]
     twice = ModuleMapping(ENTRIES | {"tower/a/layer1/bias": sliced("b", (0, 1))}, idle=("e",))
     with pytest.raises(MappingError) as caught:
         check_mapping(MODEL, twice, ARRAYS)
-    assert str(caught.value).split("\n  ")[1:] == ["b (3,) of the module: mapped more than once"]
+    assert str(caught.value).split("\n  ")[1:] == ["b (3,) of the program: mapped more than once"]
 
 
 def test_what_an_array_is_made_of_decides_its_precision():
@@ -329,6 +330,6 @@ def test_what_cannot_be_made_is_told_why():
     shapes = {"p": (2, 3), "q": (3,)}
     assert unreadable(stacked("p", "p"), shapes) is None
     assert unreadable(stacked("p", "z", "y"), shapes) == (
-        "made of 'z', 'y', which the module does not have")
+        "made of 'z', 'y', which the program does not have; there are p, q")
     for move in (stacked("p", "q"), sliced("p", 9), Move(lambda p: p(3), ("p",))):
         assert unreadable(move, shapes).startswith("cannot be made of p (2, 3)")

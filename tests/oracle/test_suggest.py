@@ -204,7 +204,7 @@ def test_a_normalisation_belongs_to_the_layer_before_it_of_as_many_features():
      "run: a function is needed, and none beside a module, which runs by itself"),
     (({}, MODEL), {"feed": 3}, "mapping: feed: a function is needed, got 3"),
     ((weights(), MODEL, lambda w, x: [1]), {}, "run: a dict of arrays is needed, got [1]"),
-    (({"w": "text"}, MODEL), {}, "weights: w: real numbers are needed, got dtype <U4")])
+    (({"w": "text"}, MODEL), {}, "weights: w: real numbers are needed, got dtype <U4, of a str")])
 def test_what_cannot_be_used_is_told_in_full(arguments, options, message):
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         suggest(*arguments, **options)

@@ -181,7 +181,7 @@ def test_a_candidate_may_ask_for_the_whole_case():
 
 @pytest.mark.parametrize("options, names", [
     ({"expect": "all"}, "expect"), ({"takes": "everything"}, "takes"),
-    ({"precision": {"tower/a": "tf32"}}, "precision: tower/a")])
+    ({"precision": {"tower/a": "tf32"}}, "precision: 'tower/a'")])
 def test_options_that_are_none_are_named(options, names):
     with pytest.raises(InputError, match=f"^{names}:"):
         oracle.check(vectors(), right(), **options)
