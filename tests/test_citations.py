@@ -55,11 +55,13 @@ def paper_before(text, match):
 
 
 def files():
-    """All that may cite: code, tests and pages."""
+    """All that may cite: code, tests and pages; the reference repeats what the code cites."""
     found = [ROOT / "README.md"]
     for folder, kinds in (("npple", ("py",)), ("tests", ("py",)), ("docs", ("py", "md"))):
         found += [path for kind in kinds for path in (ROOT / folder).rglob(f"*.{kind}")]
-    return sorted(path for path in found if path != Path(__file__).resolve())
+    made = ROOT / "docs/reference"
+    return sorted(path for path in found
+                  if path != Path(__file__).resolve() and made not in path.parents)
 
 
 @pytest.fixture(scope="module")
