@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 import npple
 from npple.architectures import cgc, ml_mmoe, mmoe, ple
@@ -146,6 +145,8 @@ def gate_facts(model: Network, params: Arrays, data: Dataset) -> dict[str, float
         two tasks' last gates are apart: half of the sum of the weights' differences, in the mean
         over the rows: 0 where the tasks mix the same experts alike, 1 where they share none.
     """
+    from scipy.special import entr
+
     trace = model.forward(params, data.x)
     gates = {row.name: row for row in model.table.rows if isinstance(row, Gate)}
     mixed: dict[str, dict[tuple[str, int], Float64]] = {}  # gate -> expert -> (rows,)
@@ -162,7 +163,7 @@ def gate_facts(model: Network, params: Arrays, data: Dataset) -> dict[str, float
     most: dict[tuple[str, int], float] = {}
     for expert, mean in means:
         most[expert] = max(most.get(expert, 0.0), mean)
-    spread = [np.mean(sum(special.entr(w) for w in weights.values())) / np.log(len(weights))
+    spread = [np.mean(sum(entr(w) for w in weights.values())) / np.log(len(weights))
               for weights in mixed.values()]
     return {"smallest": min(mean for _, mean in means), "least used": min(most.values()),
             "entropy": float(np.mean(spread)), "distance": float(np.mean(apart) / 2)}
