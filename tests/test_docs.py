@@ -10,6 +10,7 @@ import itertools
 import pkgutil
 import re
 import shlex
+import sys
 import tomllib
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -324,6 +325,14 @@ def test_every_file_has_tests_that_kill_its_mutants():
 def test_the_core_knows_nobody_outside():
     for file in (ROOT / "npple" / "core").glob("*.py"):
         assert {name for name in imported(file) if not name.startswith("npple.core")} == set()
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_loads_numpy_alone_beside_python(file):
+    loaded = {name.partition(".")[0] for node in ast.parse(file.read_text("utf-8")).body
+              for name in ([each.name for each in node.names] if isinstance(node, ast.Import)
+                           else [node.module] if isinstance(node, ast.ImportFrom) else [])}
+    assert loaded <= {"npple", "numpy", *sys.stdlib_module_names}
 
 
 def test_packages_import_only_what_lies_below():
