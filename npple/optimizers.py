@@ -3,7 +3,7 @@
 The state is a dictionary of arrays, so saving it and going on continues bit for bit.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -82,6 +82,9 @@ class Adam:
              ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
+        Parameters of one count t, rate and dtype are updated as one vector; an array of a subclass
+        of ndarray is updated by itself, in its own arithmetic.
+
         Parameters
         ----------
         params, grads : dict of ndarray
@@ -108,34 +111,6 @@ class Adam:
             For a moment that is not finite; names it.
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
-        return self.update(params, grads, state, names, factors)
-
-    def update(self, params: Arrays, grads: Arrays, state: State, names: Iterable[str],
-               factors: Mapping[str, float] | None = None
-               ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
-        """What `step` does, of arguments that were checked; all `names` are updated.
-
-        Parameters of one count t, rate and dtype are updated as one vector; an array of a subclass
-        of ndarray is updated by itself, in its own arithmetic.
-
-        Parameters
-        ----------
-        params, grads, state, factors
-            As of `step`.
-        names : iterable of str
-            Of parameters.
-
-        Returns
-        -------
-        params, state : dict of ndarray
-
-        Raises
-        ------
-        InputError
-            For an epsilon that is 0 in the dtype of a parameter.
-        Diverged
-            For a moment that is not finite; names it.
-        """
         after, grads = dict(params), clipped(grads, self.clip)
         moved: dict[str, Any] = dict(state)
         alike: dict[Any, list[str]] = {}
@@ -167,8 +142,7 @@ class Adam:
             whole = own == list(params)
             after = new if whole else after | new
             moved = moments if whole else moved | moments
-            moved |= {
-                f"t/{name}": np.array(t, np.int64) for name in own}
+            moved |= {f"t/{name}": np.array(t, np.int64) for name in own}
         return after, moved
 
     def _decay(self, rate: float) -> float:
@@ -259,24 +233,7 @@ class SGD:
         InputError
             For names, shapes or dtypes that do not belong together.
         """
-        return self.update(params, grads, state, _names(params, grads, state, only), factors)
-
-    def update(self, params: Arrays, grads: Arrays, state: State, names: Iterable[str],
-               factors: Mapping[str, float] | None = None
-               ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
-        """What `step` does, of arguments that were checked; all `names` are updated.
-
-        Parameters
-        ----------
-        params, grads, state, factors
-            As of `step`.
-        names : iterable of str
-            Of parameters.
-
-        Returns
-        -------
-        params, state : dict of ndarray
-        """
+        names = _names(params, grads, state, only)
         after, grads = dict(params), clipped(grads, self.clip)
         for name in names:
             rate = self.rate * (factors or {}).get(name, 1.0)

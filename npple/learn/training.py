@@ -278,8 +278,8 @@ class Run:
             present = [task for task in self.model.tasks if _count(rows, task)]
             names = self.model.table.reached_parameters(present)
         with np.errstate(over="ignore", invalid="ignore"):
-            params, state = self.optimizer.update(self.params, grads, self.state, names,
-                                                  self.factors)
+            params, state = self.optimizer.step(self.params, grads, self.state, names,
+                                                self.factors)
         if name := first_not_finite(params):
             self._diverged(f"{name} is not finite after the update")
         self.params, self.state, self.step, self.batch, self.loss_sum = (

@@ -85,8 +85,7 @@ class Npple:
 
     def step(self):
         _, grads, _ = self.gradients()
-        self.params, self.state = self.optimizer.update(self.params, grads, self.state,
-                                                        self.params)
+        self.params, self.state = self.optimizer.step(self.params, grads, self.state)
 
 
 class Checked(Npple):
