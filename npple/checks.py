@@ -101,8 +101,8 @@ def check_texts(what: str, values: object) -> list[str]:
     """A sequence, or any iterable, of texts as a list."""
     many = isinstance(values, Iterable) and not isinstance(values, (str, np.ndarray))
     texts: list[Any] = list(values) if many else [None]  # type: ignore[call-overload]  # many
-    require(all(isinstance(text, str) for text in texts),
-            f"{what}: {shown(values)}, expected a sequence of texts")
+    if not all(isinstance(text, str) for text in texts):  # only then: to show them may take long
+        raise InputError(f"{what}: {shown(values)}, expected a sequence of texts")
     return texts
 
 

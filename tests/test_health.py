@@ -116,3 +116,19 @@ def test_no_metric_is_computed_of_outputs_beyond_the_floats():
     rows = Dataset(np.ones((2, 1), np.float32), {"c": np.ones(2, np.float32)}, {})
     with pytest.raises(npple.Diverged, match="tower/c is not finite"), np.errstate(all="ignore"):
         evaluate_model(model, params, rows)
+
+
+def test_no_valid_call_makes_a_text_of_an_array():
+    """Which takes longer than the call: messages are for what is refused."""
+    printed = []
+    model = npple.ple(4, TASKS, expert_units=(3,))
+    x, targets = batch(np.float32)
+    data = Dataset(x, targets, {})
+    with np.printoptions(formatter={"all": lambda number: printed.append(number) or "x"}):
+        run = Run(model, batch_size=3)
+        run.train(data, data, epochs=1)
+        npple.gradcheck(model, run.params, x, targets).check()
+        assert npple.isolation(model).verify().passed
+        vectors = npple.oracle.make_vectors(model)
+        assert npple.oracle.check(vectors, dict(vectors.expected)).passed
+    assert not printed

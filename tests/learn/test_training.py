@@ -41,6 +41,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(rows):
     assert not same(runs[0].params, runs[2].params)
 
 
+class Halved(npple.Adam):
+    """An optimizer of a user's own."""
+
+    def step(self, params, grads, state, only=None, factors=None):
+        moved, state = super().step(params, grads, state, only, factors)
+        return {name: (p + params[name]) / 2 for name, p in moved.items()}, state
+
+
+def test_a_subclass_steps_in_its_own_way(rows):
+    runs = [Run(MODEL, optimizer(1e-2), batch_size=240) for optimizer in (npple.Adam, Halved)]
+    for run in runs:
+        run.train(*rows, epochs=1)
+    for name, start in MODEL.init(0, np.float32).items():
+        whole, half = (run.params[name] - start for run in runs)
+        np.testing.assert_allclose(half, whole / 2, rtol=1e-4, atol=1e-7)
+
+
 class Stop(Exception):
     pass
 
