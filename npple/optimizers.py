@@ -129,12 +129,14 @@ class Adam:
             named = [f"{moment}/{name}" for moment in "mv" for name in own]
             if alone:
                 m, v = (cast(Array, state[name]) for name in named)
+                _check_squares(v, own, state)
                 with np.errstate(over="ignore", invalid="ignore"):
                     new_p, *new_mv = update(params[alone], grads[alone], m, v)
                 new, moments = {alone: new_p}, dict(zip(named, new_mv))
             else:
-                new_p, joined = _in_pieces(update, _joined(params, own), _joined(grads, own),
-                                           _joined(cast(Arrays, state), named))
+                mv = _joined(cast(Arrays, state), named)
+                _check_squares(mv[mv.size // 2:], own, state)
+                new_p, joined = _in_pieces(update, _joined(params, own), _joined(grads, own), mv)
                 new, moments = Parts(own, shapes, new_p), Parts(named, 2 * shapes, joined)
             if (alone or first_not_finite({"m, v": joined})) and (
                     wrong := first_not_finite(moments)):
@@ -317,6 +319,13 @@ def _names(params: Arrays, grads: Arrays, state: State,
             raise InputError(f"only: {shown(name)} is no parameter")
     check_step(params, grads, state, names, moments)
     return names
+
+
+def _check_squares(v: Array, names: list[str], state: State) -> None:
+    """Raise `InputError` where a mean of squares, all of which are in v, is below 0."""
+    if v.dtype.kind == "f" and np.any(v < 0):
+        name = next(name for name in names if np.any(state[f"v/{name}"] < 0))
+        raise InputError(f"state: v/{shown(name)}: below 0, expected what a step before gave")
 
 
 def _check_settings(optimizer: Adam | SGD) -> None:
