@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-import npple
+import npple.lab.compare
 from npple.cli import main
 from npple.data import Schema, bundled, census_roles, census_split, read_census
 from npple.learn.census import CATEGORICAL, COLLEGE, FIELDS, GROUPS, LOG, NUMERIC
