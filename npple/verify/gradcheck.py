@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 from zlib import crc32
 
 import numpy as np
@@ -439,7 +439,7 @@ class ModelLoss:
 
     widest = np.longdouble  # the precision of differences
     wobble = 0.0  # npple's tables keep the premises of every method: the tests hold that
-    unsure = frozenset[str]()
+    unsure: ClassVar[Mapping[str, Array]] = {}
     remarks = ()
 
     def cast(self, dtype: type[np.floating]) -> ModelLoss:
@@ -611,6 +611,7 @@ class Sides:
     floor: float | Array
     tolerance: float
     still: Mask  # where theirs is 0 as far as can be seen
+    doubt: float | Array = 0.0  # a difference up to that may be theirs: complex steps, unchecked
 
     @property
     def larger(self) -> Array:
@@ -621,8 +622,14 @@ class Sides:
     @property
     def judged(self) -> Mask:
         """Where theirs is known to half the tolerance, or both are 0 as far as can be seen."""
-        known = self.bound <= self.tolerance / 2 * self.larger
+        known = (self.bound <= self.tolerance / 2 * self.larger) & ~self.open
         return known | self.still & (self.ours == 0) | ~np.isfinite(self.ours)
+
+    @property
+    def open(self) -> Mask:
+        """Where they differ, and nobody knows whose fault it is."""
+        off = np.abs(self.ours - self.theirs)
+        return (off > self.tolerance * self.larger) & (off <= self.doubt)
 
     @property
     def error(self) -> Array:
@@ -668,7 +675,8 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
 
     bound = 10 * loss.wobble * floor + _gaps(loss, name, along, unit)
     still = np.zeros(DIRECTIONS, bool)
-    return Sides(ours, numeric, bound, floor, tolerance, still)
+    doubt = np.linalg.norm((v * loss.unsure.get(name, 0.0)).reshape(DIRECTIONS, -1), axis=1)
+    return Sides(ours, numeric, bound, floor, tolerance, still, doubt)
 
 
 def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str, analytic: Array
@@ -678,7 +686,8 @@ def _row(loss: Loss, method: str, seed: int, tolerance: float | None, name: str,
     if measure is None:
         both = compare_directions(loss, name, analytic, generator(seed, name), tolerance)
     else:
-        both = compare_entries(loss, method, analytic, measure(loss, name), tolerance)
+        both = replace(compare_entries(loss, method, analytic, measure(loss, name), tolerance),
+                       doubt=loss.unsure.get(name, 0.0))
     return row_of(name, analytic, both, by_entry=measure is not None,
                   given=tolerance is not None)
 
@@ -702,12 +711,15 @@ def row_of(name: str, analytic: Array, both: Sides, by_entry: bool, given: bool 
 
 def _why(both: Sides, first: np.intp) -> str:
     """Why an entry is not judged."""
-    bound = both.bound.flat[first]
+    bound, needed = both.bound.flat[first], both.tolerance / 2 * both.larger.flat[first]
     if not np.isfinite(bound):
         return "the loss is not finite at any step around it"
-    return (f"the derivative is known to ± {bound:.1g} at best, to judge it takes "
-            f"{both.tolerance / 2 * both.larger.flat[first]:.1g}: there is a kink, or the loss is "
-            "too coarse or not deterministic")
+    if bound <= needed:
+        return (f"the gradient is {both.ours.flat[first]:.3g}, the complex step "
+                f"{both.theirs.flat[first]:.3g}, and whether f is analytic could not be checked; "
+                "use method='central-differences'")
+    return (f"the derivative is known to ± {bound:.1g} at best, to judge it takes {needed:.1g}: "
+            "there is a kink, or the loss is too coarse or not deterministic")
 
 
 def generator(seed: int, name: str) -> np.random.Generator:

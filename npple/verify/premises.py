@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NoReturn, TypeAlias
 from warnings import catch_warnings, simplefilter
@@ -17,7 +17,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from npple.checks import check_dicts, shown
-from npple.core.base import Array
+from npple.core.base import Array, Mask
 from npple.errors import InputError, require
 from npple.verify.differences import differentiate, noise_level, units
 from npple.verify.tolerances import FRACTION, allowed, eps_of, size_of
@@ -27,8 +27,9 @@ STEP = 1e-30  # of complex steps, in parts of the entries: its square is nothing
 COARSE_STEP = 1e-14  # the same in dtypes coarser than float64, whose smallest numbers are larger
 ROUGH = 1e-10  # a function that is no more exact, relative to its value, is told to be so
 NOISE = 1e-6  # two calls that differ by more, relative to the values, are no function
-KNOWN = 1e-2  # a quotient whose own bound is larger, relative to it, tells nothing
-SURE = 1e-6  # one whose bound is no larger needs no further steps
+KNOWN = 1e-2  # a quotient whose own bound is larger, relative to it, refutes nothing
+SURE = 1e-6  # one whose bound is no larger needs no further steps, and no further direction
+DIRECTIONS = 3  # else: along one of them what is not analytic may cancel
 NEAR = 1 / 16  # the unit of steps along a direction, in parts of the entries: few kinks are nearer
 Function: TypeAlias = Callable[[dict[str, Array]], object]
 WIDER = ("let it compute in float64: in PyTorch .double() and torch.float64 data, in JAX "
@@ -44,8 +45,8 @@ class FunctionLoss:
     """Somebody's function of named values, copy by copy, and their gradient.
 
     `computed_in` is the dtype of its values, `noise` how exact they are, `wobble` the relative
-    difference of two calls, `unsure` the tensors in which it may be not analytic, and have kinks,
-    `remarks` what could not be checked.
+    difference of two calls, `unsure` by how much the complex step of each entry may be off, of
+    tensors in which it may be not analytic or have kinks, `remarks` what could not be checked.
     """
 
     values: dict[str, Array]
@@ -54,7 +55,7 @@ class FunctionLoss:
     computed_in: np.dtype[np.inexact]
     noise: float = 0.0
     wobble: float = 0.0
-    unsure: frozenset[str] = frozenset()
+    unsure: Mapping[str, Array] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     widest = np.float64  # many a function refuses longdouble
@@ -98,9 +99,10 @@ def examined(f: Function, grad: Function, x: Mapping[str, Array], complex_steps:
     eps = eps_of(loss.computed_in)
     loss = replace(loss, noise=max(eps * abs(float(first)), abs(float(first) - float(second)),
                                    4 * _noise_near(wide, rng)))
-    remarks = {name: remark for name in x if complex_steps and (
-        remark := _analytic(loss.cast(np.float64), name, claimed[name], float(first), rng))}
-    loss = replace(loss, unsure=frozenset(remarks), remarks=tuple(remarks.values()))
+    unsure = {name: found for name in x if complex_steps and (
+        found := _analytic(loss.cast(np.float64), name, claimed[name], float(first), rng))}
+    loss = replace(loss, unsure={name: doubt for name, (_, doubt) in unsure.items()},
+                   remarks=tuple(remark for remark, _ in unsure.values()))
     if eps > ROUGH or loss.noise > ROUGH * abs(first) > 0:
         coarse = (f"computes in {loss.computed_in}" if eps > ROUGH
                   else f"is exact to {loss.noise / abs(float(first)):.0e} of its value alone")
@@ -225,14 +227,26 @@ def step_of(computed_in: np.dtype[np.inexact]) -> float:
 
 
 def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
-              rng: np.random.Generator) -> str | None:
-    """None if complex steps in a tensor are derivatives, or why that cannot be told."""
+              rng: np.random.Generator) -> tuple[str, Array] | None:
+    """None if complex steps in a tensor are derivatives; or why that cannot be told, and what the
+    complex step of each entry may be off by."""
     value = loss.values[name]
-    even, where, remark = even_direction(claimed, (), rng), "", None
-    for among in (np.ones(value.shape), value != 0):  # many a kink is at 0
-        if not among.any():
-            break
-        v = even * among
+    where, unsure = "", _unsure(loss, name, claimed, np.ones(value.shape, bool), still, rng)
+    if unsure and value.any() and not value.all():  # many a kink is at 0
+        elsewhere = _unsure(loss, name, claimed, value != 0, still, rng)
+        if elsewhere is None:
+            where, unsure = " where it is 0", (unsure[0], np.zeros(value.shape))
+    return unsure and (f"premise not checked: that f is analytic in {name!r}{where}: {unsure[0]}",
+                       unsure[1])
+
+
+def _unsure(loss: FunctionLoss, name: str, claimed: Array, among: Mask, still: float,
+            rng: np.random.Generator) -> tuple[str, Array] | None:
+    """None if real differences along directions `among` some entries confirm the complex step; or
+    what both find, and what the complex step of each entry may be off by."""
+    value, found, doubt = loss.values[name], "", np.zeros(claimed.shape)
+    for _ in range(DIRECTIONS):
+        v = even_direction(claimed, (), rng) * among
         v = v / np.max(np.abs(v) / units(value))
         step = _complex_step(loss, name, v)
         quotient, bound = _quotient(loss, name, v, still, abs(step))
@@ -240,11 +254,14 @@ def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
         if apart > 2 * bound + allowed(loss.computed_in) * size and bound <= KNOWN * size:
             _refuse(name, f"along a random direction the complex step gives {step:.6g}, a real "
                           f"difference quotient {quotient:.6g} ± {bound:.1g}")
-        if bound <= KNOWN * size or step == quotient == 0:
-            where = " where it is 0"
-            break
-        remark = f"real differences find {quotient:.3g} ± {bound:.1g}, the complex step {step:.3g}"
-    return remark and f"premise not checked: that f is analytic in {name!r}{where}: {remark}"
+        if bound <= SURE * size or step == quotient == 0:
+            return None
+        if bound > allowed(loss.computed_in) / 2 * size:
+            found = (f"real differences find {quotient:.3g} ± {bound:.1g}, the complex step "
+                     f"{step:.3g}")
+        with np.errstate(divide="ignore"):
+            doubt = np.maximum(doubt, (apart + bound) / np.abs(v))
+    return (found, doubt) if found else None
 
 
 def _quotient(loss: FunctionLoss, name: str, v: Array, still: float, size: float

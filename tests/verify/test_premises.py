@@ -277,10 +277,11 @@ def test_a_complex_step_warns_of_nothing(method):
 
 
 @pytest.mark.parametrize("step, quotient, bound, told", [
-    (1.0, 1 + 1.9e-3, 1e-3, "none"), (1.0, 1 + 2.1e-3, 1e-3, "refused"),
+    (1.0, 1 + 1.9e-3, 1e-3, "remark"), (1.0, 1 + 2.1e-3, 1e-3, "refused"),
+    (1.0, 1.0, 1e-6, "none"), (1.0, 1.0, 1.1e-6, "remark"),
     (1.0, 1 + 0.9e-12, 0.0, "none"), (1.0, 1 + 2e-12, 0.0, "refused"),
     (1e3, 1e3 + 5e-10, 0.0, "none"), (1.0, -1.0, 0.01, "refused"), (1e3, -1e3, 10.0, "refused"),
-    (1.0, 1.0, 0.01, "none"), (1.0, -1.0, 0.011, "remark"), (1.0, 1.0, 0.011, "remark"),
+    (1.0, 1.0, 0.01, "remark"), (1.0, -1.0, 0.011, "remark"), (1.0, 1.0, 0.011, "remark"),
     (0.0, 0.0, 1.0, "none"), (0.0, 0.0, 0.0, "none")])
 def test_a_quotient_tells_as_much_as_its_bound_lets_it(monkeypatch, step, quotient, bound, told):
     monkeypatch.setattr(premises, "_complex_step", lambda *_: step)
