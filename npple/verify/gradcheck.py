@@ -715,8 +715,8 @@ def _why(both: Sides, first: np.intp) -> str:
     if not np.isfinite(bound):
         return "the loss is not finite at any step around it"
     if bound <= needed:
-        return (f"the gradient is {both.ours.flat[first]:.3g}, the complex step "
-                f"{both.theirs.flat[first]:.3g}, and whether f is analytic could not be checked; "
+        return (f"the gradient is {both.ours.flat[first]:.6g}, the complex step "
+                f"{both.theirs.flat[first]:.6g}, and whether f is analytic could not be checked; "
                 "use method='central-differences'")
     return (f"the derivative is known to ± {bound:.1g} at best, to judge it takes {needed:.1g}: "
             "there is a kink, or the loss is too coarse or not deterministic")

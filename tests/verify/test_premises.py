@@ -75,6 +75,26 @@ def test_a_kink_that_is_near_takes_smaller_steps(method):
     assert not report.remarks
 
 
+@each_method
+@pytest.mark.parametrize("claimed, verdict", [("right", "not judged"), ("negated", "FAILED")])
+def test_what_rounding_hides_is_not_held_against_a_gradient(method, claimed, verdict):
+    """`std` is not analytic, and its part is as small as what the quotients leave open."""
+    def f(v):
+        value = 1e3 + (v["w"] ** 3).sum() + 0.01 * v["w"].std()
+        return value.astype(np.complex64 if value.dtype.kind == "c" else np.float32)
+
+    def grad(v):
+        w = v["w"]
+        g = 3 * w ** 2 + 0.01 * (w - w.mean()) / w.size / w.std()
+        return {"w": g if claimed == "right" else -g}
+
+    report = gradcheck_function(f, grad, {"w": np.array([0.3, -0.7, 1.1, 0.05])}, method=method)
+    assert report.verdict == verdict
+    assert "premise not checked" in str(report)
+    assert ("whether f is analytic could not be checked" in str(report)) == (
+        claimed == "right" or method == "complex-step")
+
+
 def test_what_cannot_be_checked_is_said():
     # every direction moves the point off its kink
     x = {"w": np.array([1.0, -1.0])}
