@@ -120,6 +120,9 @@ def check_step(params: Arrays, grads: Arrays, state: Mapping[str, Array | Codes]
         _check_like("grads", name, grads.get(name), p)
         for moment in moments:
             _check_like("state", f"{moment}/{name}", state.get(f"{moment}/{name}"), p)
+        if ("v" in moments and p.dtype.kind == "f"
+                and np.asarray(state[f"v/{name}"]).min(initial=0) < 0):
+            raise InputError(f"state: v/{shown(name)}: below 0, expected what a step before gave")
         count: object = state.get(f"t/{name}") if moments else np.int64(0)
         if not (isinstance(count, (np.ndarray, np.integer)) and count.shape == ()
                 and count.dtype.kind in "iu" and 0 <= count < MOST):

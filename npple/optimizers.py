@@ -3,25 +3,18 @@
 The state is a dictionary of arrays, so saving it and going on continues bit for bit.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from math import prod
-from operator import is_
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from npple.checks import check_dicts, check_number, check_step, check_texts, first_not_finite, shown
 from npple.core.base import Array, Arrays, Codes
-from npple.core.blocks import for_each
 from npple.core.optimizers import adam_update, clipped, sgd_update
 from npple.errors import Diverged, InputError, require
 
 State: TypeAlias = Mapping[str, Array | Codes]  # moments and counts
-PIECE = 2 ** 14  # numbers of a vector that are updated at a time: so the cache holds what is read
-SHARE = 2 ** 18  # numbers that a thread takes on at a time
-ALIGNED = 16  # numbers: where a parameter may start in a vector
 
 
 @dataclass(frozen=True)
@@ -82,9 +75,6 @@ class Adam:
              ) -> tuple[dict[str, Array], dict[str, Array | Codes]]:
         """One update.
 
-        Parameters of one count t, rate and dtype are updated as one vector; an array of a subclass
-        of ndarray is updated by itself, in its own arithmetic.
-
         Parameters
         ----------
         params, grads : dict of ndarray
@@ -112,40 +102,21 @@ class Adam:
         """
         names = _names(params, grads, state, only, moments=("m", "v"))
         after, grads = dict(params), clipped(grads, self.clip)
-        moved: dict[str, Any] = dict(state)
-        alike: dict[Any, list[str]] = {}
-        for name in names:
-            rate = self.rate * (factors or {}).get(name, 1.0)
-            alone = _of_own_class(params[name], grads[name]) and name
-            alike.setdefault((int(state[f"t/{name}"]) + 1, rate, params[name].dtype, alone), []
-                             ).append(name)
-        for (t, rate, dtype, alone), own in alike.items():
-            if not dtype.type(self.epsilon):
-                raise InputError(f"epsilon: {self.epsilon} is 0 in {dtype}, that of "
-                                 f"{shown(own[0])}")
-            update = partial(adam_update, t=t, rate=rate, beta1=self.beta1, beta2=self.beta2,
-                             epsilon=self.epsilon, decay=self._decay(rate))
-            shapes = [params[name].shape for name in own]
-            named = [f"{moment}/{name}" for moment in "mv" for name in own]
-            if alone:
-                m, v = (cast(Array, state[name]) for name in named)
-                _check_squares(v, own, state)
-                with np.errstate(over="ignore", invalid="ignore"):
-                    new_p, *new_mv = update(params[alone], grads[alone], m, v)
-                new, moments = {alone: new_p}, dict(zip(named, new_mv))
-            else:
-                mv = _joined(cast(Arrays, state), named)
-                _check_squares(mv[mv.size // 2:], own, state)
-                new_p, joined = _in_pieces(update, _joined(params, own), _joined(grads, own), mv)
-                new, moments = Parts(own, shapes, new_p), Parts(named, 2 * shapes, joined)
-            if (alone or first_not_finite({"m, v": joined})) and (
-                    wrong := first_not_finite(moments)):
-                raise Diverged(f"{wrong}, a moment of Adam, is not finite")
-            whole = own == list(params)
-            after = new if whole else after | new
-            moved = moments if whole else moved | moments
-            moved |= {f"t/{name}": np.array(t, np.int64) for name in own}
-        return after, moved
+        moved, moments = dict(state), dict[str, Array]()
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            for name in names:
+                p, g, t = params[name], grads[name], int(state[f"t/{name}"]) + 1
+                if not p.dtype.type(self.epsilon):
+                    raise InputError(f"epsilon: {self.epsilon} is 0 in {p.dtype}, that of "
+                                     f"{shown(name)}")
+                m, v = cast(Array, state[f"m/{name}"]), cast(Array, state[f"v/{name}"])
+                rate = self.rate * factors.get(name, 1.0) if factors else self.rate
+                after[name], moments[f"m/{name}"], moments[f"v/{name}"] = adam_update(
+                    p, g, m, v, t, rate, self.beta1, self.beta2, self.epsilon, self._decay(rate))
+                moved[f"t/{name}"] = np.array(t, np.int64)
+        if wrong := first_not_finite(moments):
+            raise Diverged(f"{wrong}, a moment of Adam, is not finite")
+        return after, moved | moments
 
     def _decay(self, rate: float) -> float:
         """The share that a parameter loses, at its rate."""
@@ -243,72 +214,6 @@ class SGD:
         return after, dict(state)
 
 
-class Parts(dict[str, Array]):
-    """Arrays by name, views of one vector: `_joined` takes it as it is. A copy is a plain dict.
-
-    Parameters
-    ----------
-    names : list of str
-    shapes : list of tuple of int
-        Of the arrays, one after the other.
-    vector : (n,) array
-        Each starts in it at a multiple of `ALIGNED`.
-    """
-
-    def __init__(self, names: list[str], shapes: Sequence[tuple[int, ...]], vector: Array
-                 ) -> None:
-        places, _ = _places(tuple(shapes))
-        super().__init__(zip(names, [vector[at].reshape(shape)
-                                     for at, shape in zip(places, shapes)]))
-        self.vector, self.names, self.views = vector, list(names), list(self.values())
-
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
-        return dict, (dict(self),)
-
-
-def _of_own_class(*arrays: Array) -> bool:
-    """Whether one is of a subclass of ndarray, whose arithmetic a plain vector would lose."""
-    return any(isinstance(array, np.ndarray) and type(array) is not np.ndarray for array in arrays)
-
-
-def _joined(arrays: Arrays, names: list[str]) -> Array:
-    """The named arrays in one vector, with zeros between; of `Parts` it is there already."""
-    found = [arrays[name] for name in names]
-    if isinstance(arrays, Parts) and arrays.names == names and all(map(is_, found, arrays.views)):
-        return arrays.vector
-    places, size = _places(tuple([array.shape for array in found]))
-    vector = np.zeros(size, found[0].dtype)
-    for at, array in zip(places, found):
-        vector[at] = array.reshape(-1)
-    return vector
-
-
-def _in_pieces(update: Callable[..., tuple[Array, ...]], p: Array, g: Array, mv: Array
-              ) -> tuple[Array, Array]:
-    """`update(p, g, m, v)`, each number by itself, of vectors: a piece at a time -> (p, mv)."""
-    new_p, new_mv = np.empty_like(p), np.empty_like(mv)
-    (m, v), (new_m, new_v) = mv.reshape(2, -1), new_mv.reshape(2, -1)
-
-    def run(share: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
-            for start in range(share, min(share + SHARE, p.size), PIECE):
-                at = slice(start, start + PIECE)
-                new_p[at], new_m[at], new_v[at] = update(p[at], g[at], m[at], v[at])
-
-    for_each(range(0, p.size, SHARE), run, lambda _: None)
-    return new_p, new_mv
-
-
-@lru_cache(64)
-def _places(shapes: tuple[tuple[int, ...], ...]) -> tuple[list[slice], int]:
-    """Where arrays of these shapes stand in a vector, and its length."""
-    places, end = list[slice](), 0
-    for shape in shapes:
-        places.append(slice(end, end + prod(shape)))
-        end += -(-prod(shape) // ALIGNED) * ALIGNED
-    return places, end
-
-
 def _names(params: Arrays, grads: Arrays, state: State,
            only: Collection[str] | None, moments: Sequence[str] = ()) -> list[str]:
     """The parameters to update, `only` these or all, if everything is there for them."""
@@ -319,13 +224,6 @@ def _names(params: Arrays, grads: Arrays, state: State,
             raise InputError(f"only: {shown(name)} is no parameter")
     check_step(params, grads, state, names, moments)
     return names
-
-
-def _check_squares(v: Array, names: list[str], state: State) -> None:
-    """Raise `InputError` where a mean of squares, all of which are in v, is below 0."""
-    if v.dtype.kind == "f" and np.any(v < 0):
-        name = next(name for name in names if np.any(state[f"v/{name}"] < 0))
-        raise InputError(f"state: v/{shown(name)}: below 0, expected what a step before gave")
 
 
 def _check_settings(optimizer: Adam | SGD) -> None:
