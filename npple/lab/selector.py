@@ -36,6 +36,4 @@ EXPERIMENT = way_experiment(
     "selector-worth",
     "What the gates of PLE select on, the shared gate, and the one shared stream make "
     "extraction progressive (PLE, section 4.2): without one of them PLE is worse",
-    WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=3),
-    WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=3),
-    ways, {f"ple, {name}": -1 for name in DEVIATIONS})
+    ways, {f"ple, {name}": -1 for name in DEVIATIONS}, levels=3)

@@ -34,7 +34,5 @@ EXPERIMENT = way_experiment(
     "cross-stitch",
     "Cross-stitch networks are better if their units learn 100 to 1000 times as fast as the rest, "
     "and if they start from networks trained on one task each (cross-stitch, sections 5.2 and 5.3)",
-    WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=2),
-    WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=2),
     ways, {ALONE: 1} | {f"cross_stitch, units {factor} times as fast": 1
                         for factor in FACTORS[1:]})

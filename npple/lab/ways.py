@@ -215,19 +215,19 @@ def found_of(results: Sequence[Mapping[str, Any]], claimed: Mapping[str, int]) -
     return Found(table, [found[way] == sign for way, sign in claimed.items()], reason, results)
 
 
-def way_experiment(name: str, claim: str, quick: WaySettings, full: WaySettings,
-                   ways: Callable[[WaySettings], dict[str, Way]], claimed: Mapping[str, int]
-                   ) -> Experiment:
+def way_experiment(name: str, claim: str, ways: Callable[[WaySettings], dict[str, Way]],
+                   claimed: Mapping[str, int], levels: int = 2) -> Experiment:
     """An experiment that compares ways.
 
     Parameters
     ----------
     name, claim : str
-    quick, full : WaySettings
     ways : callable
         Settings -> the ways; the first is what the others are compared with.
     claimed : dict of int
         Way -> the direction that is claimed: gains (1) or loses (-1).
+    levels : int
+        Of the models.
 
     Returns
     -------
@@ -235,4 +235,5 @@ def way_experiment(name: str, claim: str, quick: WaySettings, full: WaySettings,
     """
     def measure(given: WaySettings, **where: Any) -> Found:
         return found_of(trained(name, ways(given), given, **where), claimed)
-    return Experiment(name, claim, quick, full, measure)
+    return Experiment(name, claim, WaySettings(5000, 3, 20, (1e-2, 3e-3), levels),
+                      WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels), measure)

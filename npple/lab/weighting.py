@@ -32,6 +32,4 @@ EXPERIMENT = way_experiment(
     "task-weights",
     "Loss weights that decay from epoch to epoch, for each task by a factor of its own "
     "(PLE, equation 10), are better than fixed ones",
-    WaySettings(5000, 3, 20, (1e-2, 3e-3), levels=2),
-    WaySettings(20_000, 8, 40, (1e-2, 3e-3, 1e-3), levels=2),
     ways, dict.fromkeys(DECAYING, 1))
