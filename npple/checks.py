@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from npple.core.base import Array, Arrays, Codes, Columns, Features, Float64, Mask, Values
+from npple.core.blocks import blas_with_one_thread
 from npple.core.rows import Route
 from npple.core.table import Table
 from npple.errors import InputError, nearest, require
@@ -68,6 +69,7 @@ def check_kind(what: str, value: object, kind: type | tuple[type, ...], expected
         raise InputError(f"{what}: {expected} is needed, got {shown(value)}")
 
 
+@blas_with_one_thread()
 def first_not_finite(named: Mapping[str, Array | float]) -> str | None:
     """The name of the first array that is not all finite, or None.
 

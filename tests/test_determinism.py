@@ -1,12 +1,16 @@
 """The same seed gives the same bits, wherever and however it runs; with OpenBLAS on any threads."""
 
+import ast
 import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+import npple
 
 SCRIPT = """
 import locale
@@ -78,3 +82,36 @@ def test_two_blas_threads_give_the_same_bits_each_time_and_those_of_one(tmp_path
         assert np.array_equal(two[name], again[name]), name
         np.testing.assert_allclose(two[name], one[name], rtol=0 if openblas else 1e-9,
                                    atol=0 if openblas else 1e-12, err_msg=name)
+
+
+PRODUCTS = {"dot", "vdot", "inner", "matmul", "tensordot", "lstsq", "qr", "norm"}
+BY_THEIR_CALLER = {"faults.py: _fitted"}  # small, and part of a check
+
+
+def multiplies(node):
+    """Whether BLAS may be at work: a product of matrices, or a norm over all axes."""
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.MatMult)
+    return (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            and node.func.attr in PRODUCTS and not any(k.arg == "axis" for k in node.keywords))
+
+
+def left_to_blas(path):
+    """The functions of a module that multiply, and neither they nor all who name them hold it."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.FunctionDef)]
+    held = {f.name for f in functions if "blas_with_one_thread()" in ast.unparse(f)}
+    for f in functions:
+        if f.name not in held and any(map(multiplies, ast.walk(f))):
+            callers = {g.name for g in functions for n in ast.walk(g)
+                       if isinstance(n, ast.Name) and n.id == f.name}
+            if not callers or not callers <= held:
+                yield f"{path.name}: {f.name}"
+
+
+def test_blas_has_one_thread_wherever_the_package_multiplies():
+    """In the core it is the caller who holds it: the network, the checks."""
+    package = Path(npple.__file__).parent
+    found = {name for path in package.rglob("*.py") if path.parent != package / "core"
+             for name in left_to_blas(path)}
+    assert found <= BY_THEIR_CALLER

@@ -17,6 +17,7 @@ import numpy as np
 from npple import ARCHITECTURES, ranking
 from npple.checks import check_choice, check_count, check_kind, check_number, shown
 from npple.core.base import Array, Arrays, Codes, Float64, Mask, Printed, Values
+from npple.core.blocks import blas_with_one_thread
 from npple.data import Dataset, label_correlations, weights
 from npple.errors import require
 from npple.lab.lifts import Lift, corrected, cuped, lift, sample_ratio
@@ -72,6 +73,7 @@ class World:
     exponents: ClassVar[dict[str, float]] = EXPONENTS
 
     @property
+    @blas_with_one_thread()
     def popularity(self) -> Float64:
         """What each video's features add to views on average, (V,)."""
         found: Float64 = self.videos @ np.split(self.taste[0], 3)[1]
@@ -171,6 +173,7 @@ class World:
         """
         return targets["vtr"] == 1
 
+    @blas_with_one_thread()
     def _utilities(self, users: Codes, videos: Codes) -> Float64:
         """z (n, c, 4)."""
         a, b = self.users[users], self.videos[videos]
@@ -203,6 +206,7 @@ class SceneWorld(World):
     exponents: ClassVar[dict[str, float]] = SCENE_EXPONENTS
 
     @property
+    @blas_with_one_thread()
     def popularity(self) -> Float64:
         """What each video's features add to plays on average, (V,)."""
         found: Float64 = self.videos[:, 1:] @ np.split(self.taste[0], 3)[1]
@@ -284,6 +288,7 @@ class SceneWorld(World):
         """
         return targets["vcr"] > 0
 
+    @blas_with_one_thread()
     def _moods(self, users: Codes, videos: Codes) -> tuple[Float64, Float64, Float64]:
         """u - c, v, and the same as the first of sharing, (n, c) each."""
         a, b = self.users[users], self.videos[videos]

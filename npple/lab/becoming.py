@@ -12,6 +12,7 @@ import numpy as np
 import npple
 from npple.architectures import cgc, ml_mmoe, mmoe, ple
 from npple.core.base import Array, Arrays, Float64
+from npple.core.blocks import blas_with_one_thread
 from npple.data import Dataset, vtr_vcr
 from npple.lab.finding import Experiment, Found, Panel
 from npple.lab.gains import Estimate, estimate
@@ -200,6 +201,7 @@ def _uncut_start(model: Network, ple: Network, best: Arrays, x: Any) -> dict[str
     return start
 
 
+@blas_with_one_thread()
 def _ml_mmoe_start(model: Network, ple: Network, best: Arrays, x: Any) -> dict[str, Array]:
     """ML-MMoE near PLE: its last gates select on the input, so they are fitted to PLE's."""
     start = model.init(0, np.float32) | _towers(best)

@@ -7,6 +7,7 @@ import numpy as np
 
 from npple.checks import check_reals, shown
 from npple.core.base import Float64, Values
+from npple.core.blocks import blas_with_one_thread
 from npple.errors import require
 from npple.lab.gains import holm
 
@@ -128,6 +129,7 @@ def sample_ratio(counts: Sequence[int]) -> float:
     return float(stats.chisquare(counts).pvalue)
 
 
+@blas_with_one_thread()
 def cuped(outcomes: Mapping[str, Values], before: Mapping[str, Values]) -> dict[str, Float64]:
     """Outcomes without what the same users' outcomes before the test tell of them.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from npple.checks import check_count, check_number
 from npple.core.base import Array, Float64, Values
+from npple.core.blocks import blas_with_one_thread
 from npple.learn.dataset import Dataset, streams
 from npple.learn.synthetic import label_correlations, weights
 
@@ -22,6 +23,7 @@ SECONDS, THRESHOLD = 30.0, 10.0  # a video's median length, and the watch time t
 MOST = 10 ** 9
 
 
+@blas_with_one_thread()
 def vtr_vcr(rows: int, inputs: int = 32, dependence: float = 0.8, noise: float = 0.5,
             sharing: float = 0.03, seed: int = 0, tasks: int = 3) -> Dataset:
     """Draw impressions of videos with the labels "vtr", "vcr", "share" and "comment".

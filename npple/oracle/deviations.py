@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from npple.core.base import Array, Arrays
+from npple.core.blocks import blas_with_one_thread
 from npple.core.losses import KINDS, Binary, Kind, kind_of
 from npple.core.ops import ACTIVATIONS
 from npple.core.optimizers import clipped
@@ -833,6 +834,7 @@ def _bias_of(x: Array, rest: Array) -> Array | None:
     return rest.mean(axis=0) if len(rest) > 1 else None
 
 
+@blas_with_one_thread()
 def _weight_of(x: Array, rest: Array) -> Array | None:
     """The weight by which x (batch, d) gives rest (batch, n): (d, n), if the rows say which."""
     if len(x) <= x.shape[1]:

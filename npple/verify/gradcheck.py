@@ -675,7 +675,7 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
 
     bound = 10 * loss.wobble * floor + _gaps(loss, name, along, unit)
     still = np.zeros(DIRECTIONS, bool)
-    doubt = np.linalg.norm((v * loss.unsure.get(name, 0.0)).reshape(DIRECTIONS, -1), axis=1)
+    doubt = np.hypot.reduce((v * loss.unsure.get(name, 0.0)).reshape(DIRECTIONS, -1), axis=1)
     return Sides(ours, numeric, bound, floor, tolerance, still, doubt)
 
 

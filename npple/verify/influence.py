@@ -15,6 +15,7 @@ import numpy as np
 
 from npple.checks import check_kind, check_weights, shown
 from npple.core.base import Array, Arrays, Columns, Float64, Masks, Printed
+from npple.core.blocks import blas_with_one_thread
 from npple.errors import require
 from npple.network import Network
 from npple.routing import Experts
@@ -102,6 +103,7 @@ class Influence(Printed):
             f"experts that are copies of each other: {', '.join(copies) or 'none'}"])
 
 
+@blas_with_one_thread()
 def influence(model: Network, params: Arrays, x: Array | Columns, targets: Columns,
               masks: Masks | None = None, weights: Mapping[str, float] | None = None) -> Influence:
     """How strongly each task moves each parameter group on a batch.
