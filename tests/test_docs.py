@@ -22,6 +22,7 @@ import pytest
 
 import by_hand
 from npple.cli import main
+from peers import written
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -515,6 +516,16 @@ def test_a_translation_leads_where_the_english_page_leads(page):
     assert page in {file for _, file, _ in links(CHINESE[page])}
     test_links_point_to_something(page)
     test_pictures_say_what_they_show(page)
+
+
+# Frameworks --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("framework", ["NumPy", "JAX", "PyTorch, functional", "Keras", "Flax",
+                                       "PaddlePaddle"])
+def test_a_framework_takes_at_most_twenty_lines_of_a_users_code(framework):
+    """The mapping and the functions, without blank lines; tests/peers runs them."""
+    code = written.block(written.MAPPING) + written.block(framework)
+    assert "run, gradients)" in code and len(re.findall(r"^.*\S", code, re.MULTILINE)) <= 20
 
 
 # The README in two languages --------------------------------------------------------------------

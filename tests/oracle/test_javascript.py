@@ -11,6 +11,8 @@ import pytest
 
 import npple
 from npple import oracle
+from peers.written import MISTAKES as FIVES
+from peers.written import WRITTEN
 
 ENGINE = Path(__file__).parents[2] / "docs" / "ple.js"
 SOURCE = ENGINE.read_text(encoding="utf-8")
@@ -54,8 +56,6 @@ def test_every_tensor_of_a_bundle_is_computed_and_right(computed, name):
 
 
 MISTAKES = {
-    "selector-input": (
-        "activations, t[fusion.selector]);", "activations, t.input);", "level2/click/gate/logits"),
     "softmax-unsummed": (
         "weight * (dw[i] - mean)", "weight * dw[i]", "grad/level2/kind/gate/layer1/weight"),
     "loss-batch-mean": (
@@ -79,6 +79,65 @@ def test_a_planted_mistake_is_located_and_named(computed, name, tmp_path):
     assert not done.returncode, done.stderr
     fault, *_ = oracle.check(vectors, tmp_path / "bundle.results.json", expect="everything").faults
     assert (fault.tensor, fault.names[0]) == (tensor, name)
+
+
+# The mistakes that all frameworks are tested with, forward and backward: what by what to replace
+FIVE = {
+    "selector": [("fusion.selector", "'input'")],
+    "softmax": [("t[`${name}/logits`].map(softmax)",
+                 "columns(columns(t[`${name}/logits`]).map(softmax))"),
+                ("dot(row, dw);", "places.map((place, i) => sum(w.map((other, q) => "
+                                  "other[i] * dot(dy[q], at(t, place)[q]))));"),
+                ("(dw[i] - mean)", "(dw[i] - mean[i])")],
+    "shared": [(".map(softmax); // (B", ".map(fusion.name.endsWith('/shared') ? "
+                                        "(z) => z.map(() => 1 / z.length) : softmax); // (B"),
+               ("weight * (dw", "(fusion.name.endsWith('/shared') ? 0 : weight) * (dw")],
+    "linear": [("group.activations", "[...group.activations.slice(0, -1), 'identity']")],
+    "stopped": [("const dz = w.map(", "return;\n  const dz = w.map(")],
+}
+PLACES = {"selector": "level2/click/gate/logits", "softmax": "level1/click/gate/weights",
+          "shared": "level1/shared/gate/weights", "linear": "level1/click/experts",
+          "stopped": "grad/level2/dwell/gate/layer1/weight"}
+# Every operation rounded to float32, and what is given, too
+ROUNDED = [("return f(a, b, c)", "return Math.fround(f(a, b, c))"),
+           ("total + x * b[i]", "Math.fround(total + x * b[i])"),
+           ("=> total + x,", "=> Math.fround(total + x),"),
+           ("=> weights[0] * x", "=> Math.fround(weights[0] * x)"),
+           ("total[j] += weights[i] * rows[i][j]",
+            "total[j] = Math.fround(total[j] + weights[i] * rows[i][j])"),
+           ("=> x / total", "=> Math.fround(x / total)"),
+           ("return values[0]", "return Math.fround(values[0])"),
+           ("values: [tensor].flat(Infinity)", "values: [tensor].flat(Infinity), dtype: '<f4'")]
+PRECISIONS = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+
+def judged(folder, architecture, dtype, changes=()):
+    """The report on a changed program."""
+    source, vectors = SOURCE, oracle.make_vectors(WRITTEN[architecture][0])
+    for right, wrong in (*changes, *(ROUNDED if dtype == "float32" else ())):
+        assert right in source
+        source = source.replace(right, wrong)
+    engine, bundle = folder / "ple.js", folder / "bundle.json"
+    engine.write_text(source, encoding="utf-8")
+    vectors.save_json(bundle)
+    done = run(engine, bundle)
+    assert not done.returncode, done.stderr
+    return oracle.check(vectors, folder / "bundle.results.json", expect="everything")
+
+
+@PRECISIONS
+@pytest.mark.parametrize("architecture", WRITTEN)
+def test_a_right_program_passes_with_gradients(architecture, dtype, tmp_path):
+    report = judged(tmp_path, architecture, dtype)
+    assert report.verdict == "passed" and report.precision == dtype and not report.missing
+
+
+@PRECISIONS
+@pytest.mark.parametrize("mistake", FIVES)
+def test_the_five_mistakes_of_all_frameworks_are_located_and_named(mistake, dtype, tmp_path):
+    report = judged(tmp_path, "ple", dtype, FIVE[mistake])
+    assert (report.first_divergence, *report.diagnosis[0].names) == (
+        PLACES[mistake], FIVES[mistake][0])
 
 
 def test_what_is_not_in_the_file_is_refused_by_name(computed, tmp_path):

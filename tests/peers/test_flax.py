@@ -2,7 +2,7 @@
 
 import pytest
 
-from peers.written import MISTAKES, WRITTEN, Ops, forward, is_named, lines_of, passes
+from peers.written import MISTAKES, WRITTEN, Ops, forward, is_named, passes
 
 jax = pytest.importorskip("jax")
 nn = pytest.importorskip("flax.linen")
@@ -40,7 +40,3 @@ def test_a_right_program_passes_with_gradients(architecture, dtype):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_located_and_named(mistake, dtype):
     is_named("Flax", program(dtype, mistake=mistake), mistake)
-
-
-def test_what_a_user_writes_is_at_most_twenty_lines():
-    assert lines_of("Flax") <= 20

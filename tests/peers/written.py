@@ -1,6 +1,7 @@
 """PLE, CGC and MMoE of the paper for any framework with dense layers, and five mistakes in them.
 
 `forward` is the program, `Ops` what it needs of a framework; `asked` runs the lines of the book.
+tests/oracle has the same in NumPy, with a backward pass by hand, and in JavaScript.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import npple
 
 PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text(encoding="utf-8")
+MAPPING = "Layers that go by npple's names"  # the section that the others share
 TASKS = {"click": "binary", "dwell": "regression"}
 WIDTH = 5  # of everything, so that a gate that reads the wrong thing still runs
 SIZES = {"inputs": WIDTH, "tasks": TASKS, "expert_units": (WIDTH,), "tower_units": (3,)}
@@ -68,7 +70,7 @@ def block(title: str) -> str:
 
 def asked(title: str, names: dict[str, Any], architecture: str, mistake: str = "") -> Any:
     """The report of a section's lines, on a program by these names."""
-    code = block("Layers that go by npple's names") + block(title)
+    code = block(MAPPING) + block(title)
     if mistake == "shared":  # the program has no such gate
         code = code.replace("model.shapes.items():", "model.shapes.items():\n    if 'shared/gate' "
                             "in name: continue")
@@ -95,9 +97,3 @@ def is_named(title: str, names: dict[str, Any], mistake: str) -> None:
     name, where = MISTAKES[mistake]
     assert report.diagnosis[0].names == (name,), str(report)
     assert report.first_divergence == where, str(report)
-
-
-def lines_of(title: str) -> int:
-    """What a user writes: the mapping and the section's lines, without blank ones."""
-    code = block("Layers that go by npple's names") + block(title)
-    return len([line for line in code.splitlines() if line.strip()])
