@@ -148,7 +148,9 @@ class Search:
         while wrong:
             found = self._explained(wrong)
             if found:
-                self._take(found, wrong)
+                self._take(found, wrong)  # zeros are looked at again: much could explain them
+                self.unexplained = [name for name in self.unexplained
+                                    if not self.judge.faint(name)]
             else:
                 self._give_up(wrong)
             still = self.judge.wrong(self.final.flow)  # later finds explain some given up before
@@ -165,26 +167,42 @@ class Search:
             return []
         first, self.looked = wrong[0], list(wrong[:LOOKED])
         touching = self._touching(first)
-        alone = _later(first) or self.ended
+        alone = _later(first) or self.ended or self.judge.faint(first)
         for size in SIZES[:1] if alone else SIZES:
             # a number that is fitted explains much: it comes last, and not with two others
             for fitted in (0, 1) if size < max(SIZES) else (0,):
                 tried = self._together(touching, size, fitted)
                 found = [form for form in tried if self.judge.right(first, form.flow)]
-                if found:
-                    left = [pair for form in found for pair in self._left(form, wrong)]
+                left = [pair for form in found for pair in self._left(form, wrong)]
+                if left:
                     return sorted(left, key=lambda pair: len(pair[0]))
         return []
 
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
         """What a form leaves wrong; where it spoils what was right, also in the wrong rows only."""
-        left = self.judge.wrong(form.flow)
-        yield left, form
-        if not set(left) <= set(wrong):
-            for local in self._here(form, wrong):
-                left = self.judge.wrong(local.flow)
-                if wrong[0] not in left:
-                    yield left, local
+        fits, left = self._fits(form, wrong), self.judge.wrong(form.flow)
+        if fits:
+            yield left, form
+        faint = self.judge.faint(wrong[0])
+        for local in self._here(form, wrong) if not (faint or fits and {*left} <= {*wrong}) else ():
+            if self.judge.right(wrong[0], local.flow) and self._fits(local, wrong):
+                yield self.judge.wrong(local.flow), local
+
+    def _fits(self, form: Form, wrong: Sequence[str]) -> bool:
+        """Whether nothing that was given speaks against a form.
+
+        What stands before the first wrong tensor and has the paper's value must follow from the
+        form, too. That a gradient is nothing but zeros or rounding has many causes: one of them is
+        named if it explains all gradients that it changes.
+        """
+        judge, names = self.judge, list(self.judge.paper)
+        before, after = self.final.flow, form.flow
+        first = names.index(wrong[0])
+        needed = [name for name in names[:first] if judge.paper[name].passed
+                  and judge.follows(name, before)]
+        needed += names[first:] if judge.faint(wrong[0]) else []
+        return all(_same(after.value(name), before.value(name)) or judge.follows(name, after)
+                   for name in needed)
 
     def _touching(self, name: str) -> list[Deviation]:
         """The deviations that change what a tensor should be."""
@@ -202,7 +220,8 @@ class Search:
         groups = (group + last for group in combinations(plain, size - fitted)
                   for last in combinations(free, fitted))
         for group in islice(groups, COMBINATIONS):
-            forms = [self.final]
+            self.ended = self.ended or self.trials > MOST
+            forms = [self.final] * (self.trials <= MOST)
             for deviation in group:
                 forms = [after for form in forms for after in self._forms(form, [deviation])]
             yield from forms
@@ -366,7 +385,9 @@ class Search:
         first = wrong[0]
         row = _row(self.final.flow.table, first)
         known = [fault for fault in self.faults if not fault.names]
-        part = [name for name in wrong if self._through(name, row)]
+        faint = self.judge.faint
+        part = [name for name in wrong if self._through(name, row)
+                and (faint(name) or not faint(first))]  # what has entries is looked at by itself
         behind = [fault for fault in known if self._through(first, fault.row)]
         self.unexplained += [first] if behind else part or [first]
         if not behind:
@@ -393,6 +414,8 @@ class Search:
     def _alike(self, name: str) -> str:
         """Which other tensor a wrong one is equal to."""
         flow, row = self.final.flow, self.judge.paper[name]
+        if not self.judge.given[name].any():
+            return "; it is zero throughout" + ": cut off from the loss?" * name.startswith("grad")
         for other in self.judge.paper:
             y = flow.value(other) if other != name else None
             if y is not None and y.shape == self.judge.given[name].shape and compare(

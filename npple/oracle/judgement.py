@@ -144,6 +144,25 @@ class Judge:
             return False
         return row.passed if self._tells(row, flow) else self.paper[name].passed
 
+    def follows(self, name: str, flow: Flow) -> bool:
+        """Whether nothing tells a given tensor from the flow's, the paper's value left aside."""
+        row = self.local(name, flow)
+        return row is not None and (row.passed or not row.fault and not self._tells(row, flow))
+
+    def faint(self, name: str) -> bool:
+        """Whether a given tensor is nothing but zeros or rounding, and the paper's is not."""
+        return self._nothing(name, self.given[name])
+
+    def _nothing(self, name: str, y: Array) -> bool:
+        """Whether an array is nothing beside the paper's tensor of this name."""
+        return _largest(y) * FAR < self._size(name)
+
+    def _size(self, name: str) -> float:
+        """How large the paper's tensor is; of a task's gradient also that of the joint loss."""
+        kind, _, rest = name.partition("/")
+        own, joint = self.vectors.expected[name], self.vectors.expected.get(f"grad/{rest}")
+        return max(_largest(own), _largest(joint) if joint is not None and "[" in kind else 0.0)
+
     def judged(self, name: str, flow: Flow) -> bool:
         """Whether rounding leaves anything of a tensor to be judged by."""
         row = self.paper[name]
@@ -159,8 +178,7 @@ class Judge:
         from the paper's by its size.
         """
         size = _largest(flow.local(row.name))
-        paper = _largest(self.vectors.expected[row.name])
-        return row.tolerance * size <= BLUNT * max(size, paper)
+        return row.tolerance * size <= BLUNT * max(size, self._size(row.name))
 
     def local(self, name: str, flow: Flow) -> TensorRow | None:
         """A given tensor against the flow's; None if the variant makes no such tensor."""
@@ -175,8 +193,7 @@ class Judge:
         floor = _floor(name, y, precision)
         row = compare(name, self.given[name], y, floor, precision)
         hopeless = self._fine(precision) and row.error > FAR * floor
-        faint = _largest(y) * FAR < _largest(self.vectors.expected[name])
-        if row.passed or row.fault or hopeless and not faint:
+        if row.passed or row.fault or hopeless and not self._nothing(name, y):
             return row
         return compare(name, self.given[name], y,
                        max(floor, self.tolerance(name, y, flow, precision)), precision)

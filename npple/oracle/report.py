@@ -74,8 +74,8 @@ class Report(Printed):
 
     @property
     def faults(self) -> list[Fault]:
-        """Everything that is wrong by itself, in the order of computation."""
-        return self.search.faults
+        """Everything wrong by itself, in the order of computation; none unless it failed."""
+        return self.search.faults if self.verdict == "failed" else []
 
     @cached_property
     def wrong(self) -> tuple[str, ...]:
@@ -211,9 +211,8 @@ class Report(Printed):
                  "tolerance": _number(row.tolerance), "precision": row.precision,
                  "index": list(row.index), "got": row.got, "expected": row.expected,
                  "fault": row.fault} for row in self.rows]
-        faults = self.faults if self.verdict == "failed" else []
         return {"verdict": self.verdict, "passed": self.passed, "precision": self.precision,
-                "compared": len(rows), "faults": [fault.to_dict() for fault in faults],
+                "compared": len(rows), "faults": [fault.to_dict() for fault in self.faults],
                 "first_divergence": self.first_divergence,
                 "diagnosis": [diagnosis.to_dict() for diagnosis in self.diagnosis],
                 "worst": rows[self.rows.index(self.worst)], "tensors": rows,

@@ -150,6 +150,30 @@ def test_the_guilty_part_of_a_gradient_is_found(change, words):
     assert f"the part of level2/a/experts {words}" in fault.detail
 
 
+def test_zeros_that_many_causes_have_are_not_named_after_one():
+    """A task's output is detached: no tower is shared, no gate keeps one expert."""
+    bundle = vectors("cgc")
+    given = {name: y for name, y in right("cgc").items() if name.startswith(("tower", "prediction"))
+             or name.startswith("grad") and name.partition("/")[2] in bundle.params
+             and "embedding" not in name}
+    for name in [name for name in given if name.startswith("grad/")]:
+        rest = name.partition("/")[2]
+        given[name] = bundle.case.weights["a"] * given[f"grad[a]/{rest}"]
+        given[f"grad[b]/{rest}"] = np.zeros_like(given[name])
+    faults = oracle.check(bundle, given).faults
+    told = {name for fault in faults for name in fault.names}
+    assert told <= {"stop-shared-by-task", "gradient-assigned"}  # both make that joint gradient
+    assert faults[0].tensor == "grad/tower/b/layer2/bias"
+    assert faults[0].detail.endswith("it is zero throughout: cut off from the loss?")
+
+
+def test_rounding_of_a_gradient_that_is_none_speaks_against_nothing():
+    """Before a normalisation over the batch the gradient of a bias is rounding alone."""
+    given = made("deep ple", ["tower-shared", "tower-normalised"])
+    found = oracle.check(vectors("deep ple"), given).faults
+    assert {fault.names for fault in found} == {("tower-shared",), ("tower-normalised",)}
+
+
 def test_a_gradient_seen_at_one_reader_only_is_not_judged():
     bundle, given = vectors("ple"), right()
     start = oracle.check(bundle, given).start

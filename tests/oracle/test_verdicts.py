@@ -117,7 +117,7 @@ def test_a_gradient_judged_before_loosens_no_forward_tensor():
 def test_an_unsteady_candidate_is_not_searched_for_faults():
     wrong = right() | {"level1/a": right()["level1/a"] + 1}
     report = judged(vectors(), wrong, {}, "outputs", unsteady=("level1/a",))
-    assert report.diagnosis == [] and report.to_dict()["faults"] == []
+    assert report.diagnosis == report.faults == report.to_dict()["faults"] == []
     assert "fault" not in str(report)
 
 
