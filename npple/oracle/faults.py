@@ -29,7 +29,9 @@ SIZES = (1, 2, 3)  # deviations that may meet in one tensor
 COMBINATIONS = 300  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
-TRIES = 40
+TRIES = 20  # steps by which it may be found
+HALVES = 0.5 ** np.arange(16)  # of a step that is too long
+SETTLED = 1e-4  # relative: a step below this goes nowhere
 TRIALS = 1000  # variants tried before those of two or three deviations are left out
 MOST = 3000  # variants tried before the search ends
 FIT = 5  # variants that fitting a number counts for
@@ -286,7 +288,8 @@ class Search:
                 ) -> tuple[Variant, str] | None:
         """The variant with the number that explains some tensors best, by Gauss-Newton.
 
-        None unless there are more numbers given than one that it changes, and it is a legal one.
+        A step that leaves the legal range or comes no nearer is halved. None unless there are more
+        numbers given than one that it changes, and it settles.
         """
         judge, number = self.judge, free.start
 
@@ -308,20 +311,18 @@ class Search:
             return np.concatenate([np.full_like(y, np.nan) if value is None else value.ravel() - y
                                    for value, y in zip(values, given)])
 
-        here = residual(number)
+        here, change = residual(number), np.inf
         for _ in range(TRIES):
             slope = (residual(number * (1 + STEP)) - here) / (number * STEP)
-            square = float(slope @ slope)
-            change = -float(slope @ here) / square if square else np.nan
-            if not np.isfinite(change):
-                return None
-            halved = not free.low < number + change < free.high
-            if halved:  # half the way to the end
-                change = ((free.low if change < 0 else free.high) - number) / 2
-            before, here = here, residual(number + change)
-            number += change
-            if not here @ here < (1.0 if halved else 0.25) * (before @ before):
-                break  # as near as rounding, or another mistake, lets it come
+            change = float(-(slope @ here) / (slope @ slope))
+            legal = (x for x in number + change * HALVES if free.low < x < free.high)
+            made = ((float(x), residual(x)) for x in legal)
+            nearer = next(((x, r) for x, r in made if r @ r < here @ here), None)
+            if nearer is None:  # as near as rounding, or another mistake, lets it come
+                break
+            number, here = nearer
+        if not abs(change) < SETTLED * abs(number):
+            return None
         return free.set(variant, number), (
             f"{free.what} {number:.6g}, fitted: {equations} equations, 1 unknown")
 

@@ -123,7 +123,8 @@ def solve(function, wanted, start=1.0, low=-10.0, high=10.0):
 
     judge = SimpleNamespace(usable={"y": np.full(3, float(wanted))}, flow=flow)
     free = Free("x", lambda variant, number: number, start, low, high)
-    result = Search._fitted(SimpleNamespace(judge=judge), free, None, None, ["y"])
+    with np.errstate(all="ignore"):  # as in a search
+        result = Search._fitted(SimpleNamespace(judge=judge), free, None, None, ["y"])
     return result and (result[0], result[1]), tried
 
 
@@ -135,11 +136,16 @@ def test_the_number_is_that_of_least_squares():
     assert number == pytest.approx(-1.5, rel=1e-6)
 
 
-def test_a_number_beyond_its_range_is_sought_half_the_way_to_the_end():
-    (number, _), tried = solve(lambda x: x, 30.0, high=3.0)
-    assert 2.99 < number < 3.0 and {2.0, 2.5, 2.75} <= set(tried)
-    (number, _), tried = solve(lambda x: x, -30.0, low=-3.0)
-    assert -3.0 < number < -2.99 and {-1.0, -2.0, -2.5} <= set(tried)
+def test_a_step_that_is_too_long_is_halved():
+    for function, wanted in ((np.arctan, 0.5), (lambda x: np.cbrt(x - 1), 0.25)):
+        (number, _), _ = solve(function, function(wanted), start=4.0)
+        assert number == pytest.approx(wanted, rel=1e-9)
+
+
+def test_no_number_beyond_its_range_is_tried_and_its_end_is_no_fit():
+    for wanted, bounds in ((30.0, {"high": 3.0}), (-30.0, {"low": -3.0})):
+        result, tried = solve(lambda x: x, wanted, **bounds)
+        assert result is None and -3.0 < min(tried) and max(tried) < 3.0 * (1 + 2e-6)
 
 
 def test_the_first_slope_is_a_millionth_of_the_start():
@@ -440,7 +446,12 @@ def test_what_follows_is_told_where_the_paper_has_another_value():
         f"{given['tower/a'][at]:.9g} where {follows[at]:.9g} follows from what it reads, at {at}")
 
 
-def test_a_number_for_which_nothing_is_made_ends_the_fit():
-    (number, _), _ = solve(lambda x: x * x if x < 3 else None, 9.0)
-    assert number == pytest.approx(5.0, rel=1e-5)
+def test_a_number_for_which_nothing_is_made_is_no_fit():
+    assert solve(lambda x: x * x if x < 3 else None, 9.0)[0] is None
+    (number, _), _ = solve(lambda x: x * x if x < 3 else None, 6.25)
+    assert number == pytest.approx(2.5, rel=1e-9)
 
+
+def test_a_number_that_vanishes_is_no_fit():
+    """A slope, decay or smoothing of nothing is the paper's model."""
+    assert solve(lambda x: x + 1, 1.0)[0] is None
