@@ -272,7 +272,7 @@ class Search:
             return form is not None and self.judge.right(self.looked[0], form.flow)
 
         whole = fit(self.looked)
-        if whole is None or explains(whole):
+        if explains(whole):
             return whole
         alone = fit(self.looked[:1])
         if alone is None and np.size(self.judge.given[self.looked[0]]) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -317,17 +318,16 @@ class Report(Printed):
 
     def _last(self) -> str:
         names = set(self.judge.paper) - set(self.blunt)
-        groups: dict[str, list[bool]] = {}
-        for name in self.vectors.expected:
-            groups.setdefault(_group(name), []).append(name in names)
-        there = [f"{group}{'' if all(found) else f' ({sum(found)} of {len(found)})'}"
-                 for group, found in groups.items() if any(found)]
-        absent = [group for group, found in groups.items() if not any(found)]
-        words = f"{', '.join(there)}{'; not: ' + ', '.join(absent) if absent else ''}"
-        return (f"{len(self.rows)} of {len(self.vectors.expected)} tensors compared, judged as "
+        every = self.vectors.expected
+        absent = set(map(_group, every)) - set(map(_group, names))
+        words = _groups(names, every) + ("; not: " if absent else "") + _groups(
+            [name for name in every if _group(name) in absent], every)
+        return (f"{len(self.rows)} of {len(every)} tensors compared, judged as "
                 f"{self.precision}: {words}\n{self._closing()}")
 
     def _closing(self) -> str:
+        if self.verdict == "passed in part":
+            return f"passed in part; not compared: {_groups(self.lacking, self.expected)}"
         if self.verdict != "failed":
             return self.verdict
         return (f"FAILED: {len(self.wrong)} wrong by themselves, the first is "
@@ -350,6 +350,13 @@ def _group(name: str) -> str:
     if "/gate" in name:
         return "gates"
     return "experts" if "/experts" in name else "towers" if kind == "tower" else "representations"
+
+
+def _groups(names: Collection[str], every: Collection[str]) -> str:
+    """What kinds of tensors some of them are, with counts where not all of a kind are there."""
+    some, all_of = Counter(map(_group, names)), Counter(map(_group, every))
+    return ", ".join(group if some[group] == of else f"{group} ({some[group]} of {of})"
+                     for group, of in all_of.items() if some[group])
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

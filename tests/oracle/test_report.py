@@ -65,7 +65,7 @@ def test_what_is_missing_is_counted_and_told():
     assert text(right("tower/a")) == [
         HEAD, A, "expected and not there: tower/b",
         f"1 of 113 tensors compared, judged as float64: outputs (1 of 2); not: {REST}",
-        "passed in part"]
+        "passed in part; not compared: outputs (1 of 2)"]
     assert text(right("tower/a", "level1/a", "level1/b/experts"))[-2] == (
         "6 of 113 tensors compared, judged as float64: representations (1 of 3), experts "
         "(2 of 3), gates (2 of 4), outputs (1 of 2); not: predictions, losses, gradients of the "
