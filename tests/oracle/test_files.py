@@ -106,3 +106,60 @@ def test_control_codes_in_names_do_not_reach_the_terminal(tmp_path):
     with pytest.raises(FileError) as caught:
         oracle.read_results(tmp_path / "bad.npz")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("shape", [(100,), (12, 12)])
+def test_a_header_may_promise_a_little_too_much_only(tmp_path, shape):
+    """Fewer entries than the file has bytes, and more bytes than it has."""
+    (tmp_path / "folder").mkdir()
+    promising(tmp_path / "folder/a.npy", shape)
+    with pytest.raises(FileError, match="'a': an array of shape .* bytes are too few"):
+        oracle.read_results(tmp_path / "folder")
+
+
+def test_a_folder_and_a_file_give_the_same_arrays_by_name(tmp_path):
+    arrays = {"loss": np.array(0.5), "tower/a": np.float32([1, 2]), "x.y/z": np.ones((2, 3))}
+    np.savez(tmp_path / "r.npz", **arrays)
+    for name, array in arrays.items():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "all" / f"{name}.npy", array)
+    for path in (tmp_path / "r.npz", tmp_path / "all", str(tmp_path / "all")):
+        found = oracle.read_results(path)
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_what_describes_test_vectors_is_no_array(tmp_path):
+    np.savez(tmp_path / "r.npz", loss=np.zeros(()))
+    with zipfile.ZipFile(tmp_path / "r.npz", "a") as archive:
+        archive.writestr("meta.json", "{}")
+    assert set(oracle.read_results(tmp_path / "r.npz")) == {"loss"}
+
+
+def test_a_file_up_to_64_mib_may_expand_to_any_times_its_size(tmp_path):
+    np.savez_compressed(tmp_path / "r.npz", a=np.zeros(2**20))
+    assert 8 * 2**20 > 200 * (tmp_path / "r.npz").stat().st_size
+    assert oracle.read_results(tmp_path / "r.npz")["a"].shape == (2**20,)
+
+
+def test_a_single_array_and_a_path_that_is_none_are_told(tmp_path):
+    with open(tmp_path / "r.npz", "wb") as file:
+        np.save(file, np.zeros(2))
+    with pytest.raises(FileError, match=r"r\.npz: no results file \(\.npz, \.json\) or folder of "
+                                        r"\.npy: a single array, which has no name$"):
+        oracle.read_results(tmp_path / "r.npz")
+    with pytest.raises(npple.InputError, match="^path: "):
+        oracle.read_results(3)
+    with pytest.raises(FileError, match="nowhere"):
+        oracle.read_results(tmp_path / "nowhere.npz")
+
+
+def test_arrays_of_python_objects_are_refused_wherever_they_are(tmp_path):
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "folder/a.npy", np.array([None]))
+    np.savez(tmp_path / "r.npz", a=np.array([None]))
+    for path in ("folder", "r.npz"):
+        with pytest.raises(FileError, match="'a': Object arrays cannot be loaded"):
+            oracle.read_results(tmp_path / path)
