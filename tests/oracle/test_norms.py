@@ -9,6 +9,7 @@ import npple
 from npple import oracle
 from npple.oracle import (ModuleMapping, Norm, check_arrays, from_arrays, into_arrays,
                           load_mapping, suggest, transposed)
+from npple.oracle.norms import folded
 
 TASKS = {"a": "binary", "b": "regression"}
 MODEL = npple.mmoe(3, TASKS, experts=2, expert_units=(4,), tower_units=())
@@ -162,3 +163,15 @@ def test_a_norm_that_does_not_fit_is_told_in_one_line(norm, fault):
 def test_two_of_one_layer_are_refused():
     with pytest.raises(npple.InputError, match="norms: kernel: two of one layer"):
         ModuleMapping({}, norms={"one": NORM, "other": NORM})
+
+
+def test_the_weight_of_one_layer_has_its_inputs_along_the_first_of_two_axes():
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.uniform(0.5, 2, shape) for name, shape in {
+        "kernel": (3, 4), "offset": 4, "mean": 4, "variance": 4, "gamma": 4, "beta": 4}.items()}
+    x = rng.normal(size=(5, 3))
+    made = folded(arrays, [NORM])
+    z = (x @ arrays["kernel"] + arrays["offset"] - arrays["mean"]) / np.sqrt(arrays["variance"]
+                                                                              + 1e-3)
+    np.testing.assert_allclose(x @ made["kernel"] + made["offset"],
+                               z * arrays["gamma"] + arrays["beta"], rtol=1e-12)
