@@ -10,9 +10,9 @@ import pytest
 import npple
 from npple.errors import CheckFailed, InputError
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (GradcheckReport, GradientRow, Sides, compare_entries,
-                                    demonstrate, gradcheck, gradcheck_function, hessian_vector,
-                                    row_of)
+from npple.verify.gradcheck import (GradcheckReport, GradientRow, Sides, compare_directions,
+                                    compare_entries, demonstrate, gradcheck, gradcheck_function,
+                                    hessian_vector, row_of)
 from npple.verify.premises import FunctionLoss
 
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
@@ -258,3 +258,46 @@ def test_gradients_that_are_no_arrays_are_refused_with_their_type():
     grads = {name: p.tolist() for name, p in case.params.items()}
     with pytest.raises(InputError, match=r"^grads: .* got list$"):
         npple.gradcheck(case.model, case.params, *case.batch, grads=grads)
+
+
+def test_what_nobody_can_tell_names_both_values_and_the_way_out():
+    sides = Sides(np.array([1.0, 1.5]), np.array([1.0, 2.25]), np.zeros(2), 1.0, 1e-12,
+                  np.zeros(2, bool), doubt=np.array([0.0, 5.0]))
+    row = row_of("x", np.array([1.0, 1.5]), sides, by_entry=True)
+    assert (row.checked, row.skipped, row.error) == (1, 1, 0.0)
+    assert row.reason == ("the gradient is 1.5, the complex step 2.25, and whether f is analytic "
+                          "could not be checked; use method='central-differences'")
+
+
+def wobbling(wobble):
+    """A sum of two numbers whose calls differ by a part."""
+    return FunctionLoss({"x": np.ones(2)}, lambda v: v["x"].sum(), None, np.dtype(np.float64),
+                        wobble=wobble)
+
+
+@pytest.mark.parametrize("wobble", [0.0, 1e-7])
+def test_ten_times_what_two_calls_differ_by_is_unknown(wobble):
+    measured = np.array([3.0, -4.0]), np.array([0.5, 0.0]), np.zeros(2, bool)
+    sides = compare_entries(wobbling(wobble), "complex-step", np.ones(2), measured)
+    np.testing.assert_allclose(sides.bound, np.array([0.5, 0]) + 10 * wobble * 4.0, rtol=1e-12)
+    along = compare_directions(wobbling(wobble), "x", np.ones(2), np.random.default_rng(0))
+    np.testing.assert_allclose(along.bound, 10 * wobble * along.floor, rtol=1e-12)
+
+
+def test_a_direction_is_measured_by_the_norm_of_its_terms():
+    sides = compare_directions(wobbling(0.0), "x", np.array([1.0, 1.0]), np.random.default_rng(0))
+    assert sides.ours.shape == sides.theirs.shape == sides.floor.shape == (4,)
+    np.testing.assert_allclose(sides.ours, sides.theirs, atol=1e-15)
+    assert np.all(sides.floor >= np.abs(sides.ours) / np.sqrt(2) * (1 - 1e-12))
+    given = compare_directions(wobbling(0.0), "x", np.ones(2), np.random.default_rng(0), 0.25)
+    assert given.tolerance == 0.25 and sides.tolerance < 1e-10
+
+
+def test_a_tensor_without_entries_judged_reports_the_first_entry():
+    sides = Sides(np.array([2.0, 3.0]), np.array([2.0, 3.0]), np.full(2, np.inf), 1.0, 1e-12,
+                  np.zeros(2, bool))
+    row = row_of("x", np.ones(2), sides, by_entry=True)
+    assert (row.checked, row.skipped, row.error, row.index) == (0, 2, 0.0, (0,))
+    assert (row.analytic, row.numeric) == (2.0, 2.0)
+    along = row_of("x", np.ones((5, 3)), sides, by_entry=False)
+    assert (along.checked, along.skipped, along.shape) == (0, 15, (5, 3))
