@@ -301,3 +301,10 @@ def test_a_tensor_without_entries_judged_reports_the_first_entry():
     assert (row.analytic, row.numeric) == (2.0, 2.0)
     along = row_of("x", np.ones((5, 3)), sides, by_entry=False)
     assert (along.checked, along.skipped, along.shape) == (0, 15, (5, 3))
+
+
+def test_a_number_for_a_gradient_of_more_entries_is_refused_with_its_dtype():
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    grads = {name: np.float32(1) for name in case.params}
+    with pytest.raises(InputError, match=r"^grads: .* is needed, got .*float32 \(\)$"):
+        npple.gradcheck(case.model, case.params, *case.batch, grads=grads)
