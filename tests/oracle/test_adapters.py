@@ -1,15 +1,17 @@
 """Mappings between a module's parameters and npple's, on stand-ins for PyTorch written in NumPy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import npple
-from npple import oracle
+from npple import oracle, testing
 from npple.oracle.adapters import from_module, gradients_from_module, load_module
 from npple.oracle.mappings import Move, ModuleMapping, linear, moved, stacked
-from npple.testing import assert_matches
+from npple.testing import assert_gradients, assert_matches
 
 
 class Tensor:
@@ -257,3 +259,88 @@ def test_seed_and_batch_make_the_vectors():
 def test_a_module_needs_a_mapping():
     with pytest.raises(npple.InputError, match="mapping: needed"):
         assert_matches(Module(**SHAPES), VECTORS)
+
+
+def test_eight_rows_are_compared_unless_another_number_is_given():
+    seen = []
+
+    def candidate(params, x):
+        seen.append((x.shape, params["tower/a/layer1/weight"]))
+        return dict(MODEL.forward(params, x))
+
+    for options in ({}, {"seed": 0}, {"seed": 1}):
+        assert_matches(candidate, MODEL, **options)
+    (shape, first), (_, same), (_, other) = seen
+    assert shape == (8, 3) and (first == same).all() and (first != other).all()
+
+
+@pytest.mark.parametrize("judge, candidate", [
+    ("check_onnx", "model.onnx"), ("check_onnx", Path("model.onnx")),
+    ("check_module", Module(**SHAPES))])
+def test_a_file_and_a_module_are_judged_with_all_that_was_given(monkeypatch, judge, candidate):
+    class Passed:
+        def check(self):
+            return self
+
+    def judged(*arguments, **options):
+        seen.append((arguments, options))
+        return Passed()
+
+    seen = []
+    monkeypatch.setattr(testing, judge, judged)
+    found = assert_matches(candidate, VECTORS, MAPPING, conventions=("gate-bias",))
+    assert isinstance(found, Passed)
+    (arguments, options), = seen
+    assert [given is wanted for given, wanted in zip(arguments, (VECTORS, candidate, MAPPING),
+                                                     strict=True)] == [True] * 3
+    assert options == {"conventions": ("gate-bias",)}
+
+
+def test_a_program_is_judged_by_what_it_was_given(monkeypatch):
+    class Passed:
+        def check(self):
+            return self
+
+    seen, weights = [], {"w": np.zeros(1)}
+    monkeypatch.setattr(testing, "check_arrays",
+                        lambda *given, **options: seen.append((given, options)) or Passed())
+    for gradients, expected in ((None, "outputs"), (len, "gradients")):
+        assert_matches(weights, VECTORS, MAPPING, run=abs, gradients=gradients, conventions=["x"])
+        assert seen.pop() == ((VECTORS, weights, MAPPING, abs, gradients),
+                              {"expect": expected, "conventions": ["x"]})
+
+
+@pytest.mark.parametrize("arguments, options, message", [
+    (({"w": 0}, VECTORS, MAPPING), {}, "run: needed for a dict of weights: "
+                                       r"run\(weights, inputs\) -> a dict of arrays$"),
+    ((abs, VECTORS), {"run": abs}, "mapping: needed where there is a run$"),
+    (("model.onnx", VECTORS), {}, "mapping: needed for anything but a function, got 'model.onnx'$"),
+    ((3, VECTORS), {}, "mapping: needed for anything but a function, got 3$")])
+def test_what_is_missing_is_told_by_name(arguments, options, message):
+    with pytest.raises(npple.InputError, match=f"^{message}"):
+        assert_matches(*arguments, **options)
+
+
+def test_a_module_that_can_be_called_needs_a_mapping():
+    class Called(Module):
+        def __call__(self, *arguments):
+            raise AssertionError("it was called")
+
+    with pytest.raises(npple.InputError, match="^mapping: needed for anything but a function"):
+        assert_matches(Called(**SHAPES), VECTORS)
+
+
+def test_conventions_are_handed_on_for_a_function():
+    with pytest.raises(npple.InputError, match="nonsense"):
+        assert_matches(lambda params, x: dict(MODEL.forward(params, x)), VECTORS,
+                       conventions=("nonsense",))
+
+
+def test_the_callers_line_is_shown_and_not_the_assertions():
+    for assertion, arguments in ((assert_matches, (3, VECTORS)),
+                                 (assert_gradients, (3, abs, {"x": np.ones(1)}))):
+        with pytest.raises(npple.InputError) as error:
+            assertion(*arguments)
+        hidden = [entry.frame.f_locals.get("__tracebackhide__") for entry in error.traceback
+                  if entry.path.name == "testing.py" and "seed" in entry.frame.f_locals]
+        assert hidden == [True]

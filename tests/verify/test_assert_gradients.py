@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import npple
+from npple import testing
 from npple.testing import assert_gradients
+from npple.verify.gradcheck import gradcheck_function
 
 X = {"w": np.array([0.3, -1.2, 2.0])}
 
@@ -71,3 +73,20 @@ def test_what_cannot_be_judged_is_told_how_to_turn_float64_on():
     with pytest.raises(AssertionError, match="f computes in float16: .*torch.float64.*"
                                              "jax_enable_x64.*tf.float64"):
         assert_gradients(coarse, twice, {"w": np.array([0.01, 1.0, 20.0])})
+
+
+@pytest.mark.parametrize("f, grad, method", [
+    (square, twice, "complex-step"),
+    (lambda v: np.abs(v["w"]).sum(), lambda v: {"w": np.sign(v["w"])}, "central-differences")])
+def test_the_seed_is_handed_on(monkeypatch, f, grad, method):
+    seen = []
+
+    def recorded(*arguments, **options):
+        seen.append(options)
+        return gradcheck_function(*arguments, **options)
+
+    monkeypatch.setattr(testing, "gradcheck_function", recorded)
+    assert_gradients(f, grad, X, seed=5)
+    assert_gradients(f, grad, X)
+    rest = [{}] if method == "complex-step" else [{}, {"method": method}]
+    assert seen == [{"seed": seed, **more} for seed in (5, 0) for more in rest]
