@@ -5,6 +5,7 @@ purpose; tests/peers/test_deviations.py compares them with independent programs.
 """
 
 import functools
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import npple
-from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
+from npple.core.passes import forward
+from npple.oracle.deviations import DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.telling import SHARE, _hidden, _own
 from npple.oracle.variant import Variant, cast
@@ -42,6 +44,14 @@ def start(model):
     masks = {"b": np.array([True, False, True, True])}
     case = case.__class__(**vars(case) | {"masks": masks})
     return Variant(made.table, ADAM), cast(case, np.float64)
+
+
+def catalogue():
+    """Made anew: mutants of what is made at the import would be seen by no test."""
+    spec = importlib.util.find_spec("npple.oracle.deviations")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.BY_NAME
 
 
 def where(name):
@@ -76,7 +86,7 @@ def forms(name, model):
     """[detail, first tensor that differs, sums] of each form of a deviation."""
     variant, case = start(model)
     own, found = own_numbers(name, variant), []
-    for form, detail in deviate(BY_NAME[name], variant, own):
+    for form, detail in deviate(catalogue()[name], variant, own):
         made = complete(form, case, own | _own(form, case.params))
         assert made is not None
         wanted = {"grad/"} if form.adam == variant.adam else None  # what Adam makes is slow
@@ -96,6 +106,23 @@ def test_a_deviation_computes_what_it_did(name):
         assert [form[:2] for form in found] == [form[:2] for form in stored[model]]
         for form, before in zip(found, stored[model], strict=True):
             assert form[2:] == pytest.approx(before[2:], abs=1e-9 * before[3])
+
+
+@pytest.mark.parametrize("name", ["gate-on-experts", "gate-by-unit"])
+def test_gates_of_another_making_have_hidden_layers_and_take_copies_of_parameters(name):
+    model = npple.mmoe(3, TWO, experts=3, expert_units=(4,), tower_units=(), gate_units=(2,))
+    for variant, _ in catalogue()[name].variants(Variant(model.table, ADAM), {}):
+        rng = np.random.default_rng(0)
+        params = {key: rng.normal(size=(2, *shape)) for key, shape in variant.table.shapes.items()}
+        x = rng.normal(size=(5, 3))
+        together = forward(variant.table, params, x)
+        for at in range(2):
+            alone = forward(variant.table, {key: p[at] for key, p in params.items()}, x)
+            assert alone.keys() == together.keys()
+            assert {"level1/a/gate/layer1", "level1/a/gate/logits"} <= {*alone}
+            for key, y in alone.items():
+                np.testing.assert_allclose(together[key] if key == "input" else together[key][at],
+                                           y, rtol=1e-12, atol=1e-12)
 
 
 if __name__ == "__main__":
