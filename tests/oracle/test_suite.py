@@ -38,7 +38,7 @@ def test_codes_come_again_and_again_far_apart_and_a_task_has_no_rows():
     assert made.x["video"].tolist() == [0, 299, 299, 128, 7, 0, 299]
     np.testing.assert_array_equal(made.x["x"], case.x["x"])
     assert made.masks["a"].tolist() == [True, True, False] * 2 + [True]
-    assert made.masks["kind"].tolist() == [False] * 7
+    assert made.masks["kind"].tolist() == [False] * 7 and made.masks["kind"].dtype == bool
     own = np.arange(7) == 3
     assert _scattered(replace(case, masks={"a": own})).masks["a"] is own
 
@@ -165,6 +165,10 @@ def test_the_manifest_holds_flags_and_files(quick, small, tmp_path, monkeypatch,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
+def test_a_suite_may_be_written_into_a_folder_that_is_there(quick, small, tmp_path):
+    assert export_all(tmp_path) == export_all(tmp_path)
+
+
 # What tells deviations --------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -196,6 +200,7 @@ def test_a_deviation_hides_where_one_of_its_forms_could_be_there(vectors):
     assert not hides(vectors, BY_NAME["gate-sigmoid"], outputs)
     assert hides(vectors, BY_NAME["gate-bias"], names_of(vectors, ""))  # a bias of zero
     assert not hides(vectors, BY_NAME["shared-mean"], {})  # it does not apply
+    assert not hides(vectors, BY_NAME["loss-data-mean"], {})  # its numbers were not given
 
 
 def test_a_case_tells_a_deviation_by_all_of_its_forms_or_none_applies(vectors):
@@ -234,3 +239,10 @@ def test_what_tells_what_is_told_by_deviation_and_case(quick, small, monkeypatch
     assert telling_table(found) == ("             one  two\n"
                                     "shared-mean\n"
                                     "loss-sum     1/2  1/1")
+
+
+def test_counts_end_where_the_name_of_their_case_ends(monkeypatch):
+    monkeypatch.setattr(telling, "CASES", dict.fromkeys(["first", "second"]))
+    found = {"loss-sum": {"mmoe-first": True, "mmoe-second": False, "cgc-second": True}}
+    assert telling_table(found) == ("          first  second\n"
+                                    "loss-sum    1/1     1/2")
