@@ -7,6 +7,7 @@ purpose; tests/peers/test_deviations.py compares them with independent programs.
 import functools
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,12 @@ def start(model):
 
 
 def catalogue():
-    """Made anew: mutants of what is made at the import would be seen by no test."""
+    """Made anew in each process: a fork has what was made at the import, before its mutant."""
+    return _made(os.getpid())
+
+
+@functools.cache
+def _made(process):
     spec = importlib.util.find_spec("npple.oracle.deviations")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
