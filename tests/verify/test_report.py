@@ -10,9 +10,9 @@ import pytest
 import npple
 from npple.errors import CheckFailed, InputError
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (GradcheckReport, GradientRow, Sides, compare_directions,
-                                    compare_entries, demonstrate, gradcheck, gradcheck_function,
-                                    hessian_vector, row_of)
+from npple.verify.gradcheck import (METHODS, GradcheckReport, GradientRow, Sides,
+                                    compare_directions, compare_entries, demonstrate,
+                                    gradcheck, gradcheck_function, hessian_vector, row_of)
 from npple.verify.premises import FunctionLoss
 
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
@@ -308,3 +308,36 @@ def test_a_number_for_a_gradient_of_more_entries_is_refused_with_its_dtype():
     grads = {name: np.float32(1) for name in case.params}
     with pytest.raises(InputError, match=r"^grads: .* is needed, got .*float32 \(\)$"):
         npple.gradcheck(case.model, case.params, *case.batch, grads=grads)
+
+
+def test_what_is_known_just_well_enough_is_nobodys_fault_either():
+    tolerance, larger = 1 / 16, 2.0
+    sides = Sides(np.array([1.0]), np.array([2.0]), np.array([tolerance / 2 * larger]), 1.0,
+                  tolerance, np.zeros(1, bool), doubt=5.0)
+    assert row_of("x", np.ones(1), sides, by_entry=True).reason.startswith(
+        "the gradient is 1, the complex step 2, and ")
+
+
+def test_no_further_steps_are_taken_once_differences_are_good_to_half_the_digits():
+    calls = []
+
+    def f(v):
+        calls.append(1)
+        return (v["x"] ** 3).sum()
+
+    loss = FunctionLoss({"x": np.array([0.7])}, f, None, np.dtype(np.float64), noise=1e-16)
+    numeric, bound, still = METHODS["central-differences"](loss, "x")
+    assert len(calls) == 1 + 2 * 4  # at x, and at four steps to both sides
+    assert abs(numeric - 3 * 0.7 ** 2) <= bound <= 1e-8 and not still
+
+
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_further_steps_are_taken_whatever_the_size_of_the_gradient(size):
+    gradcheck_function(lambda v: size * np.sin(100 * v["x"]).sum(),
+                       lambda v: {"x": size * 100 * np.cos(100 * v["x"])},
+                       {"x": np.array([0.3, 1.7])}, method="central-differences").check()
+
+
+def test_a_tensor_without_entries_has_no_derivatives():
+    loss = FunctionLoss({"x": np.zeros(0)}, lambda v: v["x"].sum(), None, np.dtype(np.float64))
+    assert [part.size for part in METHODS["central-differences"](loss, "x")] == [0, 0, 0]
