@@ -318,17 +318,39 @@ def test_what_is_known_just_well_enough_is_nobodys_fault_either():
         "the gradient is 1, the complex step 2, and ")
 
 
-def test_no_further_steps_are_taken_once_differences_are_good_to_half_the_digits():
+def taken(f, noise):
+    """What differences find of a function of one number at 1, and how often they call it."""
     calls = []
 
-    def f(v):
+    def counting(v):
         calls.append(1)
-        return (v["x"] ** 3).sum()
+        return f(v["x"][0])
 
-    loss = FunctionLoss({"x": np.array([0.7])}, f, None, np.dtype(np.float64), noise=1e-16)
-    numeric, bound, still = METHODS["central-differences"](loss, "x")
-    assert len(calls) == 1 + 2 * 4  # at x, and at four steps to both sides
-    assert abs(numeric - 3 * 0.7 ** 2) <= bound <= 1e-8 and not still
+    loss = FunctionLoss({"x": np.ones(1)}, counting, None, np.dtype(np.float64), noise=noise)
+    return METHODS["central-differences"](loss, "x"), len(calls)
+
+
+FIRST, EVERY = 1 + 2 * 4, 1 + 5 * 2 * 4  # calls: at x, and at four steps to both sides a ladder
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_no_further_steps_are_taken_once_differences_are_good_to_half_the_digits(size):
+    (numeric, bound, still), calls = taken(lambda x: size * x ** 3, size * 1e-16)
+    assert calls == FIRST
+    assert abs(numeric - 3 * size) <= bound <= 1e-8 * size and not still
+
+
+@pytest.mark.parametrize("part, good", [(0.85, True), (1.15, False)])
+def test_differences_are_good_at_a_quarter_of_what_is_asked(part, good):
+    """Of a line, noise alone is unknown: 2 noise / step at the largest step that counts."""
+    quarter = 2.5 * np.finfo(float).eps ** 0.5 / 4
+    step = (1 + 8 ** 0.5) ** -2
+    _, calls = taken(lambda x: x, part * quarter * step / 2)
+    assert (calls == FIRST) is good
+
+
+def test_a_slope_of_0_is_sought_at_all_steps():
+    assert taken(lambda x: 2.0, 0.0)[1] == EVERY
 
 
 @pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
