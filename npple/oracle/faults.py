@@ -31,6 +31,7 @@ SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
 TRIES = 20  # steps by which it may be found
 HALVES = 0.5 ** np.arange(16)  # of a step that is too long
+LADDER = 1.1 ** np.array(sorted(range(-30, 31), key=abs))  # for one seen in steps alone
 SETTLED = 1e-4  # relative: a step below this goes nowhere
 TRIALS = 1000  # variants tried before those of two or three deviations are left out
 MOST = 3000  # variants tried before the search ends
@@ -260,7 +261,15 @@ class Search:
             found = self._fitted(free, made, case, looked)
             return formed(*found) if found else None
 
-        return self._best_fit(fitted)
+        first = self.looked[0]
+        near, off = (judge.flow(free.set(made, x), case).value(first)
+                     for x in (free.start, free.start * (1 + STEP)))
+        if not _same(near, off):
+            return self._best_fit(fitted)
+        tried = [formed(free.set(made, x), f"{free.what} about {x:.3g}, seen in steps alone")
+                 for x in free.start * LADDER if free.low < x < free.high]
+        return max((each for each in tried if judge.right(first, each.flow)), default=None,
+                   key=lambda each: sum(judge.right(name, each.flow) for name in self.looked))
 
     def _best_fit(self, fit: Callable[[Sequence[str]], Form | None]) -> Form | None:
         """The form with a number fitted to all that is looked at.

@@ -91,8 +91,6 @@ def drawn(size, number, kept=lambda name, given: given):
         if given is None:
             continue
         given = kept(name, given)
-        if "loss-clipped" in names and "loss" not in given:
-            continue  # a gradient tells between which two rows' losses the limit is, no number
         fewer = [made(name, [each for each in names if each != left]) for left in names]
         if all(less is not None and differ(given, less) for less in fewer):
             sets.append((name, names, given))
@@ -114,6 +112,13 @@ def test_outputs_and_gradients_are_enough_for_one_or_two_names(size, number):
     for name, names, given in drawn(size, number, outputs):
         report = oracle.check(vectors(name), given)
         assert {*names} in [{*each.names} for each in report.diagnosis], (name, names, report)
+
+
+def test_a_limit_that_gradients_show_in_steps_alone_is_told_about():
+    variant = replace(vectors("ple").variant, limit=1.3)
+    given = outputs("ple", dict(compute(variant, cast(vectors("ple").case, np.float64))))
+    fault, = oracle.check(vectors("ple"), given).faults
+    assert fault.names == ("loss-clipped",) and "seen in steps alone" in fault.detail
 
 
 def test_a_fault_stands_at_the_row_that_makes_the_tensor():

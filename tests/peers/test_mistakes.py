@@ -188,4 +188,7 @@ def test_outputs_and_gradients_are_enough_for_a_name(mistake, form, name):
             if key in kept or key.startswith("params/")
             or key.startswith("grad") and key.partition("/")[2] in bundle.params}
     report = oracle.check(bundle, told)
-    assert (mistake,) in [diagnosis.names for diagnosis in report.diagnosis], report
+    if mistake.startswith("adam"):  # nothing that was given shows it, and that is said
+        assert report.passed and mistake in report.not_excluded
+    else:
+        assert (mistake,) in [diagnosis.names for diagnosis in report.diagnosis], report
