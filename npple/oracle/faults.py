@@ -264,7 +264,7 @@ class Search:
         first = self.looked[0]
         near, off = (judge.flow(free.set(made, x), case).value(first)
                      for x in (free.start, free.start * (1 + STEP)))
-        if not _same(near, off):
+        if not _same(near, off) or form is not self.final:  # it takes long: not with another
             return self._best_fit(fitted)
         tried = [formed(free.set(made, x), f"{free.what} about {x:.3g}, seen in steps alone")
                  for x in free.start * LADDER if free.low < x < free.high]
