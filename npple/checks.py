@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -316,6 +317,21 @@ def shown(value: object) -> str:
         return text
     return text[:20] + "..." + text[-57:] if isinstance(value, (str, PathLike)) \
         and "/" in text else text[:77] + "..."
+
+
+def named(name: object) -> str:
+    """A name of another's as an error message shows it: plain, of a long one start and end."""
+    text = repr(name)[1:-1] if isinstance(name, str) else shown(name)
+    return text if len(text) <= 60 else f"{text[:20]}...{text[-37:]}"
+
+
+def few(names: Iterable[object]) -> str:
+    """Names for a message: the first, and what else 60 characters hold."""
+    each = [named(name) for name in names]
+    ends = [end + 2 * i for i, end in enumerate(accumulate(map(len, each)))]
+    count = max(1, sum(end <= 60 for end in ends))
+    more = f" and {len(each) - count} more" if len(each) > count else ""
+    return ", ".join(each[:count]) + more
 
 
 def _shape(value: object) -> str:

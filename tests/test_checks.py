@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import npple
+from npple.checks import few, named
 from npple.network import Network
 from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
 from strategies import problem
@@ -420,3 +421,17 @@ def test_a_message_is_one_line_and_not_endless(kind):
     error = kind("first\nlast " + "9" * 5000 + " end")
     assert str(error).startswith("first last 9") and str(error).endswith("9 end")
     assert len(str(error)) == 1000 and "9 ... 9" in str(error)
+
+
+def test_of_a_long_name_start_and_end_are_shown():
+    assert named("a'b") == "a'b" and named("a\nb") == r"a\nb" and named(3) == "3"
+    assert named("x" * 60) == "x" * 60
+    assert named("a" * 20 + "b" * 4 + "c" * 37) == "a" * 20 + "..." + "c" * 37
+
+
+def test_of_many_names_those_are_shown_that_sixty_letters_hold():
+    assert few([]) == "" and few(["a"] * 20) == ", ".join("a" * 20)
+    assert few(["a"] * 21) == ", ".join("a" * 20) + " and 1 more"
+    assert few(["a" * 29, "b" * 29]) == f"{'a' * 29}, {'b' * 29}"
+    assert few(["a" * 30, "b" * 29, "c"]) == f"{'a' * 30} and 2 more"
+    assert few(["a" * 70, "b"]) == f"{'a' * 20}...{'a' * 37} and 1 more"

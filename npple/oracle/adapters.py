@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from npple.checks import few
 from npple.core.base import Array, Arrays, Features
 from npple.errors import require
 from npple.network import Network
@@ -208,20 +209,19 @@ def _reasons(module: Any, mapping: ModuleMapping, seen: Mapping[str, Any]) -> di
                 if getattr(part, "training", False)]
     dropout = [path for path, kind in training if "Dropout" in kind]
     if dropout:
-        reasons["dropout"] = f"active in {', '.join(dropout[:3])}: call .eval() before the check"
+        reasons["dropout"] = f"active in {few(dropout)}: call .eval() before the check"
     norms = [path for path, kind in training if "BatchNorm" in kind]
     if norms:
-        reasons["batch statistics"] = (f"in use in {', '.join(norms[:3])}: call .eval() to check "
+        reasons["batch statistics"] = (f"in use in {few(norms)}: call .eval() to check "
                                        "the model at inference")
     frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     if frozen:
-        reasons["frozen parameters"] = (f"{', '.join(frozen[:3])}"
-                                        f"{f' and {len(frozen) - 3} more' * (len(frozen) > 3)}: "
+        reasons["frozen parameters"] = (f"{few(frozen)}: "
                                         "requires_grad is False, so they have no gradient")
     cut = [name for name, move in mapping.tensors.items() if name.startswith("tower/")
            and not any(_tracked(seen[source]) for source in move.sources)]
     if cut:
-        reasons["gradients"] = (f"none come from {', '.join(cut[:3])}: computed under no_grad, "
+        reasons["gradients"] = (f"none come from {few(cut)}: computed under no_grad, "
                                 "detached, or through NumPy")
     return reasons
 
@@ -237,7 +237,7 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
     seen = observed(module, {"" if part == "return" else part for part in parts},
                     mapping.feed(inputs))
     missing = sorted(wanted - seen.keys())
-    require(not missing, f"mapping: tensors: {', '.join(missing)}: the module has no such part, or "
+    require(not missing, f"mapping: tensors: {few(missing)}: the module has no such part, or "
                          "it did not run")
     found = {name: seen[name] for name in wanted}
     plain = INPUT in seen and mapping.feed is as_it_is and "input" not in wanted

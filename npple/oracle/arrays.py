@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from npple.checks import named
 from npple.core.base import AnyArray, Array
 from npple.errors import InputError, require
 from npple.oracle.rounding import UNITS
@@ -27,7 +28,7 @@ def as_arrays(results: Mapping[str, Any], what: str = "candidate"
     for name, value in results.items():
         require(isinstance(name, str) and name.isprintable(),
                 f"{what}: names are printable text, got {name!r:.80}")
-        arrays[name], precisions[name] = _real(f"{what}: {name}", value)
+        arrays[name], precisions[name] = _real(f"{what}: {named(name)}", value)
     return arrays, precisions
 
 

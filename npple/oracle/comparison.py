@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from npple.archive import FilePath
-from npple.checks import check_choice, check_kind, check_texts, shown
+from npple.checks import check_choice, check_kind, check_texts, few, named, shown
 from npple.core.base import Arrays
-from npple.errors import require
+from npple.errors import InputError, require
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.judgement import Judge
 from npple.oracle.report import Report, suggestion
@@ -118,10 +118,11 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
         vectors = _declare(vectors, name, given, precisions)
     unknown = [name for name in given if name not in vectors.expected
                and not name.startswith(GIVEN) and not _own(name, given)]
-    require(any(name in vectors.expected for name in given),
-            "candidate: gives nothing under a known name: " + (", ".join(
-                name + suggestion(name, vectors.expected) for name in unknown[:5])
-                or "no arrays at all"))
+    if not any(name in vectors.expected for name in given):
+        what = [named(name) + suggestion(name, vectors.expected) for name in unknown[:1]]
+        what += [few(unknown[1:])] if unknown[1:] else []
+        raise InputError("candidate: gives nothing under a known name: "
+                         f"{', '.join(what) or 'no arrays at all'}")
     return Report(vectors, given, precisions, _expected(vectors, expect), tuple(unknown),
                   tuple(conventions), dict(reasons or {}), tuple(unsteady))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.checks import check_choice, check_kind, shown
+from npple.checks import check_choice, check_kind, few, named, shown
 from npple.core.base import Array, Arrays
 from npple.core.passes import joint_loss
 from npple.errors import require
@@ -103,9 +103,9 @@ def _weights(weights: Mapping[str, Any], mapping: ModuleMapping) -> dict[str, Ar
 def norms_of_arrays(mapping: ModuleMapping) -> list[Norm]:
     """The normalisations of a program that is no module."""
     for name, norm in mapping.norms.items():
-        require(isinstance(norm, Norm), f"mapping: norms: {name}: {shown(norm)} is a layer of a "
-                                        "module of PyTorch; expected Norm(weight, mean, variance, "
-                                        "eps, ...) of names among the weights")
+        require(isinstance(norm, Norm),
+                f"mapping: norms: {named(name)}: {shown(norm)} is a layer of a module of PyTorch; "
+                "expected Norm(weight, mean, variance, eps, ...) of names among the weights")
     return [norm for norm in mapping.norms.values() if isinstance(norm, Norm)]
 
 
@@ -172,7 +172,7 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
              for name, move in _tensors(mapping, arrays).items()}
     for name, move in moves.items():
         fault = unreadable(move, shapes_of(arrays)) or unreadable(move, shapes_of(again))
-        require(not fault, f"mapping: tensors: {name}: {fault}")
+        require(not fault, f"mapping: tensors: {named(name)}: {fault}")
         results[name] = move.forward(arrays)
         precisions[name] = coarsest(move, computed)
     grads = _gradients(program, moves, vectors, seen, results)
@@ -325,7 +325,7 @@ class _Functions(Program):
         if self._gradients is None:
             return {}
         both = sorted(self.weights.keys() & seen.keys())
-        require(not both, f"run: {', '.join(map(shown, both[:3]))}: also the name of a weight, so "
+        require(not both, f"run: {few(map(shown, both))}: also the name of a weight, so "
                           "its gradient is ambiguous; give the tensor another name")
         given = self._gradients(*self._arguments(),
                                 {name: like(seen[name], start) for name, start in starts.items()})
@@ -342,7 +342,7 @@ class _Functions(Program):
             require(name in shapes, f"gradients: {shown(name)}: neither a weight nor a tensor of "
                                     "run")
             require(grad.shape == shapes[name],
-                    f"gradients: {name}: shape {grad.shape}, expected {tuple(shapes[name])}")
+                    f"gradients: {named(name)}: shape {grad.shape}, expected {tuple(shapes[name])}")
         return folded_gradients(found, as_arrays(self.weights)[0], self.norms)
 
     def reasons(self, seen: Mapping[str, Any]) -> dict[str, str]:

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from npple.archive import FilePath, read_bytes, replacing
-from npple.checks import check_kind, check_params, check_path, check_texts, shown
+from npple.checks import (check_kind, check_params, check_path, check_texts, few, named,
+                          shown)
 from npple.core.base import AnyArray, Array, Arrays, Mask
 from npple.errors import FileError, InputError, MappingError, require
 from npple.network import Network
 from npple.oracle import recipes
 from npple.oracle.norms import Norm
-from npple.oracle.report import few, suggestion
+from npple.oracle.report import suggestion
 from npple.oracle.rounding import UNITS
 
 FORMAT, VERSION = "npple mapping", 1
@@ -360,18 +361,18 @@ class ModuleMapping:
             check_kind(f"mapping: {kind}", getattr(self, kind), dict, "a dict")
         for kind in ("parameters", "tensors"):
             object.__setattr__(self, kind, {
-                name: _entry(f"mapping: {kind}: {name}", entry)
+                name: _entry(f"mapping: {kind}: {named(name)}", entry)
                 for name, entry in getattr(self, kind).items()})
         for name, norm in self.norms.items():
-            check_kind(f"mapping: norms: {shown(name)[1:-1]}", norm, (str, Norm),
+            check_kind(f"mapping: norms: {named(name)}", norm, (str, Norm),
                        "the name of a layer, or a Norm(...),")
         layers = [norm if isinstance(norm, str) else norm.weight for norm in self.norms.values()]
         twice = [layer for layer, count in Counter(layers).items() if count > 1]
-        require(not twice, f"mapping: norms: {', '.join(twice)}: two of one layer")
+        require(not twice, f"mapping: norms: {few(twice)}: two of one layer")
         for name, value in self.front.items():
             number = isinstance(value, (int, float)) and abs(value) < inf
             require(number or value == "identity",
-                    f"mapping: front: {shown(name)[1:-1]}: 'identity' or a number is needed, got "
+                    f"mapping: front: {named(name)}: 'identity' or a number is needed, got "
                     f"{shown(value)}")
 
     def save(self, path: FilePath) -> None:
@@ -391,7 +392,7 @@ class ModuleMapping:
         require(self.feed is as_it_is, "mapping: feed: a function, which cannot be saved; set it "
                                        "again after loading, with dataclasses.replace")
         text = json.dumps({"format": FORMAT, "version": VERSION,
-                           **{kind: {name: _saved(f"mapping: {kind}: {name}", move)
+                           **{kind: {name: _saved(f"mapping: {kind}: {named(name)}", move)
                                      for name, move in getattr(self, kind).items()}
                               for kind in ("parameters", "tensors")},
                            "idle": self.idle, "own": self.own, "norms": {
@@ -464,8 +465,8 @@ def _from_json(content: Any) -> ModuleMapping:
     require("parameters" in content, "parameters: missing")
     for kind in ("parameters", "tensors"):
         for name, recipe in content.get(kind, {}).items():
-            recipes.check_recipe(f"{kind}: {shown(name)[1:-1]}", recipe)
-    norms = {name: _norm(f"norms: {shown(name)[1:-1]}", norm)
+            recipes.check_recipe(f"{kind}: {named(name)}", recipe)
+    norms = {name: _norm(f"norms: {named(name)}", norm)
              for name, norm in content.get("norms", {}).items()}
     return ModuleMapping(**{kind: content[kind] for kind in kinds if kind in content} | {
         kind: {name: by_recipe(recipe) for name, recipe in content.get(kind, {}).items()}
@@ -522,11 +523,12 @@ def written(model: Network, mapping: ModuleMapping, params: Arrays, arrays: Arra
         if move is None or move.forward(arrays).shape != value.shape:
             continue  # the program's own
         whole = [source for source in move.sources if arrays[source].dtype.kind != "f"]
-        require(not whole, f"mapping: {name}: {few(whole)}: integers, which hold no parameter; "
-                           "make them floats")
+        require(not whole, f"mapping: {named(name)}: {few(whole)}: integers, which hold no "
+                           "parameter; make them floats")
         placed = move.write(value, arrays)
         require((move.forward(arrays) == value)[~placed].all(),
-                f"mapping: {name}: a constant in the module, which has no place for other values")
+                f"mapping: {named(name)}: a constant in the module, which has no place for "
+                "other values")
     return arrays
 
 
@@ -534,10 +536,11 @@ def passing(mapping: ModuleMapping, arrays: Arrays) -> dict[str, Array]:
     """What stands in front of the model, so that inputs pass through as they are."""
     made = {}
     for name, value in mapping.front.items():
-        require(name in arrays, f"mapping: front: {shown(name)[1:-1]}: not among the weights")
+        require(name in arrays, f"mapping: front: {named(name)}: not among the weights")
         shape = arrays[name].shape
         require(value != "identity" or len(shape) == 2,
-                f"mapping: front: {name} {shape}: 'identity' is for a matrix; expected a number")
+                f"mapping: front: {named(name)} {shape}: 'identity' is for a matrix; expected a "
+                "number")
         made[name] = np.eye(*shape) if value == "identity" else np.full(shape, float(value))
     return made
 
@@ -567,13 +570,13 @@ def check_mapping(model: Network, mapping: ModuleMapping, arrays: Arrays,
                 np.add.at(uses[source].reshape(-1), places, 1)
         fault = fault or not _matches(name, own) and _misfit(move, expected, shapes)
         if fault:
-            faults.append(f"{_named(name)}: {fault}")
+            faults.append(f"{named(name)}: {fault}")
     for name, count in uses.items():
         if not count.all() and name not in mapping.front and not _matches(name, mapping.idle):
             part = f"{(count == 0).sum()} of {count.size} entries" if count.any() else "it is"
-            faults.append(f"{_named(name)} {shapes[name]} of the program: {part} not mapped")
+            faults.append(f"{named(name)} {shapes[name]} of the program: {part} not mapped")
         if (count > 1).any():
-            faults.append(f"{_named(name)} {shapes[name]} of the program: mapped more than once")
+            faults.append(f"{named(name)} {shapes[name]} of the program: mapped more than once")
     if faults:
         hint = "; idle= names what the model has no use for" * any(
             fault.endswith("it is not mapped") for fault in faults)
@@ -585,8 +588,8 @@ def unreadable(move: Move, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Why an entry cannot be made of the module's arrays at all, or None."""
     unknown = [source for source in move.sources if source not in shapes]
     if unknown:
-        return (f"made of {', '.join(map(shown, unknown))}, which the program does not have"
-                f"{suggestion(unknown[0], shapes)}; there are {few(list(shapes)) or 'none'}")
+        known = suggestion(unknown[0], shapes) or f"; there are {few(shapes) if shapes else 'none'}"
+        return f"made of {few(map(shown, unknown))}, which the program does not have{known}"
     try:
         move.origins(shapes)
     except (ValueError, IndexError, TypeError) as error:
@@ -608,13 +611,7 @@ def _misfit(move: Move | None, expected: tuple[int, ...] | None,
 
 
 def _listed(move: Move, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{_named(source)} {shapes[source]}" for source in move.sources) or "constants"
-
-
-def _named(name: str) -> str:
-    """A name as a line of the error shows it: plain, or the start of a long one in quotes."""
-    text = shown(name)
-    return text[1:-1] if isinstance(name, str) and not text.endswith("...") else text
+    return ", ".join(f"{named(source)} {shapes[source]}" for source in move.sources) or "constants"
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from npple.checks import check_kind, shown
+from npple.checks import check_kind, named, shown
 from npple.core.base import Array
 from npple.errors import InputError, require
 from npple.oracle.arrays import as_arrays
@@ -53,11 +53,11 @@ def norms_of(module: Any, mapping: ModuleMapping) -> list[Norm]:
 def _norm(module: Any, path: str, layer: str) -> Norm:
     parts = dict(module.named_modules())
     for name in (path, layer):
-        require(name in parts, f"mapping: norms: {name}: no part of the module")
+        require(name in parts, f"mapping: norms: {named(name)}: no part of the module")
     norm, before = parts[path], parts[layer]
     require(getattr(norm, "running_mean", None) is not None,
-            f"mapping: norms: {path}: a {type(norm).__name__} without running statistics, which "
-            "cannot be folded")
+            f"mapping: norms: {named(path)}: a {type(norm).__name__} without running statistics, "
+            "which cannot be folded")
     affine = norm.weight is not None
     return Norm(f"{layer}.weight", f"{path}.running_mean", f"{path}.running_var", norm.eps,
                 None if before.bias is None else f"{layer}.bias",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.checks import check_number, shown
+from npple.checks import check_number, named, shown
 from npple.core.base import Array, Arrays
 from npple.errors import require
 
@@ -140,15 +140,16 @@ def _end(norm: Norm) -> str:
 def _check(norm: Norm, arrays: Arrays) -> None:
     """Raise `InputError` unless the arrays are there and have a number an output."""
     for name in names_of(norm):
-        require(name in arrays, f"mapping: norms: {shown(name)[1:-1]}: not among the weights")
+        require(name in arrays, f"mapping: norms: {named(name)}: not among the weights")
     shape = arrays[norm.weight].shape
     require(-len(shape) <= norm.inputs < len(shape),
-            f"mapping: norms: inputs: {norm.weight} {shape} has no axis {norm.inputs}")
+            f"mapping: norms: inputs: {named(norm.weight)} {shape} has no axis {norm.inputs}")
     outputs = np.delete(shape, norm.inputs).prod()
     for name in names_of(norm)[1:]:
         require(arrays[name].size == outputs,
-                f"mapping: norms: {name}: shape {arrays[name].shape}, expected {outputs} numbers, "
-                f"as outputs of {norm.weight} {shape} with the inputs along axis {norm.inputs}")
+                f"mapping: norms: {named(name)}: shape {arrays[name].shape}, expected {outputs} "
+                f"numbers, as outputs of {named(norm.weight)} {shape} with the inputs along axis "
+                f"{norm.inputs}")
 
 
 def _slope(norm: Norm, arrays: Arrays) -> Array:

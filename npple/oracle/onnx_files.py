@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from npple.archive import FilePath
-from npple.checks import check_kind, check_path, shown
+from npple.checks import check_kind, check_path, few, named
 from npple.core.base import Array
 from npple.errors import FileError, InputError, require
 from npple.oracle.comparison import check_vectors, judged
@@ -54,7 +54,7 @@ class OnnxModel:
             self._onnx.checker.check_model(self._model)
         except Exception as error:  # of protobuf, of onnx, of the system
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise FileError(f"{path}: no ONNX file that can be read: {shown(reason)[1:-1]}") \
+            raise FileError(f"{path}: no ONNX file that can be read: {named(reason)}") \
                 from error
         self.weights = {each.name: array for each in self._model.graph.initializer
                         if (array := self._onnx.numpy_helper.to_array(each)).ndim
@@ -102,7 +102,7 @@ class OnnxModel:
         except InputError:
             raise
         except Exception as error:  # ONNX Runtime has a dozen kinds of its own
-            raise InputError(f"ONNX Runtime: {shown(str(error))[1:-1]}") from error
+            raise InputError(f"ONNX Runtime: {named(str(error))}") from error
 
 
 def check_onnx(vectors: Vectors, path: FilePath, mapping: ModuleMapping, *,
@@ -148,7 +148,7 @@ def check_onnx(vectors: Vectors, path: FilePath, mapping: ModuleMapping, *,
            for name, array in given.items() if name in vectors.expected
            and array.shape == vectors.expected[name].shape}
     worst = max(off, key=off.__getitem__, default="")
-    why = (f"{', '.join(file.quantised)}; with the file's own weights the largest deviation is "
+    why = (f"{few(file.quantised)}; with the file's own weights the largest deviation is "
            + (f"{off[worst]:.2g}, in {worst}" if worst else "not known: no tensor has its shape"))
     return judged(vectors, given, dict.fromkeys(given, "float32"), expect, conventions,
                   {"quantised": why})
@@ -176,16 +176,16 @@ def _fed(declared: Sequence[Any], inputs: Any) -> dict[str, Array]:
     """The file's inputs from npple's: in the dtype and with as many axes as it declares."""
     names = [each.name for each in declared]
     if not isinstance(inputs, dict):
-        require(len(names) == 1, f"inputs: the file has {', '.join(names)}, the vectors one matrix")
+        require(len(names) == 1, f"inputs: the file has {few(names)}, the vectors one matrix")
         inputs = {names[0]: inputs}
-    require(inputs.keys() == {*names}, f"inputs: the file has {', '.join(names)}, the vectors "
-                                       f"{', '.join(inputs)}; give its inputs those names")
+    require(inputs.keys() == {*names}, f"inputs: the file has {few(names)}, the vectors "
+                                       f"{few(inputs)}; give its inputs those names")
     made = {}
     for each in declared:
         array, rows = np.asarray(inputs[each.name]), each.shape[0] if each.shape else None
         require(not isinstance(rows, int) or rows == len(array),
-                f"inputs: {each.name}: the file takes {rows} rows, the vectors have {len(array)}; "
-                "export it for any number of rows")
+                f"inputs: {named(each.name)}: the file takes {rows} rows, the vectors have "
+                f"{len(array)}; export it for any number of rows")
         if len(each.shape) == array.ndim + 1:
             array = array[:, None]
         made[each.name] = array.astype(REALS.get(each.type, np.int32 if "int32" in each.type

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from npple.checks import check_kind
+from npple.checks import check_kind, few
 from npple.core.base import Array, Arrays
 from npple.errors import MappingError, require
 from npple.network import Network
@@ -450,7 +450,7 @@ def _place_all(point: _Point) -> tuple[list[Piece], list[Slot], tuple[str, ...]]
             others = {str(each) for own, each, _ in matches if own is piece} | {
                 own.source for own, each, _ in matches if each == slot}
             ambiguous.append(f"{slot}: {piece.source} stands for it, and cannot be told from "
-                             f"{', '.join(sorted(others - {str(slot), piece.source})[:3])}")
+                             f"{few(sorted(others - {str(slot), piece.source}))}")
     return [], [], tuple(ambiguous)
 
 

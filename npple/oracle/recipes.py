@@ -37,8 +37,8 @@ def check_recipe(what: str, recipe: Any, depth: int = 0) -> None:
     kind, = kinds
     option, parts = OPTIONS[kind], recipe[kind]
     extra = [key for key in recipe if key not in (kind, option)]
-    require(not extra, f"{what}: {kind}: {shown(extra[:1])[1:-1]} is not known, only '{option}' "
-                       "may stand beside it")
+    require(not extra, f"{what}: {kind}: {''.join(map(shown, extra[:1]))} is not known, only "
+                       f"'{option}' may stand beside it")
     require(_fits(option, recipe) or option not in recipe and kind not in ("slice", "reshape"),
             f"{what}: {kind}: {option}: {shown(recipe.get(option))}, expected {EXPECTED[option]}")
     many = kind in ("stack", "concat")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from npple.checks import named
 from npple.core.base import Arrays, Printed
 from npple.errors import CheckFailed
 from npple.oracle.deviations import DEVIATIONS
@@ -236,20 +237,20 @@ class Report(Printed):
         if "meta" in self.vectors.notes:
             yield f"the settings of these vectors are {self.vectors.notes['meta']}"
         if self.unknown:
-            yield "unknown names: " + few(
-                [name + suggestion(name, self.vectors.expected) for name in self.unknown])
+            yield "unknown names: " + _few(
+                [named(name) + suggestion(name, self.vectors.expected) for name in self.unknown])
         for what, why in self.reasons.items():
             yield f"{what}: {why}"
         if self.unsteady:
-            yield f"another result when run again: {few(self.unsteady)}"
+            yield f"another result when run again: {_few(self.unsteady)}"
         if self.judge.partial:
             yield ("gradients through some readers of a tensor only, not judged: "
-                   f"{few(self.judge.partial)}")
+                   f"{_few(self.judge.partial)}")
         if differing := self.isolation.differing:
             yield ("otherwise reached than in the model (print(report.isolation)): "
-                   + few([f"{group} by {task}" for task, group in differing]))
+                   + _few([f"{group} by {task}" for task, group in differing]))
         if self.blunt:
-            yield f"too coarse to be judged: {few(self.blunt)}"
+            yield f"too coarse to be judged: {_few(self.blunt)}"
         half = [row for row in self.rows if row.precision in HALF and row.name not in self.blunt]
         if half:
             worst = max(half, key=lambda row: row.tolerance)
@@ -300,7 +301,7 @@ class Report(Printed):
         wrong = [name for name in reads if name in self.wrong]
         unseen = [name for name in reads if name not in self.given]
         right = [name for name in reads if name not in wrong and name not in unseen]
-        parts = [f"{few(names)} ({what})" for names, what in (
+        parts = [f"{_few(names)} ({what})" for names, what in (
             (right, "right"), (wrong, "wrong by itself"), (unseen, "not given")) if names]
         learn = f"; give {unseen[0]} to learn whether the fault stands before it" if unseen else ""
         return f"computed from {', '.join(parts)}{learn}"
@@ -314,7 +315,7 @@ class Report(Printed):
 
     def _coverage(self) -> Iterator[str]:
         if self.lacking and not self.wrong and not self.unsteady:
-            yield f"expected and not there: {few(self.lacking)}"
+            yield f"expected and not there: {_few(self.lacking)}"
 
     def _last(self) -> str:
         names = set(self.judge.paper) - set(self.blunt)
@@ -362,10 +363,10 @@ def _groups(names: Collection[str], every: Collection[str]) -> str:
 def suggestion(name: str, known: Collection[str]) -> str:
     """What may be meant by a name, in parentheses."""
     close = [f"tower/{name}"] if f"tower/{name}" in known else get_close_matches(name, known)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {named(close[0])}?)" if close else ""
 
 
-def few(names: Sequence[str]) -> str:
+def _few(names: Sequence[str]) -> str:
     """The first names, for a line of text."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

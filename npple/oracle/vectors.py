@@ -15,7 +15,7 @@ import numpy as np
 from npple import archive
 from npple.archive import FilePath
 from npple.checks import (check_choice, check_noise, check_number, check_params, check_path,
-                          check_weights, check_x)
+                          check_weights, check_x, named)
 from npple.core.base import Array, Arrays, Columns, Features, Mask, Masks, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
@@ -227,7 +227,7 @@ def _from_file(arrays: dict[str, Any], meta: dict[str, Any]) -> Vectors:
             "tensors: one tolerance for each precision is needed")
     for name, numbers in tolerance.items():
         for number in numbers:
-            check_number(f"tensors: {name}: a tolerance", number)
+            check_number(f"tensors: {named(name)}: a tolerance", number)
     expected = {name: arrays[name] for name in tolerance}
     adam = Adam(**{name: meta["adam"][name] for name in (f.name for f in fields(Adam))})
     case = Case(model, params, x, targets, masks, weights, noise, gradients)

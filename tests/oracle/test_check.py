@@ -77,13 +77,13 @@ def test_vectors_are_vectors(ask):
         ask({})
 
 
-def test_the_first_five_unknown_names_are_told():
+def test_unknown_names_are_told_with_what_the_first_may_mean():
     given = {f"tower/{task}": np.zeros(8) for task in ("A", 2, 3, 4, 5, 6)}
     with pytest.raises(InputError) as caught:
         oracle.check(vectors(), given)
     assert str(caught.value) == (
-        "candidate: gives nothing under a known name: " + ", ".join(
-            f"tower/{task} (did you mean tower/b?)" for task in ("A", 2, 3, 4, 5)))
+        "candidate: gives nothing under a known name: tower/A (did you mean tower/b?), "
+        "tower/2, tower/3, tower/4, tower/5, tower/6")
 
 
 def test_a_candidate_without_arrays_is_told_so():

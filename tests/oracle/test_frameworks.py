@@ -340,13 +340,13 @@ def test_gradients_that_do_not_fit_are_told_in_full(given, message):
     assert str(caught.value) == message
 
 
-def test_names_that_are_weights_and_tensors_are_told_the_first_three_of_them():
+def test_names_that_are_weights_and_tensors_are_told():
     program = functions(run=lambda w, x: dict.fromkeys(w, 1.0), gradients=gradients)
     with pytest.raises(npple.InputError) as caught:
         program.gradients(program.run(), {})
     assert str(caught.value) == (
-        "run: 'gates', 'heads', 'kernel': also the name of a weight, so its gradient is ambiguous; "
-        "give the tensor another name")
+        "run: 'gates', 'heads', 'kernel', 'offset': also the name of a weight, so its gradient is "
+        "ambiguous; give the tensor another name")
 
 
 def test_no_gradient_is_zeros_of_the_shape_in_single_precision():

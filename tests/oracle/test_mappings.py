@@ -143,7 +143,7 @@ def test_a_name_that_is_not_there_and_an_array_too_many_are_told_with_the_way_ou
                             np.ones(1))
     with pytest.raises(npple.errors.MappingError) as error:
         from_arrays(weights, MODEL, replace(MAPPING, norms={}, front={}))
-    assert r"which the program does not have (did you mean bottom.wait?); there" in str(error.value)
+    assert "which the program does not have (did you mean bottom.wait?)\n" in str(error.value)
     assert "; idle= names what the model has no use for" in str(error.value).splitlines()[0]
 
 

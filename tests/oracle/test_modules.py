@@ -131,14 +131,15 @@ def test_a_parameter_that_is_no_array_is_named():
 
 # Reasons ----------------------------------------------------------------------------------------
 
-def test_active_dropout_is_told_with_its_first_three_places():
+def test_active_dropout_is_told_with_its_first_places():
     module = MMoE()
     report = check_module(vectors(), module, MAPPING)
     assert report.reasons == {"dropout": "active in experts.0.drop, experts.1.drop: call .eval() "
                                          "before the check"}
     for i in (0, 1):
         module.gates[i].drop = module.experts[0].drop.__class__()
-    assert "active in experts.0.drop, experts.1.drop, gates.0.drop: call" in check_module(
+        module.gates[i].more = module.experts[0].drop.__class__()
+    assert "experts.1.drop, gates.0.drop, gates.0.more and 2 more: call" in check_module(
         vectors(), module, MAPPING).reasons["dropout"]
 
 
@@ -164,7 +165,7 @@ def test_batch_statistics_are_told():
                                                     for _ in range(2))
     idle = ModuleMapping(PARAMETERS, OUTPUTS, norms=NORMS.norms, idle=("gates.*.extra.*",))
     assert check_module(vectors(), module, idle).reasons["batch statistics"].startswith(
-        "in use in experts.0.norm, experts.1.norm, gates.0.extra: ")
+        "in use in experts.0.norm, experts.1.norm, gates.0.extra, gates.1.extra: ")
 
 
 @pytest.mark.parametrize("count, told", [

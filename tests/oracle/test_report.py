@@ -14,7 +14,7 @@ from npple.oracle.comparison import judged
 from npple.oracle.diagnosis import Diagnosis, _decides, diagnose
 from npple.oracle.deviations import BY_NAME, deviate
 from npple.oracle.faults import Fault, Search, find_faults
-from npple.oracle.report import Report, few, suggestion
+from npple.oracle.report import Report, _few, suggestion
 
 ALL = ("representations, experts, gates, outputs, predictions, losses, gradients of the joint "
        "loss, gradients of each task, Adam")
@@ -397,9 +397,9 @@ def test_what_a_pass_does_not_exclude_depends_on_what_was_given_and_how_precisel
 
 def test_six_names_stand_on_a_line():
     names = list("abcdefgh")
-    assert few(names[:6]) == "a, b, c, d, e, f"
-    assert few(names[:7]) == "a, b, c, d, e, f and 1 more"
-    assert few(names) == "a, b, c, d, e, f and 2 more"
+    assert _few(names[:6]) == "a, b, c, d, e, f"
+    assert _few(names[:7]) == "a, b, c, d, e, f and 1 more"
+    assert _few(names) == "a, b, c, d, e, f and 2 more"
 
 
 def test_the_nearest_name_is_meant():

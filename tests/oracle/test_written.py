@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from peers.written import MISTAKES, TASKS, WRITTEN, Ops, forward, is_named, passes
+from peers.written import MISTAKES, TASKS, WRITTEN, Ops, forward, is_found, is_named, passes
 
 TITLE = "NumPy"
 PRECISIONS = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -124,3 +124,8 @@ def test_a_right_program_passes_with_gradients(architecture, dtype):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_located_and_named(mistake, dtype):
     is_named(TITLE, program(dtype, mistake=mistake), mistake)
+
+
+@pytest.mark.parametrize("architecture", WRITTEN)
+def test_its_mapping_is_found_under_any_names(architecture):
+    is_found(TITLE, program("float64", architecture), architecture)

@@ -3,7 +3,7 @@
 import pytest
 
 from npple.oracle import ModuleMapping, from_arrays, into_arrays
-from peers.written import MISTAKES, WRITTEN, Ops, asked, forward, is_named, passes
+from peers.written import MISTAKES, WRITTEN, Ops, asked, forward, is_found, is_named, passes
 
 
 def by_jax(dtype, architecture="ple", mistake=""):
@@ -83,3 +83,8 @@ def test_weights_written_come_out_again(framework):
     params = model.init(1)
     back = from_arrays(into_arrays(names["weights"], model, mapping, params), model, mapping)
     assert all((back[name] == params[name]).all() for name in params)
+
+
+@FRAMEWORKS
+def test_its_mapping_is_found_under_any_names(framework):
+    is_found(*framework("float64"), "ple")

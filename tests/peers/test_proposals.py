@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 import npple
 from npple.oracle import check_module, make_vectors, suggest
+from npple.oracle.mappings import as_it_is
+from npple.oracle.modules import norms_of
 from peers import test_adapters
 
 torch = pytest.importorskip("torch")
@@ -22,16 +25,16 @@ def seeded():
 @pytest.mark.parametrize("name", test_adapters.KWARGS)
 def test_of_a_hand_written_module_all_is_found_and_it_passes(name):
     module, model, _ = test_adapters.peer(name)
-    proposal = suggest(module, model, feed=dict)
-    assert proposal.certain and not proposal.missing and not proposal.ambiguous
+    proposal = found(module, model, dict)
+    assert not proposal.missing and not proposal.ambiguous
     report = check_module(make_vectors(model), module.double(), proposal.mapping)
     assert report.verdict == "passed"
 
 
-def renamed(module):
-    """The module's weights under names that say nothing, shuffled, and a function that runs it."""
+def renamed(module, norms):
+    """A module's arrays under names that say nothing, shuffled, what runs it, and its norms."""
     from torch.func import functional_call
-    own = dict(module.named_parameters())
+    own = {name: each for name, each in module.state_dict().items() if each.is_floating_point()}
     order = np.random.default_rng(0).permutation(len(own))
     names = {f"w{i}": [*own][i] for i in order}
 
@@ -39,15 +42,20 @@ def renamed(module):
         out = functional_call(module, {names[name]: w for name, w in weights.items()}, (x,))
         return out if isinstance(out, dict) else {"y": out}
 
-    return {name: own[path] for name, path in names.items()}, run
+    back = {path: name for name, path in names.items()}
+    norms = {back[norm.weight]: replace(norm, **{
+        kind: back[name] for kind, name in vars(norm).items() if name in back}) for norm in norms}
+    return {name: own[path] for name, path in names.items()}, run, norms
 
 
 def found(module, model, feed):
     """The proposal for a module; that for its weights under other names is as complete."""
-    weights, run = renamed(module)
-    proposal, blind = suggest(module, model, feed=feed), suggest(weights, model, run, feed=feed)
+    proposal = suggest(module, model, feed=feed)
+    weights, run, norms = renamed(module, norms_of(module, proposal.mapping))
+    blind = suggest(weights, model, run, feed=feed, norms=norms)
     assert proposal.certain and blind.certain, f"{proposal}\n{blind}"
     assert blind.mapping.parameters.keys() == proposal.mapping.parameters.keys()
+    assert blind.deviation == proposal.deviation
     return proposal
 
 
@@ -67,8 +75,8 @@ def test_of_torch_rechub_all_is_found_its_normalisations_folded():
     for name, make in test_rechub.CORRECT.items():
         module = make().eval()
         model, mapping = torch_rechub(module)
-        proposal = suggest(module, model, feed=mapping.feed)
-        assert proposal.certain and not proposal.deviation, name
+        proposal = found(module, model, mapping.feed)
+        assert not proposal.deviation, name
         assert {*mapping.parameters} == {*proposal.mapping.parameters}, name
 
 
@@ -97,8 +105,8 @@ def test_of_libmtl_cgc_all_is_found_with_its_conventions():
                               num_experts=[1, 2, 2])
     model = npple.cgc(6, dict(zip(tasks, ("binary", "regression"))), task_experts=2,
                       shared_experts=1, expert_units=(5,), tower_units=())
-    proposal = suggest(module, model)
-    assert proposal.certain and proposal.deviation == "shared-first and gate-bias"
+    proposal = found(module, model, as_it_is)
+    assert proposal.deviation == "shared-first and gate-bias"
     assert all(why == "no output depends on it" for why in proposal.unplaced.values())
 
 

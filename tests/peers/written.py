@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import npple
 
 PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text(encoding="utf-8")
@@ -88,6 +90,19 @@ def passes(title: str, names: dict[str, Any], architecture: str, dtype: str) -> 
     compared = {row.name for row in report.rows}
     assert {f"{kind}/{name}" for kind in ("grad", "grad[click]", "grad[dwell]")
             for name in WRITTEN[architecture][0].shapes} <= compared
+
+
+def is_found(title: str, names: dict[str, Any], architecture: str) -> None:
+    """Whether the mapping is found for weights in any order, under names that say nothing."""
+    asked(title, names, architecture)
+    model, weights, run = WRITTEN[architecture][0], names["weights"], names["run"]
+    order = np.random.default_rng(0).permutation([*weights])
+    blind = {name: f"w{i}" for i, name in enumerate(order)}
+    proposal = npple.oracle.suggest(
+        {blind[name]: weights[name] for name in order}, model,
+        lambda w, x: run({name: w[blind[name]] for name in weights}, x))
+    assert proposal.certain and not proposal.deviation, str(proposal)
+    assert proposal.mapping.parameters.keys() == model.shapes.keys()
 
 
 def is_named(title: str, names: dict[str, Any], mistake: str) -> None:
