@@ -15,7 +15,7 @@ import pytest
 
 import npple
 from npple.core.passes import forward
-from npple.oracle.deviations import DEVIATIONS, complete, deviate
+from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.telling import SHARE, _hidden, _own
 from npple.oracle.variant import Variant, cast
@@ -129,6 +129,49 @@ def test_gates_of_another_making_have_hidden_layers_and_take_copies_of_parameter
             for key, y in alone.items():
                 np.testing.assert_allclose(together[key] if key == "input" else together[key][at],
                                            y, rtol=1e-12, atol=1e-12)
+
+
+# Numbers of the candidate's own -------------------------------------------------------------------
+
+def biased():
+    """A variant whose gates have biases, a case without them, biases, and the logits they give."""
+    model = npple.mmoe(3, TWO, experts=2, expert_units=(4,), tower_units=())
+    case = cast(random_case(model, 1, 5), np.float64)
+    (variant, _), *_ = BY_NAME["gate-bias"].variants(Variant(model.table, ADAM), {})
+    biases = {f"level1/{task}/gate/layer1/bias": np.array([0.5, -1.0]) * sign
+              for task, sign in (("a", 1), ("b", -2))}
+    made = complete(variant, case, {f"params/{name}": b for name, b in biases.items()})
+    logits = {name: y for name, y in compute(*made) if name.endswith("/logits")}
+    return variant, case, biases, logits
+
+
+def test_biases_of_gates_are_found_from_the_logits():
+    variant, case, biases, logits = biased()
+    _, made = complete(variant, case, logits)
+    for name, bias in biases.items():
+        np.testing.assert_allclose(made.params[name], bias, rtol=1e-12)
+    assert made.params.keys() == case.params.keys() | biases.keys()
+    assert complete(variant, case, {}) is None
+
+
+def test_logits_of_another_width_and_of_a_single_row_give_no_bias():
+    variant, case, _, logits = biased()
+    assert complete(variant, case, {name: y[:, :1] for name, y in logits.items()}) is None
+    one = case.__class__(**vars(case) | {"x": case.x[:1]})
+    assert complete(variant, one, {name: y[:1] for name, y in logits.items()}) is None
+
+
+def test_a_bias_that_was_given_in_another_shape_is_not_found_from_the_logits():
+    variant, case, biases, logits = biased()
+    wrong = {f"params/{next(iter(biases))}": np.zeros(3)}
+    assert complete(variant, case, logits | wrong) is None
+
+
+def test_a_bias_that_is_no_gates_is_not_looked_for():
+    model = npple.mmoe(3, TWO, experts=2)
+    variant, case = Variant(model.table, ADAM), cast(random_case(model, 1, 5), np.float64)
+    fewer = {name: p for name, p in case.params.items() if name != "tower/a/layer1/bias"}
+    assert complete(variant, case.__class__(**vars(case) | {"params": fewer}), {}) is None
 
 
 if __name__ == "__main__":
