@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import npple
-from npple.core.passes import forward
+from npple.core.passes import backward, forward
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.telling import SHARE, _hidden, _own
@@ -116,19 +116,28 @@ def test_a_deviation_computes_what_it_did(name):
 
 @pytest.mark.parametrize("name", ["gate-on-experts", "gate-by-unit"])
 def test_gates_of_another_making_have_hidden_layers_and_take_copies_of_parameters(name):
-    model = npple.mmoe(3, TWO, experts=3, expert_units=(4,), tower_units=(), gate_units=(2,))
+    model = npple.cgc(3, TWO, task_experts=1, shared_experts=2, expert_units=(4,), tower_units=(),
+                      gate_units=(2,), gate_bias=True)
+    rng = np.random.default_rng(0)
+    x, starts = rng.normal(size=(5, 3)), {f"tower/{task}": rng.normal(size=5) for task in TWO}
     for variant, _ in catalogue()[name].variants(Variant(model.table, ADAM), {}):
-        rng = np.random.default_rng(0)
         params = {key: rng.normal(size=(2, *shape)) for key, shape in variant.table.shapes.items()}
-        x = rng.normal(size=(5, 3))
+        assert "level1/a/gate/layer2/bias" in params
         together = forward(variant.table, params, x)
+        twice = {key: np.stack([dy, dy]) for key, dy in starts.items()}
+        grads = backward(together, twice)
         for at in range(2):
             alone = forward(variant.table, {key: p[at] for key, p in params.items()}, x)
-            assert alone.keys() == together.keys()
-            assert {"level1/a/gate/layer1", "level1/a/gate/logits"} <= {*alone}
-            for key, y in alone.items():
-                np.testing.assert_allclose(together[key] if key == "input" else together[key][at],
-                                           y, rtol=1e-12, atol=1e-12)
+            assert "level1/a/gate/layer1" in alone.keys() == together.keys()
+            assert alone["level1/a/gate/logits"].shape == alone["level1/a/gate/weights"].shape
+            close({key: y[at] for key, y in together.items() if key != "input"}, alone)
+            close({key: g[at] for key, g in grads.items()}, backward(alone, starts))
+
+
+def close(found, wanted):
+    for key, y in found.items():
+        assert y.shape == wanted[key].shape
+        np.testing.assert_allclose(y, wanted[key], rtol=1e-11, atol=1e-11)
 
 
 # Numbers of the candidate's own -------------------------------------------------------------------
