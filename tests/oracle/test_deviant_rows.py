@@ -6,13 +6,15 @@ import pytest
 import npple
 from npple.core.ops import softmax_backward, softmax_forward
 from npple.core.passes import backward, forward
-from npple.oracle.deviant_rows import (Textbook, _over_batch, batchnorm_backward,
-                                       batchnorm_forward, deviant_gate, textbook_softmax_backward,
-                                       with_rows)
+from npple.oracle.deviant_rows import (PickedExperts, Textbook, _largest, _leaky, _over_batch,
+                                       batchnorm_backward, batchnorm_forward, deviant_gate,
+                                       textbook_softmax_backward, with_rows)
 from npple.routing import Gate
 
 TABLE = npple.mmoe(3, {"a": "regression", "b": "regression"}, experts=3, expert_units=(4,),
                    tower_units=(), gate_bias=True).table
+CGC = npple.cgc(3, {"a": "regression", "b": "regression"}, task_experts=2, shared_experts=2,
+                expert_units=(4,), tower_units=()).table
 
 
 def normal(*shape, dtype=np.float64, seed=0):
@@ -76,3 +78,43 @@ def test_a_deviant_gate_without_a_deviation_is_the_papers_gate(changes):
         for name, grad in wanted.items():
             assert found[name].dtype == dtype
             np.testing.assert_allclose(found[name], grad, rtol=error, atol=error)
+
+
+def test_the_largest_weights_are_those_of_a_row_and_add_up_to_one():
+    w = softmax_forward(normal(2, 5, 3))[0]
+    kept = _largest(w, 2)
+    assert ((kept > 0) == (w > w.min(axis=-1, keepdims=True))).all()
+    np.testing.assert_allclose(kept, np.where(kept > 0, w, 0) / np.where(kept > 0, w, 0).sum(
+        axis=-1, keepdims=True), rtol=1e-12)
+
+
+def test_a_leaky_relu_has_its_slope_up_to_0():
+    forward, backward = _leaky(0.25)
+    y, above = forward(np.array([-2.0, 0.0, 3.0]))
+    assert y.tolist() == [-0.5, 0.0, 3.0]
+    assert backward(np.ones(3), above).tolist() == [0.25, 0.25, 1.0]
+
+
+def test_experts_by_the_parameters_of_others_take_copies_and_any_precision():
+    picked = with_rows(CGC, lambda row: PickedExperts(**vars(row), picks=(
+        ("level1/shared/experts", 1), ("level1/a/experts", 0))) if row.name == "level1/b/experts"
+        else row)
+    params = {name: normal(2, *shape, dtype=np.float32, seed=i)
+              for i, (name, shape) in enumerate(picked.shapes.items())}
+    x = normal(5, 3, dtype=np.float32)
+    starts = {f"tower/{task}": normal(5, dtype=np.float32, seed=9) for task in "ab"}
+    together = forward(picked, params, x)
+    grads = backward(together, {name: np.stack([dy, dy]) for name, dy in starts.items()})
+    for at in range(2):
+        own = {name: p[at] for name, p in params.items()}
+        alone = forward(picked, own, x)
+        wanted = forward(CGC, own | {
+            f"level1/b/experts/layer1/{part}": np.stack([
+                own[f"level1/shared/experts/layer1/{part}"][1],
+                own[f"level1/a/experts/layer1/{part}"][0]]) for part in ("weight", "bias")}, x)
+        for name in starts:
+            np.testing.assert_allclose(alone[name], wanted[name], rtol=1e-5)
+            np.testing.assert_allclose(together[name][at], wanted[name], rtol=1e-4, atol=1e-5)
+        for name, grad in backward(alone, starts).items():
+            assert grad.dtype == np.float32
+            np.testing.assert_allclose(grads[name][at], grad, rtol=1e-3, atol=1e-4)
