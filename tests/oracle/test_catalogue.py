@@ -15,11 +15,13 @@ import pytest
 
 import npple
 from npple.core.passes import backward, forward
+from npple.oracle.changes import one_for_two
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.telling import SHARE, _hidden, _own
 from npple.oracle.variant import Variant, cast
 from npple.oracle.vectors import ADAM
+from npple.routing import Gate, Stitch
 from npple.verify.cases import random_case
 
 STORED = Path(__file__).with_name("catalogue.json")
@@ -112,6 +114,13 @@ def test_a_deviation_computes_what_it_did(name):
         assert [form[:2] for form in found] == [form[:2] for form in stored[model]]
         for form, before in zip(found, stored[model], strict=True):
             assert form[2:] == pytest.approx(before[2:], abs=1e-9 * before[3])
+
+
+@pytest.mark.parametrize("name, kind", [("gate-shared", Gate), ("stitch-shared", Stitch)])
+def test_what_borrows_does_so_whenever_it_is_made(name, kind):
+    for model in where(name):
+        variant, _ = start(model)
+        assert one_for_two(kind)(variant, {}) == BY_NAME[name].variants(variant, {})
 
 
 @pytest.mark.parametrize("name", ["gate-on-experts", "gate-by-unit"])
