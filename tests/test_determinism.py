@@ -60,6 +60,7 @@ def plain(tmp_path_factory):
                 PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", TZ="America/Los_Angeles")
 
 
+@pytest.mark.slow
 def test_hash_seed_locale_time_zone_and_folder_change_no_bit(plain, tmp_path):
     other = made(tmp_path / "ü ☃" / "deep" / "down", PYTHONHASHSEED="4242", LC_ALL="C.UTF-8",
                  TZ="Pacific/Kiritimati")
@@ -74,6 +75,7 @@ def trained(path, threads):
         return {name: arrays[name] for name in arrays.files if name != "meta.json"}
 
 
+@pytest.mark.slow
 def test_two_blas_threads_give_the_same_bits_each_time_and_those_of_one(tmp_path):
     """With another BLAS than OpenBLAS those of one but for rounding."""
     one, two, again = (trained(tmp_path / f"{i}.npz", threads) for i, threads in enumerate("122"))

@@ -35,6 +35,8 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 IMG = re.compile(r'<img src="([^"]+)"[^>]* alt="([^"]+)"')
 DERIVATIONS = sorted(DOCS.glob("backward*.md"))
 BESIDE = ThreadPoolExecutor(1)  # runs the pages, one after the other; see tests/conftest.py
+SLOW = ("abtest.md", "checking-gradients.md", "contributing.md", "experiments.md", "problem.md",
+        "questions.md", "training.md", "validating.md", "verification.md", "your-own-log.md")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -77,7 +79,9 @@ def run(page):
         return make.run(page, text(page), folder)
 
 
-@each_page
+@pytest.mark.parametrize("page", [
+    pytest.param(page, id=page.name, marks=pytest.mark.slow if page.name in SLOW else ())
+    for page in PAGES])
 def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page):
     if program := make.missing(text(page)):
         pytest.skip(f"{program} is not installed")

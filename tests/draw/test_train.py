@@ -222,6 +222,7 @@ def test_edges_are_as_wide_as_the_gradients_and_none_is_drawn_where_a_loss_does_
                     np.linalg.norm(np.ravel(found["grads"][i][source])), rel=1e-9)
 
 
+@pytest.mark.slow
 @with_node
 def test_on_the_tasks_of_the_tour_the_cosine_is_below_zero_for_most_of_the_training():
     shares = run("""

@@ -39,6 +39,7 @@ def run(sequences, number, steps, phases=(Phase.generate, Phase.shrink)):
     return Sequence.tally
 
 
+@pytest.mark.slow
 def test_whatever_is_done_in_whatever_order_only_what_is_allowed_comes_of_it():
     assert run(6, 0, 8).total() > 30
 

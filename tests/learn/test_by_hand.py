@@ -42,6 +42,7 @@ def compared(raw, later, roles, prepared, train, rest, hand_roles, seeds=1):
     return [{task: np.mean([auc[task] for auc in found]) for task in found[0]} for found in aucs]
 
 
+@pytest.mark.slow
 def test_the_click_log_as_it_is_does_as_well_as_one_prepared_by_hand(tmp_path):
     log = click_log(6000)
     path = tmp_path / "log.csv"
@@ -71,6 +72,7 @@ def test_the_click_log_as_it_is_does_as_well_as_one_prepared_by_hand(tmp_path):
     assert raw["click"] == pytest.approx(hand["click"], abs=0.005) and raw["click"] > 0.75
 
 
+@pytest.mark.slow
 def test_the_census_as_it_is_does_as_well_as_one_prepared_by_hand():
     tasks = GROUPS["1"]
     census = {name: np.array(list(column)) for name, column in bundled().items()}

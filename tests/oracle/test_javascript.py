@@ -125,6 +125,7 @@ def judged(folder, architecture, dtype, changes=()):
     return oracle.check(vectors, folder / "bundle.results.json", expect="everything")
 
 
+@pytest.mark.slow
 @PRECISIONS
 @pytest.mark.parametrize("architecture", WRITTEN)
 def test_a_right_program_passes_with_gradients(architecture, dtype, tmp_path):
@@ -132,6 +133,7 @@ def test_a_right_program_passes_with_gradients(architecture, dtype, tmp_path):
     assert report.verdict == "passed" and report.precision == dtype and not report.missing
 
 
+@pytest.mark.slow
 @PRECISIONS
 @pytest.mark.parametrize("mistake", FIVES)
 def test_the_five_mistakes_of_all_frameworks_are_located_and_named(mistake, dtype, tmp_path):

@@ -15,6 +15,7 @@ def cells():
     return {(cell.method, cell.dtype): cell for cell in measure().cells}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", POWER_METHODS)
 @pytest.mark.parametrize("dtype, bound", [("float64", 1e-9), ("float32", 1e-3), ("float16", 1e-1)])
 def test_an_error_of_one_entry_is_found_from_a_bound_on(cells, method, dtype, bound):
