@@ -17,7 +17,7 @@ from contenders import Npple, Problem
 from step import SHAPES
 from timing import machine, save, table, with_threads
 
-STEPS = {"256x128x64": 200, "5 tasks": 15}
+STEPS = {"256x128x64": 200, "1024x512x256": 10, "5 tasks": 15}
 MOST = 12  # functions
 
 
