@@ -243,6 +243,7 @@ def test_check_raises_with_the_report_as_its_message():
         oracle.check(vectors(), right() | {"level1/a": np.zeros((8, 3))}).check()
 
 
+@pytest.mark.slow
 def test_it_is_told_when_the_first_wrong_tensor_may_not_be_where_the_error_is():
     given = {"tower/a": right()["tower/a"] + 1}
     told = str(oracle.check(vectors(), given))

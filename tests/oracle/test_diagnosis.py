@@ -78,6 +78,7 @@ def test_an_ml_mmoe_whose_upper_gates_select_on_the_level_below_is_named():
     assert not deviate(BY_NAME["selector-input"], made.variant, {})  # that is the paper's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [d.name for d in DEVIATIONS if d.name not in OWN | ELSEWHERE])
 def test_a_candidate_made_from_the_catalogue_is_named(name):
     bundle = vectors(where(name))

@@ -17,6 +17,8 @@ from npple.oracle.flow import compute
 from npple.oracle.variant import cast
 from npple.routing import Gate
 
+pytestmark = pytest.mark.slow
+
 TWO = {"a": "binary", "b": "regression"}
 THREE = TWO | {"c": "multiclass:3"}
 MODELS = {

@@ -84,6 +84,7 @@ def agrees(program, model, mapping, seed=3):
     return all(np.allclose(theirs[task], ours[task], rtol=1e-9, atol=1e-12) for task in ours)
 
 
+@pytest.mark.slow
 def test_what_is_called_certain_computes_the_same_and_four_of_five_layouts_are():
     found = []
 
@@ -209,6 +210,7 @@ def test_a_mistake_that_nobody_knows_is_not_certain_and_said():
     assert "# NOT CERTAIN" in str(proposal)
 
 
+@pytest.mark.slow
 def test_a_mistake_that_no_single_step_shows_is_not_called_certain():
     """Only where the gates of both tasks differ on both levels does it change anything."""
     def run(w, x):

@@ -121,6 +121,7 @@ def test_an_unsteady_candidate_is_not_searched_for_faults():
     assert "fault" not in str(report)
 
 
+@pytest.mark.slow
 def test_what_passes_as_float32_is_told_so():
     given = {name: array.astype(np.float32).astype(np.float64) for name, array in right().items()}
     assert "all of it passes as float32" in str(oracle.check(vectors(), given))

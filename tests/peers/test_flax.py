@@ -2,7 +2,7 @@
 
 import pytest
 
-from peers.written import MISTAKES, WRITTEN, Ops, forward, is_named, passes
+from peers.written import MISTAKES, WRITTEN, Ops, forward, is_found, is_named, passes
 
 jax = pytest.importorskip("jax")
 nn = pytest.importorskip("flax.linen")
@@ -40,3 +40,7 @@ def test_a_right_program_passes_with_gradients(architecture, dtype):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_located_and_named(mistake, dtype):
     is_named("Flax", program(dtype, mistake=mistake), mistake)
+
+
+def test_its_mapping_is_found_under_any_names():
+    is_found("Flax", program("float64"), "ple")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from peers.written import MISTAKES, WRITTEN, Ops, forward, is_named, passes
+from peers.written import MISTAKES, WRITTEN, Ops, forward, is_found, is_named, passes
 
 keras = pytest.importorskip("keras", exc_type=ImportError)
 tf = pytest.importorskip("tensorflow")
@@ -32,3 +32,7 @@ def test_a_right_program_passes_with_gradients(architecture, dtype):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_located_and_named(mistake, dtype):
     is_named("Keras", program(dtype, mistake=mistake), mistake)
+
+
+def test_its_mapping_is_found_under_any_names():
+    is_found("Keras", program("float64"), "ple")

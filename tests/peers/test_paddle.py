@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from peers.written import MISTAKES, WRITTEN, Ops, forward, is_named, passes
+from peers.written import MISTAKES, WRITTEN, Ops, forward, is_found, is_named, passes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that there is no ccache
@@ -49,3 +49,7 @@ def test_a_right_program_passes_with_gradients(architecture, dtype):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_located_and_named(mistake, dtype):
     is_named("PaddlePaddle", program(dtype, mistake=mistake), mistake)
+
+
+def test_its_mapping_is_found_under_any_names():
+    is_found("PaddlePaddle", program("float64"), "ple")

@@ -24,6 +24,7 @@ def test_an_error_of_one_entry_is_found_from_a_bound_on(cells, method, dtype, bo
     assert cells[method, dtype].found <= bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", POWER_METHODS)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_negation_zeros_and_permutation_are_always_found(cells, method, dtype):
