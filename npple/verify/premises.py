@@ -17,7 +17,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from npple.checks import check_dicts, shown
-from npple.core.base import Array, Mask
+from npple.core.base import Array
 from npple.errors import InputError, require
 from npple.verify.differences import differentiate, noise_level, units
 from npple.verify.tolerances import FRACTION, allowed, eps_of, size_of
@@ -231,7 +231,7 @@ def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
     """None if complex steps in a tensor are derivatives; or why that cannot be told, and what the
     complex step of each entry may be off by."""
     value = loss.values[name]
-    where, unsure = "", _unsure(loss, name, claimed, np.ones(value.shape, bool), still, rng)
+    where, unsure = "", _unsure(loss, name, claimed, np.ones(value.shape), still, rng)
     if unsure and value.any() and not value.all():  # many a kink is at 0
         elsewhere = _unsure(loss, name, claimed, value != 0, still, rng)
         if elsewhere is None:
@@ -240,7 +240,7 @@ def _analytic(loss: FunctionLoss, name: str, claimed: Array, still: float,
                        unsure[1])
 
 
-def _unsure(loss: FunctionLoss, name: str, claimed: Array, among: Mask, still: float,
+def _unsure(loss: FunctionLoss, name: str, claimed: Array, among: Array, still: float,
             rng: np.random.Generator) -> tuple[str, Array] | None:
     """None if real differences along directions `among` some entries confirm the complex step; or
     what both find, and what the complex step of each entry may be off by."""

@@ -314,6 +314,28 @@ def test_a_quotient_tells_as_much_as_its_bound_lets_it(monkeypatch, step, quotie
         assert bool(premises._analytic(loss, "w", W["w"], 1.0, rng)) == (told == "remark")
 
 
+HALF = premises.allowed(np.dtype(np.float32)) / 2
+
+
+@pytest.mark.parametrize("bound, told", [(0.9 * HALF, False), (HALF, False), (1.1 * HALF, True)])
+def test_of_a_coarse_function_a_quotient_tells_what_half_the_tolerance_asks(monkeypatch, bound,
+                                                                            told):
+    monkeypatch.setattr(premises, "_complex_step", lambda *_: 1.0)
+    monkeypatch.setattr(premises, "_quotient", lambda *_: (1.0, bound))
+    loss = premises.FunctionLoss(W, square, twice, np.dtype(np.float32))
+    found = premises._analytic(loss, "w", W["w"], 1.0, np.random.default_rng(0))
+    assert (found is not None) == told
+
+
+def test_what_a_direction_leaves_out_stays_open(monkeypatch):
+    monkeypatch.setattr(premises, "_complex_step", lambda *_: 1.0)
+    monkeypatch.setattr(premises, "_quotient", lambda *_: (1.0, 0.5))
+    w = np.array([0.0, 1.0, 2.0])
+    loss = premises.FunctionLoss({"w": w}, square, twice, np.dtype(float))
+    _, doubt = premises._unsure(loss, "w", w, w != 0, 1.0, np.random.default_rng(0))
+    assert np.isfinite(doubt).tolist() == [False, True, True]
+
+
 @each_method
 @pytest.mark.parametrize("loss, size", [(1e-12, 1e6), (1e-12, 1e-6), (1e12, 1e6), (1e12, 1e-6)])
 def test_complex_steps_in_float32_end_in_no_zeros(loss, size, method):
