@@ -57,6 +57,13 @@ class Claim:
         return list(dict.fromkeys([*named, *([self.result] if self.result else [])]))
 
 
+def slim(svg):
+    """A picture without indentation, its paths to a tenth of a point."""
+    return re.sub(r' d="[^"]*"', lambda path: re.sub(
+        r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", path[0]),
+        re.sub(r"^ +", "", svg, flags=re.MULTILINE))
+
+
 def stored():
     """Name -> what was stored under it."""
     return {path.stem: json.loads(path.read_text("utf-8"))
@@ -183,7 +190,8 @@ def draw():
     from npple.draw.plots import finding_figure, save
     for name, found in stored().items():
         if panels := panels_of(found):
-            save(finding_figure(panels), DOCS / "images" / f"claim-{name}.svg")
+            save(finding_figure(panels), picture := DOCS / "images" / f"claim-{name}.svg")
+            picture.write_text(slim(picture.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def panels_of(found):
@@ -199,6 +207,8 @@ def keep(name, file):
     content = found if "claim" in found else of_comparison(name, found)
     content["panels"] = [panel for panel in content.get("panels", []) if not panel["points"]]
     assert content["command"].startswith(COMMANDS[name]), content["command"]
+    content = json.loads(json.dumps(content),  # six digits: the page shows four
+                         parse_float=lambda number: float(f"{float(number):.6g}"))
     (RESULTS / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 

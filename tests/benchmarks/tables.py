@@ -105,7 +105,7 @@ def figures():
 
 def keep(part, found):
     """Replaces the figures of a part."""
-    FIGURES.write_text(json.dumps(figures() | {part: found}, indent=1) + "\n", encoding="utf-8")
+    FIGURES.write_text(json.dumps(figures() | {part: found}) + "\n", encoding="utf-8")
 
 
 def filled(page):
