@@ -540,9 +540,15 @@ Loss: TypeAlias = ModelLoss | FunctionLoss
 Measured: TypeAlias = tuple[Array, Array, Mask]
 
 
+def widened(loss: Loss, method: str) -> Loss:
+    """The loss at values as precise as a method needs them, once for all tensors."""
+    if method == "longdouble":
+        return loss
+    return loss.cast(loss.widest if method == "central-differences" else np.float64)
+
+
 def _complex_step(loss: Loss, name: str) -> Measured:
     """Im L(theta + i h e_j) / h for each j."""
-    loss = loss.cast(np.float64)
     shape = loss.values[name].shape
     every = np.arange(loss.values[name].size)
     unit = units(loss.values[name].ravel())
@@ -561,8 +567,7 @@ def _gaps(loss: Loss, name: str, f: Callable[[Codes, Array], Array], unit: Array
 
 def _central_differences(loss: Loss, name: str) -> Measured:
     """Differences extrapolated to a step of 0, which bound their own errors."""
-    loss, digits = loss.cast(loss.widest), DIGITS * eps_of(loss.computed_in) ** 0.5
-    value = loss.values[name]
+    value, digits = loss.values[name], DIGITS * eps_of(loss.computed_in) ** 0.5
 
     def enough(found: Array, bound: Array) -> Mask:
         sure = np.maximum(np.abs(found) - bound, 0)
@@ -613,25 +618,25 @@ class Sides:
     still: Mask  # where theirs is 0 as far as can be seen
     doubt: float | Array = 0.0  # a difference up to that may be theirs: complex steps, unchecked
 
-    @property
+    @cached_property
     def larger(self) -> Array:
         """What errors are relative to."""
         sizes = [np.where(np.isfinite(side), np.abs(side), 0) for side in (self.ours, self.theirs)]
         return np.maximum(np.maximum(*sizes), self.floor)
 
-    @property
+    @cached_property
     def judged(self) -> Mask:
         """Where theirs is known to half the tolerance, or both are 0 as far as can be seen."""
         known = (self.bound <= self.tolerance / 2 * self.larger) & ~self.open
         return known | self.still & (self.ours == 0) | ~np.isfinite(self.ours)
 
-    @property
+    @cached_property
     def open(self) -> Mask:
         """Where they differ, and nobody knows whose fault it is."""
         off = np.abs(self.ours - self.theirs)
         return (off > self.tolerance * self.larger) & (off <= self.doubt)
 
-    @property
+    @cached_property
     def error(self) -> Array:
         """The errors of the entries that are judged, 0 for the others."""
         larger = np.where(self.larger == 0, 1, self.larger)
@@ -657,7 +662,6 @@ def compare_directions(loss: Loss, name: str, analytic: Array, rng: np.random.Ge
                        tolerance: float | None = None) -> Sides:
     """Im L(theta + i h v) / h against g·v along directions v in which every entry counts alike."""
     v = even_direction(analytic, (DIRECTIONS,), rng)
-    loss = loss.cast(np.float64)
     value = loss.values[name]
     unit = 1 / np.max(np.abs(v) / units(value), axis=tuple(range(1, v.ndim)))
     step = step_of(loss.computed_in) * unit.min()
@@ -735,6 +739,6 @@ def _check(loss: Loss, names: Sequence[str], grads: Arrays, method: str, toleran
     if tolerance is not None:
         tolerance = check_number("tolerance", tolerance)
     grads = checked(grads, {name: loss.values[name] for name in names})
-    run = partial(_row, loss, method, seed, tolerance)
+    run = partial(_row, widened(loss, method), method, seed, tolerance)
     rows = (map if executor is None else executor.map)(run, names, [grads[n] for n in names])
     return GradcheckReport(method, tuple(rows), loss.remarks)

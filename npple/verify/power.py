@@ -11,8 +11,9 @@ from npple.checks import check_count
 from npple.core.base import Array, Printed
 from npple.printing import aligned
 from npple.verify.cases import random_case, random_model
-from npple.verify.gradcheck import (METHODS, Sides, Measured, ModelLoss, compare_directions,
-                                    compare_entries, generator, model_loss, row_of)
+from npple.verify.gradcheck import (METHODS, Loss, Sides, Measured, compare_directions,
+                                    compare_entries, generator, model_loss, row_of,
+                                    widened)
 from npple.verify.tolerances import FRACTION
 
 PLACES = 100  # single entries that are made wrong
@@ -99,8 +100,8 @@ def power(name: str = "ple", seed: int = 0) -> PowerReport:
     exact = case.model.loss_and_grads(case.params, *case.batch)[1]
     cells = []
     for method in POWER_METHODS:
-        measure = METHODS[method]
-        checks = {tensor: _check(loss, method, tensor, measure and measure(loss, tensor), seed)
+        measure, wide = METHODS[method], widened(loss, method)
+        checks = {tensor: _check(wide, method, tensor, measure and measure(wide, tensor), seed)
                   for tensor in exact}
         cells += [_cell(method, dtype, checks, {tensor: g.astype(dtype)
                                                 for tensor, g in exact.items()}, seed)
@@ -111,7 +112,7 @@ def power(name: str = "ple", seed: int = 0) -> PowerReport:
 Check = Callable[[Array], Sides]
 
 
-def _check(loss: ModelLoss, method: str, name: str, known: Measured | None, seed: int) -> Check:
+def _check(loss: Loss, method: str, name: str, known: Measured | None, seed: int) -> Check:
     """A method on one tensor as a function of the gradient it is given; it measures once."""
     if known is None:
         return lambda g: compare_directions(loss, name, g, generator(seed, name))
