@@ -13,7 +13,8 @@ from npple.verify.cases import random_case, random_model
 from npple.verify.gradcheck import (METHODS, GradcheckReport, GradientRow, Sides,
                                     compare_directions, compare_entries, demonstrate,
                                     gradcheck, gradcheck_function, hessian_vector, row_of)
-from npple.verify.premises import FunctionLoss
+from npple.verify.premises import FunctionLoss, even_direction, step_of
+from npple.verify.tolerances import by_direction
 
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
 COARSE = GradientRow("long", (4,), 1, 3, 0.0, (0,), -2.0, -2.0, 0.1, "a kink")
@@ -291,6 +292,43 @@ def test_a_direction_is_measured_by_the_norm_of_its_terms():
     assert np.all(sides.floor >= np.abs(sides.ours) / np.sqrt(2) * (1 - 1e-12))
     given = compare_directions(wobbling(0.0), "x", np.ones(2), np.random.default_rng(0), 0.25)
     assert given.tolerance == 0.25 and sides.tolerance < 1e-10
+
+
+def test_an_entry_that_is_not_finite_counts_as_0_in_the_measure():
+    loss = FunctionLoss({"x": np.ones(3)}, lambda v: v["x"].sum(), None, np.dtype(np.float64))
+    g = np.array([3.0, -np.inf, 4.0])
+    with np.errstate(invalid="ignore"):
+        floor = compare_directions(loss, "x", g, np.random.default_rng(0)).floor
+    v = even_direction(g, (4,), np.random.default_rng(0))
+    np.testing.assert_allclose(floor, np.hypot(3 * v[:, 0], 4 * v[:, 2]), rtol=1e-14)
+
+
+def test_the_tolerance_of_directions_is_that_of_the_smallest_measure():
+    loss = FunctionLoss({"x": np.ones(2)}, lambda v: v["x"].sum(), None, np.dtype(np.float64))
+    g = np.array([1e-6, 3e-6], np.float16)
+    sides = compare_directions(loss, "x", g, np.random.default_rng(0))
+    v = even_direction(g, (4,), np.random.default_rng(0))
+    assert sides.tolerance == by_direction(g.dtype, loss.computed_in, sides.floor.min(), v[0])
+    assert np.ptp(sides.floor) > 0 and np.ptp(np.hypot.reduce(v, axis=1)) > 0
+
+
+def test_at_a_kink_a_direction_is_off_by_what_the_slopes_to_both_sides_differ_by():
+    """Of slopes 3 and 1 along each entry: twice the sum of a direction's sizes."""
+    x, g = np.array([[1.0, 2.0, -4.0], [0.5, 1.0, 8.0]]), np.full((2, 3), 2.0)
+    loss = FunctionLoss({"x": x}, lambda v: (np.where(v["x"].real > x, 3, 1) * (v["x"] - x)).sum(),
+                        None, np.dtype(np.float64), unsure={"x": np.ones(x.shape)})
+    sides = compare_directions(loss, "x", g, np.random.default_rng(0))
+    v = even_direction(g, (4,), np.random.default_rng(0))
+    np.testing.assert_allclose(sides.bound, 2 * np.abs(v).sum(axis=(1, 2)), rtol=1e-9)
+
+
+def test_along_a_direction_no_entry_moves_by_more_than_the_step_of_its_size():
+    x, steps = np.array([[1.0, 2.0, -4.0], [0.5, 1.0, 8.0]]), []
+    loss = FunctionLoss({"x": x}, lambda v: steps.append(v["x"].imag) or v["x"].sum(), None,
+                        np.dtype(np.float64))
+    compare_directions(loss, "x", np.full((2, 3), 2.0), np.random.default_rng(0))
+    largest = [np.max(np.abs(step) / np.abs(x)) for step in steps]
+    assert len(steps) == 4 and max(largest) == pytest.approx(step_of(loss.computed_in), rel=1e-12)
 
 
 def test_a_tensor_without_entries_judged_reports_the_first_entry():
