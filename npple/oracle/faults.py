@@ -184,7 +184,8 @@ class Search:
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
         """What a form leaves wrong; where it spoils what was right, also in the wrong rows only."""
         fits, left = self._fits(form, wrong), self.judge.wrong(form.flow)
-        if fits:
+        again = form.names[-1] in self.final.names
+        if fits and (not again or {*left} < {*wrong}):
             yield left, form
         faint = self.judge.faint(wrong[0])
         for local in self._here(form, wrong) if not (faint or fits and {*left} <= {*wrong}) else ():
@@ -233,9 +234,10 @@ class Search:
                ) -> Iterator[Form]:
         """A form with one more deviation, in each of the ways there are."""
         for deviation in deviations:
-            if deviation in form.deviations:
-                continue
+            again = deviation.name in form.names
             for variant, detail in deviate(deviation, form.variant, self.judge.given):
+                if again and (not deviation.free or variant.table is form.variant.table):
+                    continue  # a number may differ from row to row
                 after = self._form(form, deviation, variant, detail, fit)
                 if after:
                     yield after
@@ -254,8 +256,10 @@ class Search:
                         judge.flow(variant, case))
 
         free = deviation.free
-        if free is None or not fit:
+        if free is None:
             return formed(made, detail)
+        if not fit:  # a number that no row has found yet
+            return formed(free.set(made, free.start * (1 + STEP)), detail)
 
         def fitted(looked: Sequence[str]) -> Form | None:
             found = self._fitted(free, made, case, looked)
@@ -337,13 +341,15 @@ class Search:
 
     def _here(self, form: Form, wrong: Sequence[str]) -> Iterator[Form]:
         """The form with its last deviation in the rows alone that are wrong by themselves."""
-        rows = {_row(form.flow.table, name) for name in wrong}
+        forward = [name for name in wrong if not name.startswith("grad")] or wrong
+        rows, last = {_row(form.flow.table, name) for name in forward}, form.deviations[-1]
         table = _mixed(self.final.variant.table, form.variant.table, rows)
         if table not in (None, form.variant.table, self.final.variant.table):
             variant = replace(form.variant, table=table)
             local = self._form(replace(form, deviations=form.deviations[:-1],
                                        details=form.details[:-1]),
-                               form.deviations[-1], variant, form.details[-1])
+                               replace(last, free=last.free and _within(last.free, rows)),
+                               variant, form.details[-1])
             if local:
                 yield replace(local, local=True)
 
@@ -511,6 +517,15 @@ def _same(one: Array | None, other: Array | None) -> bool:
         return one is other
     scale = np.abs(other).max(initial=0.0)
     return bool((np.abs(one - other) <= SAME * scale).all())
+
+
+def _within(free: Free, rows: set[str]) -> Free:
+    """The same number in the rows of these names alone."""
+    def in_rows(variant: Variant, number: float) -> Variant:
+        made = free.set(variant, number)
+        return replace(made, table=_mixed(variant.table, made.table, rows) or made.table)
+
+    return replace(free, set=in_rows)
 
 
 def _mixed(old: Table, new: Table, rows: set[str]) -> Table | None:
