@@ -779,11 +779,13 @@ DEVIATIONS = (
 BY_NAME = {deviation.name: deviation for deviation in DEVIATIONS}
 
 
-def deviate(deviation: Deviation, variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    """The variants of a deviation that differ from `variant` and can be built at all."""
+def deviate(deviation: Deviation, variant: Variant, given: Arrays, fitted: bool = False
+            ) -> list[tuple[Variant, str]]:
+    """The variants of a deviation that can be built and differ from `variant`, or may once
+    `fitted`."""
     try:
         return [(changed, detail) for changed, detail in deviation.variants(variant, given)
-                if changed != variant]
+                if changed != variant or fitted and deviation.free]
     except (InputError, LookupError, TypeError):  # several together may fit no table
         return []
 

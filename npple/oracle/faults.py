@@ -235,9 +235,9 @@ class Search:
         """A form with one more deviation, in each of the ways there are."""
         for deviation in deviations:
             again = deviation.name in form.names
-            for variant, detail in deviate(deviation, form.variant, self.judge.given):
-                if again and (not deviation.free or variant.table is form.variant.table):
-                    continue  # a number may differ from row to row
+            for variant, detail in deviate(deviation, form.variant, self.judge.given, fitted=True):
+                if again and variant.table is form.variant.table:
+                    continue  # rows may deviate in different ways
                 after = self._form(form, deviation, variant, detail, fit)
                 if after:
                     yield after

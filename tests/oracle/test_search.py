@@ -11,6 +11,7 @@ import npple
 from npple import oracle
 from npple.oracle import faults
 from npple.oracle.changes import Free
+from npple.oracle.deviant_rows import deviant_gate, with_rows
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.faults import (Fault, Form, Search, _detail, _later, _mixed, _row, _same,
                                  find_faults)
@@ -362,6 +363,36 @@ def test_a_mistake_in_one_of_two_gates_is_found_in_that_one_alone():
     fault, = found(given).faults
     assert (fault.tensor, fault.row, fault.names) == ("level1/a/gate/weights", "level1/a",
                                                       ("gate-sigmoid",))
+
+
+def gated(**changes):
+    """A candidate whose gates of tasks differ from the paper's by these fields."""
+    own = {f"level1/{task}": fields for task, fields in changes.items()}
+    table = with_rows(vectors().model.table, lambda row: deviant_gate(row, **own[row.name])
+                      if row.name in own else row)
+    variant = replace(vectors().variant, table=table)
+    return dict(compute(variant, cast(vectors().case, np.float64)))
+
+
+def test_a_number_in_one_of_two_gates_is_found_in_that_one_alone():
+    fault, = found(gated(b={"temperature": 1.7})).faults
+    assert (fault.tensor, fault.names) == ("level1/b/gate/logits", ("gate-temperature",))
+    assert "(temperature 1.7, fitted: " in fault.detail
+
+
+@pytest.mark.parametrize("first, second", [(2.0, 3.0), (3.0, 2.0)])  # the search begins at 2
+def test_each_gate_has_a_number_of_its_own(first, second):
+    one, other = found(gated(a={"temperature": first}, b={"temperature": second})).faults
+    assert (one.tensor, one.names) == ("level1/a/gate/logits", ("gate-temperature",))
+    assert (other.tensor, other.names) == ("level1/b/gate/logits", ("gate-temperature",))
+    assert f"(temperature {first:g}, " in one.detail
+    assert f"(temperature {second:g}, " in other.detail
+
+
+def test_each_gate_may_deviate_in_its_own_way():
+    one, other = found(gated(a={"kept": 1}, b={"kept": 2})).faults
+    assert one.names[0] == other.names[0] == "gate-top-k"
+    assert "(the first 1)" in one.detail and "(the first 2)" in other.detail
 
 
 def test_a_form_knows_its_names_and_numbers():
