@@ -55,6 +55,7 @@ def refuse(call, message):
     ({"inputs": {"n": (3,)}}, "inputs: 'n' must be"),
     ({"inputs": {"n": (0, 2)}}, "inputs: 'n': vocabulary size"),
     ({"inputs": {"n": (3, -1)}}, "inputs: 'n': embedding width"),
+    ({"inputs": {"n": (3, 2, np.ones(2))}}, "inputs: 'n' must be 'numeric', (vocabulary size, "),
     ({"inputs": {"n": (3, 2, "max")}}, "inputs: 'n' must be 'numeric', (vocabulary size, width)"),
     ({"inputs": {"n": (3, 2, 1)}}, "inputs: 'n' must be"),
     ({"inputs": {"n": (3, 0, "sum")}}, "inputs: 'n': embedding width"),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from npple.lab.gains import Comparison
 
 
+FIGURES = ("curves", "gains", "correlation", "utilization")  # those of `comparison_figures`
+
+
 def add(commands: Commands) -> None:
     """The command and its arguments."""
     parser = command(commands, "compare", run, "compare architectures at equal budgets",
@@ -80,7 +83,7 @@ def run(args: Namespace) -> int:
     from npple.lab.workers import open_workers
     check_file("--csv", args.csv, {"--data": args.data, "--validation": args.validation})
     check_folder("--out", args.out)
-    check_folder("--plots", args.plots)
+    check_folder("--plots", args.plots, [f"{name}.svg" for name in FIGURES])
     if args.plots:
         from npple.draw.plots import need_matplotlib
         need_matplotlib()

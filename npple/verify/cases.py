@@ -15,9 +15,10 @@ from zlib import crc32
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
-from npple.checks import check_choice, check_kind
+from npple.checks import check_choice, check_count, check_kind
 from npple.core.base import Array, Codes, Features, Float64, Mask, Values
 from npple.core.losses import kind_of
+from npple.core.rows import LARGEST
 from npple.errors import require
 from npple.kinds import about
 from npple.network import Network
@@ -109,9 +110,11 @@ def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike 
     Raises
     ------
     InputError
-        For what is no Network.
+        For what is no Network, and numbers out of their range.
     """
     check_kind("model", model, Network, "a Network")
+    check_count("seed", seed, 0)
+    check_count("batch", batch, most=LARGEST)
     rng = np.random.default_rng([seed, batch])
     table = model.table
     params = {name: _parameter(name, shape, seed).astype(dtype)
