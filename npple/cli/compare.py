@@ -15,6 +15,7 @@ from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
 from npple.learn.frames import columns_of
 from npple.learn.interruption import on_signal
+from npple.printing import one_line
 
 if TYPE_CHECKING:
     from npple.lab.compare import Problem
@@ -122,7 +123,8 @@ def _cases(args: Namespace) -> list[Problem]:
     validation = None
     if schema and schema.form == "census" and Path(args.data).is_dir():  # as the papers split it
         test, validation = schema.encode(columns_of(args.data, schema.form)), test
-    return [Problem(Path(args.data).name, train, test, inputs, tasks, validation=validation)]
+    return [Problem(one_line(Path(args.data).name), train, test, inputs, tasks,
+                    validation=validation)]
 
 
 def _write(args: Namespace, comparison: Comparison) -> None:

@@ -453,8 +453,7 @@ def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any
     for name in architectures:
         check_choice("architectures", name, ARCHITECTURES)
     for seed in seeds:
-        require(isinstance(seed, (int, np.integer)) and seed >= 0,
-                f"seeds: integers of at least 0 are needed, got {seed!r}")
+        check_count("seeds", seed, 0)
     for what, values in (("cases", [case.name for case in cases]),
                          ("architectures", architectures), ("seeds", seeds)):
         require(values and len(set(values)) == len(values),

@@ -276,6 +276,21 @@ def test_control_codes_of_a_file_reach_no_terminal_and_no_csv(here, capsys, odd)
     assert not {"\x1b", "\x9b", "\u202e"} & {*told}
 
 
+def test_no_name_of_a_file_is_a_line_of_a_report(here, capsys):
+    """It could say there what npple says."""
+    rows = "".join(f'0.{row},{row % 2},"{"xyz"[row % 3]}\nforged line",1\n' for row in range(60))
+    (here / "a\nforged line").write_text(f'age,x,cls,"left\nforged line out"\n{rows}')
+    named = ["--data", "a\nforged line", "--numeric", "age", "--binary", "x", "--epochs", "1"]
+    assert main(["train", *named, "--multiclass", "cls", "--out", "run"]) == 0
+    model = ["--checkpoint", "run/checkpoint.npz", *named[:2]]
+    small = ["--models", "single_task", "--seeds", "1"]
+    for command in (["predict", *model, "--out", "p.csv"], ["evaluate", *model],
+                    ["compare", *named, *small]):
+        assert main(command) == 0
+    told = "".join(capsys.readouterr())
+    assert told.count(r"\nforged line") > 5 and "\nforged line" not in told
+
+
 def test_no_name_is_a_formula_of_a_spreadsheet(here, odd):
     data, _, model = odd
     assert main(["predict", *model, *data, "--out", "p.csv"]) == 0

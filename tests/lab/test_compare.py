@@ -698,7 +698,7 @@ def test_dask_without_the_extra_is_refused(monkeypatch):
     ({"architectures": ["plee"]}, "architectures: 'plee'"),
     ({"architectures": ["ple", "ple"]}, "architectures: different ones"),
     ({"seeds": ()}, "seeds: different ones"),
-    ({"seeds": (-1,)}, "seeds: integers of at least 0"),
+    ({"seeds": (-1,)}, "seeds: an integer of at least 0"),
     ({"options": {"width": 3}}, "options:"),
     ({"options": {"expert_units": (3,)}}, "options:"),
     ({"budget": 0.5}, "budget: a positive integer")])
