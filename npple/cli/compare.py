@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from npple import ARCHITECTURES
 from npple.cli.files import check_file, check_folder, make_folder
-from npple.cli.options import (Commands, add_arguments, add_options, command, given, number, one_of,
-                               show)
+from npple.cli.options import (Commands, add_arguments, add_options, by_name, command, given,
+                               number, one_of, show)
 from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
 from npple.learn.frames import columns_of
@@ -95,7 +95,7 @@ def run(args: Namespace) -> int:
             comparison = compare(
                 cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
                 budget=args.budget, levels=levels, options=options, executor=executor, share=share,
-                out=args.out, width=args.width, rates=args.rates, grid=dict(args.grid),
+                out=args.out, width=args.width, rates=args.rates, grid=by_name("--grid", args.grid),
                 data_seeds=args.data_seeds,
                 training=Training(args.epochs, args.batch_size, args.rate, args.patience,
                                   args.keep_best),
