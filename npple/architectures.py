@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias, TypeVar
 
-from npple.checks import check_choice, check_count, check_number
+from npple.checks import check_choice, check_count, check_number, shown
 from npple.core.ops import LIMITS
 from npple.core.rows import (Concat, Experts, Fusion, Gate, Pass, Pool, Route, Source, Stitch,
                              Tower, check_task)
@@ -80,7 +80,7 @@ def ple(inputs: Inputs, tasks: Tasks, *, levels: int = 2, task_experts: TaskCoun
     levels = _levels(levels)
     counts = _counts(_tasks(tasks), levels, task_experts, shared_experts)
     units, gates = _level_units(expert_units, levels), _gates(activation, gate_units, gate_bias)
-    require(type(cut) is bool, f"cut: True or False is needed, got {cut!r}")
+    require(type(cut) is bool, f"cut: True or False is needed, got {shown(cut)}")
     made, below = [], dict.fromkeys((*tasks, "shared"), "input")
     for level, count in enumerate(counts, start=1):
         streams = [*tasks, "shared"] if any(c["shared"] for c in counts[level:]) else [*tasks]
@@ -233,7 +233,7 @@ def asymmetric_sharing(inputs: Inputs, tasks: Tasks, *,
     names = list(_tasks(tasks))
     if borrows is None:
         borrows = {task: names[:i] for i, task in enumerate(names)}
-    require(isinstance(borrows, dict), f"borrows: a dict by task is needed, got {borrows!r}")
+    require(isinstance(borrows, dict), f"borrows: a dict by task is needed, got {shown(borrows)}")
     for task, others in borrows.items():
         require(_is_list(others) and task in names and all(o in names for o in others)
                 and task not in others,
@@ -405,7 +405,7 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {builder.__name__: builder fo
 
 def _gates(activation: str, units: Units, bias: bool) -> tuple[tuple[int, ...], str, bool]:
     """What all gates of a table have."""
-    require(type(bias) is bool, f"gate_bias: True or False is needed, got {bias!r}")
+    require(type(bias) is bool, f"gate_bias: True or False is needed, got {shown(bias)}")
     return _units("gate_units", units), activation, bias
 
 
@@ -503,7 +503,7 @@ def _column(kind: str | Sequence[int | str]) -> str | Embedded:
 
 def _tasks(tasks: Tasks) -> Tasks:
     require(isinstance(tasks, dict) and tasks,
-            f"tasks: a non-empty dict of name and kind is needed, got {tasks!r}")
+            f"tasks: a non-empty dict of name and kind is needed, got {shown(tasks)}")
     for task, kind in tasks.items():
         check_task(task, kind)
     return tasks
@@ -525,7 +525,7 @@ def _level_units(expert_units: LevelUnits, levels: int) -> list[tuple[int, ...]]
                           else [expert_units] * levels)
     by_level = [_units("expert_units", units) for units in each]
     require(all(by_level),
-            f"expert_units: an expert needs at least one layer, got {expert_units!r}")
+            f"expert_units: an expert needs at least one layer, got {shown(expert_units)}")
     return by_level
 
 
@@ -547,7 +547,8 @@ def _each_level(what: str, value: Entry | Sequence[Entry], levels: int) -> list[
     """One entry a level: those of a list, or `value` again and again."""
     if not isinstance(value, (list, tuple)):
         return [value] * levels  # type: ignore[list-item]  # no sequence
-    require(len(value) == levels, f"{what}: {levels} levels need as many entries, got {value!r}")
+    require(len(value) == levels,
+            f"{what}: {levels} levels need as many entries, got {shown(value)}")
     return list(value)
 
 
@@ -557,5 +558,5 @@ def _is_list(value: object) -> bool:
 
 def _units(what: str, units: object) -> tuple[int, ...]:
     if not isinstance(units, (list, tuple)):
-        raise InputError(f"{what}: a list of widths is needed, got {units!r}")
+        raise InputError(f"{what}: a list of widths is needed, got {shown(units)}")
     return tuple(_count(what, unit) for unit in units)

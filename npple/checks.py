@@ -42,10 +42,15 @@ def check_dtype(what: str, dtype: DTypeLike) -> None:
     require(known, f"{what}: {shown(dtype)}, expected one of {KNOWN}")
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer; NumPy counts spans of time among its own."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
 def check_number(what: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
     """`value` as a float, if it is a finite real number from `low` to `high`."""
     number = math.nan
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+    if is_whole(value) or isinstance(value, (float, np.floating)):
         with suppress(OverflowError):  # an integer beyond all floats
             number = float(value)
     bounds = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
@@ -56,8 +61,7 @@ def check_number(what: str, value: object, low: float = 0.0, high: float = math.
 
 def check_count(what: str, value: object, least: int = 1, most: int | None = None) -> int:
     """`value` as a plain int, if it is an integer of at least `least`, and at most `most`."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    number = int(value) if whole else least - 1  # type: ignore[call-overload]  # whole
+    number = int(value) if is_whole(value) else least - 1
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
     require(number >= least and (most is None or number <= most),
             f"{what}: an integer {bounds} is needed, got {shown(value)}")
@@ -98,6 +102,7 @@ def check_dicts(**given: object) -> None:
 def check_path(what: str, value: object) -> None:
     """Raise `InputError` unless `value` can name a file or folder."""
     check_kind(what, value, (str, PathLike), "a path")
+    require("\0" not in str(value), f"{what}: {shown(value)}, expected a path without a NUL")
 
 
 def check_texts(what: str, values: object) -> list[str]:

@@ -128,8 +128,7 @@ class Network(Printed):
         InputError
             For a `seed` or `dtype` that is none.
         """
-        require(isinstance(seed, (int, np.integer)) and seed >= 0,
-                f"seed: an integer of at least 0 is needed, got {seed!r}")
+        check_count("seed", seed, 0)
         check_dtype("dtype", dtype)
         return {name: array.astype(dtype) for name, array in self.table.initial(int(seed)).items()}
 

@@ -12,6 +12,11 @@ def visible(text: object) -> str:
     return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
+def one_line(name: object) -> str:
+    """A name in a report: visible, and no line of its own."""
+    return visible(name).replace("\n", r"\n")
+
+
 def csv_name(name: str) -> str:
     """A name as a cell of a CSV file: visible, and no formula."""
     return f"'{visible(name)}" if FORMULA.match(name) else visible(name)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from npple.checks import check_dicts, check_number, check_reals, shown
+from npple.checks import check_dicts, check_number, check_reals, is_whole, shown
 from npple.core.base import Codes, Float64, Values
 from npple.errors import require
 
@@ -140,8 +140,8 @@ def top_k(scores: Values, k: int) -> Codes:
     scores = check_reals("scores", scores)
     require(scores.ndim and not np.isnan(scores).any(),
             "scores: NaN or no axis, expected numbers in an array")
-    require(isinstance(k, (int, np.integer)) and 1 <= k <= scores.shape[-1],
-            f"k: {k!r}, expected an integer from 1 to {scores.shape[-1]}")
+    require(is_whole(k) and 1 <= k <= scores.shape[-1],
+            f"k: {shown(k)}, expected an integer from 1 to {scores.shape[-1]}")
     return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import npple
-from npple.checks import few, named
+from npple.checks import check_count, check_number, check_path, few, named
 from npple.network import Network
 from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
+from npple.verify.cases import random_model
 from strategies import problem
 
 nan, inf = float("nan"), float("inf")
@@ -55,6 +56,7 @@ def refuse(call, message):
     ({"inputs": {"n": (3,)}}, "inputs: 'n' must be"),
     ({"inputs": {"n": (0, 2)}}, "inputs: 'n': vocabulary size"),
     ({"inputs": {"n": (3, -1)}}, "inputs: 'n': embedding width"),
+    ({"inputs": {"n": (3, 2, np.ones(2))}}, "inputs: 'n' must be 'numeric', (vocabulary size, "),
     ({"inputs": {"n": (3, 2, "max")}}, "inputs: 'n' must be 'numeric', (vocabulary size, width)"),
     ({"inputs": {"n": (3, 2, 1)}}, "inputs: 'n' must be"),
     ({"inputs": {"n": (3, 0, "sum")}}, "inputs: 'n': embedding width"),
@@ -435,3 +437,36 @@ def test_of_many_names_those_are_shown_that_sixty_letters_hold():
     assert few(["a" * 29, "b" * 29]) == f"{'a' * 29}, {'b' * 29}"
     assert few(["a" * 30, "b" * 29, "c"]) == f"{'a' * 30} and 2 more"
     assert few(["a" * 70, "b"]) == f"{'a' * 20}...{'a' * 37} and 1 more"
+
+
+@pytest.mark.parametrize("call", [
+    lambda span: check_count("n", span), lambda span: check_number("n", span),
+    lambda span: npple.cgc(3, TASKS).init(seed=span), lambda span: npple.data.synthetic(span, 2),
+    lambda span: npple.ranking.top_k(np.ones(3), span)])
+def test_a_span_of_time_is_no_number(call):
+    """NumPy's are integers of its own by their class."""
+    with pytest.raises(npple.InputError, match="timedelta64"):
+        call(np.timedelta64(1))
+
+
+class Mute:
+    """An object that cannot be printed."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("call", [
+    lambda: random_model("ple", Mute()),
+    lambda: npple.oracle.make_vectors(npple.cgc(3, TASKS), seed=Mute()),
+    lambda: npple.isolation(npple.cgc(3, TASKS)).compare_gradients(Mute(), {}),
+    lambda: npple.cgc(3, Mute()),
+    lambda: npple.cgc(3, TASKS, gate_bias=Mute())])
+def test_what_cannot_be_printed_is_refused_by_its_kind(call):
+    with pytest.raises(npple.InputError, match="Mute"):
+        call()
+
+
+def test_a_path_with_a_nul_is_refused():
+    with pytest.raises(npple.InputError, match="out: .* without a NUL"):
+        check_path("out", "a\0b")

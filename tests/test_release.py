@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 import tarfile
 import tomllib
 from importlib.machinery import SourceFileLoader
@@ -34,6 +36,14 @@ def test_a_package_says_no_other_licence_than_the_page(name):
     found = re.split(r" AND | OR | WITH |[()]", said.get("License-Expression", ""))
     assert {*filter(None, found)} <= {*ROWS[name].split(", ")}
     assert found != [""] or "License :: OSI Approved :: BSD License" in said.get_all("Classifier")
+
+
+@pytest.mark.parametrize("words", [("--only", "("), ("--part", "5/4"), ("--part", "x"),
+                                   ("--sample", "-3"), ("--jobs", "0"), ("--all",)])
+def test_mutation_refuses_what_it_cannot_use_in_one_line(words):
+    done = subprocess.run([sys.executable, ROOT / ".ci/mutation", "core", *words],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and words[0] in done.stderr
 
 
 def archive(times):

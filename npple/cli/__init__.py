@@ -22,6 +22,9 @@ from npple.printing import visible
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for name in ("stdout", "stderr"):  # closed: no file that is written may get its number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a character
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -58,7 +61,8 @@ def _say(line: str, status: int) -> int:
 
 def _give_up(stream: TextIO) -> None:
     """What is still to be written to the stream goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with contextlib.suppress(OSError):  # no file can be opened
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> Parser:

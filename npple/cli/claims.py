@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
     from npple.lab.trials import progress
     from npple.lab.workers import open_workers
     check_folder("--out", args.out)
-    check_folder("--plots", args.plots)
+    check_folder("--plots", args.plots, [f"{args.name}.svg"])
     if args.plots:
         from npple.draw.plots import need_matplotlib
         need_matplotlib()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable
-from pathlib import Path
 
-from npple.cli.files import check_file
+from npple.cli.files import check_apart, check_file
 from npple.cli.options import Commands, add_arguments, command, number, show
-from npple.errors import require
 
 
 def add(commands: Commands) -> None:
@@ -27,8 +25,7 @@ def run(args: Namespace) -> None:
     from npple.learn.clicklog import click_log
     check_file("--out", args.out)
     check_file("--later", args.later)
-    require(not args.later or Path(args.out).resolve() != Path(args.later).resolve(),
-            "--later: the same file as --out, expected another one")
+    check_apart("--out", args.out, "--later", args.later)
     log = click_log(args.rows, args.seed)
     lines = [",".join(log), *map(",".join, zip(*log.values()))]
     stop = 1 + args.rows * 4 // 5 if args.later else len(lines)

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 
 from npple import ARCHITECTURES
 from npple.cli.files import check_file, check_folder, make_folder
-from npple.cli.options import (Commands, add_arguments, add_options, command, given, number, one_of,
-                               show)
+from npple.cli.options import (Commands, add_arguments, add_options, by_name, command, given,
+                               number, one_of, show)
 from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
 from npple.learn.frames import columns_of
 from npple.learn.interruption import on_signal
+from npple.printing import one_line
 
 if TYPE_CHECKING:
     from npple.lab.compare import Problem
     from npple.lab.gains import Comparison
+
+
+FIGURES = ("curves", "gains", "correlation", "utilization")  # those of `comparison_figures`
 
 
 def add(commands: Commands) -> None:
@@ -80,7 +84,7 @@ def run(args: Namespace) -> int:
     from npple.lab.workers import open_workers
     check_file("--csv", args.csv, {"--data": args.data, "--validation": args.validation})
     check_folder("--out", args.out)
-    check_folder("--plots", args.plots)
+    check_folder("--plots", args.plots, [f"{name}.svg" for name in FIGURES])
     if args.plots:
         from npple.draw.plots import need_matplotlib
         need_matplotlib()
@@ -91,7 +95,7 @@ def run(args: Namespace) -> int:
             comparison = compare(
                 cases, args.models, seeds=range(args.seed, args.seed + args.seeds),
                 budget=args.budget, levels=levels, options=options, executor=executor, share=share,
-                out=args.out, width=args.width, rates=args.rates, grid=dict(args.grid),
+                out=args.out, width=args.width, rates=args.rates, grid=by_name("--grid", args.grid),
                 data_seeds=args.data_seeds,
                 training=Training(args.epochs, args.batch_size, args.rate, args.patience,
                                   args.keep_best),
@@ -119,7 +123,8 @@ def _cases(args: Namespace) -> list[Problem]:
     validation = None
     if schema and schema.form == "census" and Path(args.data).is_dir():  # as the papers split it
         test, validation = schema.encode(columns_of(args.data, schema.form)), test
-    return [Problem(Path(args.data).name, train, test, inputs, tasks, validation=validation)]
+    return [Problem(one_line(Path(args.data).name), train, test, inputs, tasks,
+                    validation=validation)]
 
 
 def _write(args: Namespace, comparison: Comparison) -> None:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from npple import Network
-from npple.cli.files import check_file
+from npple.cli.files import check_apart, check_file
 from npple.cli.options import (Commands, add_arguments, add_model, build, command, given,
                                named_tasks, shape, show)
 from npple.errors import require
@@ -29,6 +29,7 @@ def run(args: Namespace) -> None:
     read = {"--checkpoint": args.checkpoint}
     check_file("--out", args.out, read, endings=(".svg",))
     check_file("--html", args.html, read)
+    check_apart("--out", args.out, "--html", args.html)
     tasks, name = named_tasks(args.tasks), args.checkpoint or args.model
     drawn = diagram(_trained(args) if args.checkpoint else build(args, args.inputs, tasks))
     shown, files = text(drawn, args.task), {}

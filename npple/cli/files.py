@@ -6,14 +6,18 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from npple.checks import shown
 from npple.errors import FileError, InputError, require
+from npple.learn import census, kuairand
 
 CHECKPOINT = b'"npple checkpoint"'  # stands near the start of every one
 PICTURES = (".svg", ".png", ".pdf")
+PUBLISHED = (census.TRAIN_FILE, census.TEST_FILE, f"{census.TRAIN_FILE}.gz",
+             f"{census.TEST_FILE}.gz", kuairand.EARLY, kuairand.LATE, kuairand.USERS,
+             kuairand.VIDEOS)  # files that are read where --data names their folder, or a neighbour
 
 
 def check_file(flag: str, path: str | None, inputs: Mapping[str, str | None] | None = None,
@@ -34,7 +38,7 @@ def check_file(flag: str, path: str | None, inputs: Mapping[str, str | None] | N
     Raises
     ------
     InputError
-        If it is an input or a checkpoint, or has another ending.
+        If it is an input, a checkpoint or a published data set, or has another ending.
     FileError
         If it is a folder or a device, or there is no folder to hold it.
     """
@@ -52,6 +56,8 @@ def check_file(flag: str, path: str | None, inputs: Mapping[str, str | None] | N
             raise FileError(f"{flag}: {shown(path)} exists and is no file, expected a file to "
                             "write")
         if there:
+            require(Path(path).resolve().name not in PUBLISHED, f"{flag}: {shown(path)} is a "
+                    "published data set, expected another file")
             with open(path, "rb") as file:
                 require(CHECKPOINT not in file.read(1000),
                         f"{flag}: {shown(path)} is a checkpoint, expected another file")
@@ -70,8 +76,31 @@ def check_plot(flag: str, path: str | None, inputs: Mapping[str, str | None] | N
         need_matplotlib()
 
 
-def check_folder(flag: str, path: str | Path | None) -> None:
-    """Raise `FileError` unless files can be written to a folder that is there or can be made."""
+def check_apart(flag: str, path: str | None, other: str, second: str | None) -> None:
+    """Raise `InputError` if two options name one file to write."""
+    require(path is None or second is None or Path(path).resolve() != Path(second).resolve(),
+            f"{other}: the same file as {flag}, expected another one")
+
+
+def check_folder(flag: str, path: str | Path | None, names: Sequence[str] = ()) -> None:
+    """Raise an error unless files can be written to a folder that is there or can be made.
+
+    Parameters
+    ----------
+    flag : str
+        The option that names it.
+    path : str or Path or None
+        None is nothing to write.
+    names : sequence of str, optional
+        Of files that will be written there.
+
+    Raises
+    ------
+    FileError
+        If it is no folder, or one without permission, or a name is a folder's there.
+    InputError
+        If a name is a checkpoint's there.
+    """
     if path is not None:
         with _refusing(flag, path, "a folder to write to"):
             there = next(each for each in (Path(path).absolute(), *Path(path).absolute().parents)
@@ -79,6 +108,8 @@ def check_folder(flag: str, path: str | Path | None) -> None:
             if not there.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             _check_writable(there)
+        for name in names if Path(path).is_dir() else ():
+            check_file(flag, str(Path(path, name)))
 
 
 def make_folder(flag: str, path: str | Path | None) -> None:

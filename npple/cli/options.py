@@ -88,6 +88,24 @@ def one_of(what: str, choices: Collection[str]) -> Callable[[str], str]:
     return name
 
 
+def assignment(text: str) -> tuple[str, float]:
+    """For `type=`: a name and its number."""
+    name, _, value = text.rpartition("=")
+    try:
+        number = float(value if name else "")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected NAME=NUMBER") from None
+    return name, number
+
+
+def by_name(flag: str, pairs: Sequence[tuple[str, Any]]) -> Options:
+    """Pairs as a dict, if no name comes twice: all but the last would be lost."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    require(twice is None, f"{flag}: {twice!r} is named twice, expected once")
+    return dict(pairs)
+
+
 def show(args: argparse.Namespace, data: Callable[[], object], text: object) -> None:
     """Print a result: with --json what `data` returns, else `text`."""
     print(json.dumps(data()) if args.json else visible(text))

@@ -84,7 +84,9 @@ def export(args: Namespace) -> None:
     check_file("--out", args.out)
     require(not (args.also_json and args.out and Path(args.out).suffix == ".json"),
             f"--out: {args.out}, expected another ending beside --also-json, such as .npz")
-    check_folder("--all", args.all)
+    if args.also_json and args.out:
+        check_file("--also-json", str(Path(args.out).with_suffix(".json")))
+    check_folder("--all", args.all, ["manifest.json"])
     if args.all:
         manifest = oracle.export_all(args.all, args.also_json)
         return show(args, lambda: manifest,

@@ -12,7 +12,7 @@ from npple.cli.options import Commands, add_arguments, command, show
 from npple.cli.rows import DRESS, TRAINED, UNKNOWN, dress
 from npple.core.base import Array
 from npple.errors import require
-from npple.printing import csv_name, visible
+from npple.printing import csv_name, one_line, visible
 
 
 def add(commands: Commands) -> None:
@@ -57,7 +57,7 @@ def _text(said: Mapping[str, Any]) -> str:
 
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(names[:20]) + more
+    return ", ".join(map(one_line, names[:20])) + more
 
 
 def _write(path: str, predictions: Mapping[str, Array], names: Mapping[str, Sequence[str]]) -> None:

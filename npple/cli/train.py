@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npple.checks import check_choice
 from npple.cli.files import alone_in, check_folder, make_folder, new_folder
-from npple.cli.options import (Commands, Options, add_arguments, add_model, build, command,
-                               number, one_of, show)
+from npple.cli.options import (Commands, Options, add_arguments, add_model, assignment, build,
+                               by_name, command, number, one_of, show)
 from npple.cli.rows import add_data, load
 from npple.errors import Stopped, require
 from npple.learn.balance import warnings_text
@@ -42,15 +42,15 @@ def add(commands: Commands) -> None:
                         "default": "adam", "metavar": "NAME", "help": "adam, adamw (its weight "
                         "decay is not scaled by the rate) or sgd"},
         "--rate": number(1e-3, "learning rate"),
-        "--rates": {"type": _assignment, "nargs": "+", "default": [], "metavar": "PATTERN=F",
+        "--rates": {"type": assignment, "nargs": "+", "default": [], "metavar": "PATTERN=F",
                     "help": "factor on the rate of parameters of such names: '*/stitch/*=100'"},
         "--start-from": {"metavar": "F", "help": "checkpoint of single_task with these tasks, from "
                          "whose best parameters a cross-stitch network starts"},
         "--weight-decay": number(0.0, "decoupled weight decay"),
         "--clip": {"type": float, "help": "largest global gradient norm"},
-        "--task-weight": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=W",
+        "--task-weight": {"type": assignment, "nargs": "+", "default": [], "metavar": "TASK=W",
                           "help": "weight of a task's loss (1 otherwise)"},
-        "--task-decay": {"type": _assignment, "nargs": "+", "default": [], "metavar": "TASK=G",
+        "--task-decay": {"type": assignment, "nargs": "+", "default": [], "metavar": "TASK=G",
                          "help": "factor on that weight each epoch"},
         "--decay-per": {"type": one_of("unit of decay", ("epoch", "step")), "metavar": "UNIT",
                         "help": "epoch, or step: decay in each step instead (default: epoch, or "
@@ -127,7 +127,8 @@ def _new_run(args: Namespace, model: Network, schema: Options | None) -> Run:
                dict.fromkeys(model.tasks, 1.0) | weights,
                _by_task("--task-decay", args.task_decay, model.tasks), args.skip_absent,
                schema=schema, decay_per=args.decay_per or "epoch", mean_over=args.mean_over,
-               rates=dict(args.rates), keep_best=args.keep_best, start=_start(args, model))
+               rates=by_name("--rates", args.rates), keep_best=args.keep_best,
+               start=_start(args, model))
 
 
 def _start(args: Namespace, model: Network) -> Arrays | None:
@@ -144,14 +145,7 @@ def _by_task(flag: str, pairs: Sequence[tuple[str, float]], tasks: Mapping[str, 
     """{task: number} from TASK=NUMBER pairs."""
     for task, _ in pairs:
         check_choice(flag, task, tasks)
-    return dict(pairs)
-
-
-def _assignment(text: str) -> tuple[str, float]:
-    name, _, value = text.rpartition("=")
-    if not name:
-        raise ArgumentTypeError(f"expected TASK=NUMBER, got {text!r}")
-    return name, float(value)
+    return by_name(flag, pairs)
 
 
 def _checkpoint(args: Namespace) -> Path | None:

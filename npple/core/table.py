@@ -200,8 +200,8 @@ def check_inputs(inputs: int | tuple[Column, ...]) -> None:
                 f"inputs: a column name is a non-empty printable text, got {name!r}")
         require(name not in seen, f"inputs: the column {name!r} stands there twice")
         seen.add(name)
-        require(isinstance(kind, tuple) and (len(kind) == 2 or kind[2:] in (("mean",), ("sum",)))
-                or isinstance(kind, str) and kind == "numeric",
+        require(isinstance(kind, tuple) and (len(kind) == 2 or [*map(type, kind[2:])] == [str]
+                and kind[2] in ("mean", "sum")) or isinstance(kind, str) and kind == "numeric",
                 f"inputs: {name!r} must be 'numeric', (vocabulary size, width) or, for a bag, "
                 f"(vocabulary size, width, 'mean' or 'sum'), got {kind!r}")
         if not isinstance(kind, str):

@@ -19,7 +19,7 @@ from npple.checks import check_choice, check_count, check_kind, check_number, sh
 from npple.core.base import Array, Arrays, Codes, Float64, Mask, Printed, Values
 from npple.core.blocks import blas_with_one_thread
 from npple.data import Dataset, label_correlations, weights
-from npple.errors import require
+from npple.errors import InputError, require
 from npple.lab.lifts import Lift, corrected, cuped, lift, sample_ratio
 from npple.learn.dataset import streams
 from npple.learn.scenes import PLAYED, SCENES, THRESHOLD, scene_correlations, scenes_text
@@ -739,6 +739,16 @@ def summarize(outcomes: Mapping[str, Any], before: Mapping[str, Any] | None = No
                         lifts[name][0], lifts[name][1]) for name, found in outcomes.items())
 
 
+def _check_builder(name: str, builder: Callable[..., Network], where: World) -> None:
+    """Raise `InputError` unless the builder makes a model for a world."""
+    try:
+        network = builder(2 * where.users.shape[1], where.tasks)
+    except TypeError as error:
+        raise InputError(f"models: {shown(name)}: {error}, expected a builder as npple.ple"
+                         ) from error
+    check_kind(f"models: {shown(name)}: what the builder makes", network, Network, "a Network")
+
+
 def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions: int = 200_000,
            log_impressions: int = 50_000, epochs: int = 5, rate: float = 1e-3,
            batch_size: int = 256, exploration: float = 1.0, trained: int = 3,
@@ -795,6 +805,8 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     check_count("trained", trained)
     check_count("impressions", impressions, SHOWN, MANY)  # now rather than after the training
     where = (draw_scene_world if scenes else draw_world)(**world, seed=seed)
+    for name, builder in models.items():
+        _check_builder(name, builder, where)
     log = draw_log(where, log_impressions, exploration=exploration, seed=seed)
     train, held_out = log.split(0.8, seed)
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from npple.architectures import ARCHITECTURES, MANY, Inputs
-from npple.checks import check_choice, check_count, check_kind
+from npple.checks import check_choice, check_count, check_kind, shown
 from npple.errors import require
 from npple.network import Network
 
@@ -130,7 +130,7 @@ def sized(name: str, inputs: Inputs, tasks: Mapping[str, str], budget: int, leve
         return parameters(networks(name, inputs, tasks, width, levels, options))[0]
 
     require(type(budget) is int and 0 < budget <= LARGEST,
-            f"budget: a positive integer up to {LARGEST} is needed, got {budget!r}")
+            f"budget: a positive integer up to {LARGEST} is needed, got {shown(budget)}")
     widths = range(1, budget + 1)  # more parameters than units, whatever the architecture
     at = bisect_left(widths, budget, key=count)
     width = min(widths[max(at - 1, 0):at + 1], key=lambda width: abs(count(width) - budget))

@@ -256,6 +256,8 @@ def compare(cases: Sequence[Problem], architectures: Sequence[str] = tuple(ARCHI
     Stopped
         When `stop` said so; `out` holds what was finished.
     """
+    for what, value in (("options", options), ("grid", grid)):
+        check_kind(what, value, (dict, type(None)), "a dict")
     _check(cases, architectures, seeds, {**(options or {}), **(grid or {})}, training, out)
     _check_choices(cases, rates, grid, data_seeds)
     require(budget is None or width is None, "width: a budget decides the widths, expected one of "
@@ -441,8 +443,8 @@ def _check_choices(cases: Sequence[Problem], rates: Any, grid: Any, data_seeds: 
         require(case.draw, f"data_seeds: {case.name} has no other data, expected made-up data")
 
 
-def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any] | None,
-           training: Any, out: Any) -> None:
+def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any], training: Any,
+           out: Any) -> None:
     """Refuse names and seeds that come twice, are none, or options that nobody has."""
     for what, values in (("cases", cases), ("architectures", architectures), ("seeds", seeds)):
         check_kind(what, values, Sequence, "a sequence")
@@ -451,16 +453,14 @@ def _check(cases: Any, architectures: Any, seeds: Any, options: Mapping[str, Any
     for name in architectures:
         check_choice("architectures", name, ARCHITECTURES)
     for seed in seeds:
-        require(isinstance(seed, (int, np.integer)) and seed >= 0,
-                f"seeds: integers of at least 0 are needed, got {seed!r}")
+        check_count("seeds", seed, 0)
     for what, values in (("cases", [case.name for case in cases]),
                          ("architectures", architectures), ("seeds", seeds)):
         require(values and len(set(values)) == len(values),
                 f"{what}: different ones are needed, got {list(values)}")
     check_kind("training", training, Training, "a Training")
-    check_kind("options", options, (dict, type(None)), "a dict")
     if out is not None:
         check_path("out", out)
-    unknown = set(options or ()) - known_options(architectures)
+    unknown = set(map(str, options)) - known_options(architectures)
     require(not unknown, f"options: {sorted(unknown)}, expected some of "
                          f"{sorted(known_options(architectures))}")

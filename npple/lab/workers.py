@@ -11,9 +11,11 @@ from multiprocessing import get_context, parent_process
 from queue import SimpleQueue
 from typing import Any
 
-from npple.errors import InputError, require
+from npple.checks import check_count
+from npple.errors import InputError
 from npple.learn.interruption import SIGNALS
 
+MOST = 1000  # processes
 TRIES = 3  # a call that ended so many processes will end the next one too
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -36,13 +38,12 @@ class Processes(Executor):
     """
 
     def __init__(self, workers: int) -> None:
-        require(type(workers) is int and workers > 0,
-                f"workers: a positive integer is needed, got {workers!r}")
+        check_count("workers", workers, most=MOST)
         for name in BLAS:
             os.environ.setdefault(name, "1")  # too late for this process, in time for the others
-        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        self._idle: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()
         for _ in range(workers):
-            self._idle.put(_process())
+            self._idle.put(None)  # made when it is needed
         self._threads = ThreadPoolExecutor(workers)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -66,10 +67,11 @@ class Processes(Executor):
         process = self._idle.get()
         try:
             for _ in range(TRIES):
+                process = process or _process()
                 try:
                     return process.submit(function, *args, **kwargs).result()
                 except BrokenProcessPool:
-                    process = _process()
+                    process = None
         finally:
             self._idle.put(process)
         raise InputError(f"workers: {TRIES} processes died of the same run; less memory is "
@@ -87,12 +89,16 @@ class Processes(Executor):
         """
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         while not self._idle.empty():
-            self._idle.get().shutdown(wait)
+            if process := self._idle.get():
+                process.shutdown(wait)
 
 
 def _process() -> ProcessPoolExecutor:
     """One process."""
-    return ProcessPoolExecutor(1, get_context("spawn"), _settle)
+    try:
+        return ProcessPoolExecutor(1, get_context("spawn"), _settle)
+    except OSError as error:
+        raise InputError(f"workers: {error.strerror}, expected fewer") from None
 
 
 def _settle() -> None:

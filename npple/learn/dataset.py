@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npple.checks import check_kind, check_number, shown
+from npple.checks import check_kind, check_number, is_whole, shown
 from npple.core.base import Codes, Features, Mask, Values, brief
 from npple.errors import require
 
@@ -36,8 +36,8 @@ def streams(seed: int, count: int) -> list[np.random.Generator]:
     InputError
         If `seed` is not an integer of at least 0.
     """
-    known = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0
-    require(known, f"seed is {shown(seed)}, expected an integer of at least 0")
+    require(is_whole(seed) and seed >= 0,
+            f"seed is {shown(seed)}, expected an integer of at least 0")
     return np.random.default_rng(seed).spawn(count)
 
 

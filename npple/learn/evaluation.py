@@ -12,6 +12,7 @@ from npple import metrics
 from npple.core.base import Array, Codes, Mask, Values
 from npple.kinds import constant_loss, evaluate
 from npple.metrics import Bin
+from npple.printing import one_line
 
 Metrics = dict[str, float | None]
 
@@ -58,7 +59,7 @@ class Evaluation:
         lines = [f"{self.rows:,} rows", *self.unknown]
         lines += [f"{task:{width}}  {metrics_text(found)}" for task, found in self.tasks.items()]
         for name, bins in self.calibration.items():
-            lines += ["", f"{name}: {_ratio(bins)}"]
+            lines += ["", f"{one_line(name)}: {_ratio(bins)}"]
             lines += _table(bins) if name in self.tasks else []
         return "\n".join(lines)
 

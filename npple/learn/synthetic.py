@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npple.checks import shown
+from npple.checks import is_whole, shown
 from npple.core.base import Float64
 from npple.core.blocks import blas_with_one_thread
 from npple.errors import InputError, require
@@ -193,14 +193,13 @@ def _waves(sines: int, seed: int) -> tuple[Float64, Float64]:
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
-    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-    require(fits, f"{name} is {shown(value)}, expected an integer of at least {least}")
+    require(is_whole(value) and value >= least,
+            f"{name} is {shown(value)}, expected an integer of at least {least}")
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    fits = (number and not isinstance(value, bool) and low <= value <= high
-            and abs(value) <= sys.float_info.max)
+    number = is_whole(value) or isinstance(value, (float, np.floating))
+    fits = number and low <= value <= high and abs(value) <= sys.float_info.max
     require(fits, f"{name} is {shown(value)}, expected a number from {low} to {high}")
 
 

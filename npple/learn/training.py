@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -468,7 +469,8 @@ class Run:
             optimizer = OPTIMIZERS[meta["optimizer"].pop("kind")](**meta["optimizer"])
             settings = LATER | (FIRST if version == 1 else {}) | meta["settings"]
             run = cls(model, optimizer, **{name: settings[name] for name in SETTINGS})
-            for name, value in _checked_progress(NOTHING | meta["progress"]).items():
+            for name, value in _checked_progress(NOTHING | meta["progress"],
+                                                 model.tasks).items():
                 setattr(run, name, value)
             run.meta_verified = version > 1
             for group in ("params", "best", "state"):
@@ -714,7 +716,7 @@ def fingerprint(data: Dataset) -> int:
     return total
 
 
-def _checked_progress(progress: Any) -> dict[str, Any]:
+def _checked_progress(progress: Any, tasks: Mapping[str, str]) -> dict[str, Any]:
     """How far a saved run had come, if it can have come there."""
     for name in ("step", "epoch", "batch"):
         check_count(name, progress[name], 0)
@@ -723,17 +725,36 @@ def _checked_progress(progress: Any) -> dict[str, Any]:
     for name in ("data", "validation"):
         require(progress[name] is None or type(progress[name]) is int,
                 f"{name}: {shown(progress[name])}")
+    require(progress["parts"].keys() <= tasks.keys(), f"parts: {shown(progress['parts'])}")
     for task, part in progress["parts"].items():
         check_number(f"parts: {shown(task)}", part)
     history = progress["history"]
     require(isinstance(history, list) and len(history) == progress["epoch"],
             f"history: an entry for each of {progress['epoch']} epochs is needed")
     for number, entry in enumerate(history, start=1):
-        require(entry["epoch"] == number and isinstance(entry["validation"], dict),
+        require(entry["epoch"] == number and entry["validation"].keys() == tasks.keys(),
                 f"history: entry {number} is {shown(entry)}")
         for name in ("loss", "score"):
             check_number(f"history: {name}", entry[name], -math.inf)
+        for name, fits in ENTRY.items():
+            found = entry.get(name, {})
+            require(found.keys() <= tasks.keys() and all(map(fits, found.values())),
+                    f"history: {name} of epoch {number} is {shown(found)}")
     return {name: progress[name] for name in PROGRESS}
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+
+
+def _is_known(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+ENTRY: dict[str, Callable[[Any], bool]] = {  # what an entry of the history holds of tasks
+    "parts": _is_number, "gradient": _is_number, "constants": _is_known,
+    "outweighs": lambda text: isinstance(text, str) and text.isprintable(),
+    "validation": lambda found: all(map(_is_known, found.values()))}
 
 
 def _group(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

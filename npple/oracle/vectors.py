@@ -14,8 +14,8 @@ import numpy as np
 
 from npple import archive
 from npple.archive import FilePath
-from npple.checks import (check_choice, check_noise, check_number, check_params, check_path,
-                          check_weights, check_x, named)
+from npple.checks import (check_choice, check_count, check_noise, check_number, check_params,
+                          check_path, check_weights, check_x, named, shown)
 from npple.core.base import Array, Arrays, Columns, Features, Mask, Masks, Values
 from npple.errors import FileError, InputError, require
 from npple.kinds import check_targets
@@ -268,12 +268,11 @@ def make_vectors(model: Network, seed: int = 0, batch: int = 8, dtype: str = "fl
         For arguments that cannot be used.
     """
     require(isinstance(model, Network), f"model: a Network is needed, got {type(model).__name__}")
-    require(isinstance(seed, (int, np.integer)) and seed >= 0,
-            f"seed: an integer of at least 0 is needed, got {seed!r}")
-    require(type(batch) is int and batch > 0, f"batch: a positive integer, got {batch!r}")
+    check_count("seed", seed, 0)
+    require(type(batch) is int and batch > 0, f"batch: a positive integer, got {shown(batch)}")
     check_choice("dtype", dtype, TELLING)
     require(isinstance(adam, Adam) and not isinstance(adam, AdamW),
-            f"adam: npple.Adam(...) is needed, got {adam!r}")
+            f"adam: npple.Adam(...) is needed, got {shown(adam)}")
     if params is None and x is None and targets is None and masks is None and weights is None:
         return drawn(model, int(seed), batch, dtype, adam, lambda case: case)
     for name, given in (("params", params), ("x", x), ("targets", targets)):

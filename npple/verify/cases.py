@@ -15,9 +15,10 @@ from zlib import crc32
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
-from npple.checks import check_choice, check_kind
+from npple.checks import check_choice, check_count, check_kind, shown
 from npple.core.base import Array, Codes, Features, Float64, Mask, Values
 from npple.core.losses import kind_of
+from npple.core.rows import LARGEST
 from npple.errors import require
 from npple.kinds import about
 from npple.network import Network
@@ -83,7 +84,7 @@ def random_model(name: str, tasks: int | Mapping[str, str] = 3, levels: int = 2)
 def numbered_tasks(count: int) -> dict[str, str]:
     """task1, task2, ... with the kinds of `KINDS` in turn; `InputError` for no or too many."""
     require(type(count) is int and 0 < count <= MOST,
-            f"tasks: a positive integer up to {MOST} is needed, got {count!r}")
+            f"tasks: a positive integer up to {MOST} is needed, got {shown(count)}")
     return {f"task{i + 1}": KINDS[i % len(KINDS)] for i in range(count)}
 
 
@@ -109,9 +110,11 @@ def random_case(model: Network, seed: int = 0, batch: int = 8, dtype: DTypeLike 
     Raises
     ------
     InputError
-        For what is no Network.
+        For what is no Network, and numbers out of their range.
     """
     check_kind("model", model, Network, "a Network")
+    check_count("seed", seed, 0)
+    check_count("batch", batch, most=LARGEST)
     rng = np.random.default_rng([seed, batch])
     table = model.table
     params = {name: _parameter(name, shape, seed).astype(dtype)

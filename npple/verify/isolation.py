@@ -298,7 +298,8 @@ class Isolation(Printed):
                              f"{shown(next(iter(odd), None))} stands in one of them")
             for name, gradient in named.items():
                 what = f"gradients: {task!r}: {shown(name)}"
-                require(gradient is None or check_array(what, gradient).size,
+                found = np.zeros(1) if gradient is None else check_array(what, gradient)
+                require(found.size and found.dtype.kind in "biufc",
                         f"{what}: {shown(gradient)}, expected at least one number")
         return self._held(cell for task, named in gradients.items()
                           for cell in measure.nonzero(task, members, named))
@@ -308,7 +309,7 @@ class Isolation(Printed):
 
     def _check_tasks(self, what: str, given: object) -> None:
         require(isinstance(given, dict) and given.keys() == set(self.tasks),
-                f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {given!r}")
+                f"{what}: a dict by task is needed ({', '.join(self.tasks)}), got {shown(given)}")
 
     def _held(self, measured: Iterable[Cell]) -> MatrixComparison:
         """The measured cells (task, group, found, evidence) that the matrix has otherwise."""

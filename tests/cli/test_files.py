@@ -51,6 +51,23 @@ def test_no_checkpoint_is_overwritten_even_if_it_is_not_read(here, capsys, train
     assert "is a checkpoint" in capsys.readouterr().err and contents(here) == before
 
 
+def test_no_published_data_set_is_overwritten(here, capsys, trained):
+    """--data names its folder, or a log whose neighbours are read."""
+    for name in ("census-income.test", "user_features_pure.csv"):
+        (here / name).write_text("theirs")
+        assert main(["predict", "--checkpoint", trained[1], "--data", trained[0],
+                     "--out", name]) == 2
+        assert "is a published data set" in capsys.readouterr().err
+        assert (here / name).read_text() == "theirs"
+
+
+@pytest.mark.parametrize("command, one, other", [
+    (["draw"], "--out", "--html"), (["clicklog"], "--out", "--later")])
+def test_two_outputs_of_one_name_are_refused(here, capsys, command, one, other):
+    assert main([*command, one, "x.svg", other, "./x.svg"]) == 2
+    assert f"{other}: the same file as {one}" in capsys.readouterr().err and not contents(here)
+
+
 def outputs(trained):
     """Each option that names a file or folder to write, in a command that would take long."""
     model = ["--checkpoint", trained[1], "--data", trained[0]]
@@ -92,6 +109,18 @@ def test_where_no_folder_can_be_is_one_line_before_anything_is_done(here, capsys
     out, error = capsys.readouterr()
     assert out == "" and error.count("\n") == 1 and f"{command[-1]}: " in error
     assert [path.name for path in here.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command, name", [
+    (["oracle", "export", "--out", "a/x.npz", "--also-json"], "x.json"),
+    (["oracle", "export", "--all", "a"], "manifest.json"),
+    (["claims", "trainability", "--plots", "a"], "trainability.svg"),
+    (["compare", "--data", "synthetic", "--rows", "100000000", "--plots", "a"], "curves.svg")])
+def test_a_folder_where_a_file_will_be_is_refused_before_anything_is_done(here, capsys, command,
+                                                                          name):
+    (here / "a" / name).mkdir(parents=True)
+    assert main(command) == 2
+    assert f"'a/{name}' exists and is no file" in capsys.readouterr().err and not contents(here)
 
 
 @pytest.mark.parametrize("check, path", [(files.check_file, "x"), (files.check_folder, "x/y")])
@@ -196,6 +225,18 @@ def test_where_nothing_at_all_can_be_printed_the_status_still_tells(tmp_path, bu
         assert npple("draw", "--out", "no/x.svg", stderr=full, **options).returncode == 2
 
 
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_is_none_and_its_number_goes_to_no_file(tmp_path, closed):
+    """Nor do errors go to the standard output instead."""
+    for command, status in ((["draw", "--out", "x.svg"], 0), (["draw", "--model", "nosuch"], 2)):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "npple", *command],
+            cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == status and "Traceback" not in done.stderr
+        assert bool(done.stdout) == (closed == "2" and status == 0)
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
+
+
 def test_a_character_that_the_terminal_lacks_is_printed_as_its_number(tmp_path):
     done = npple("draw", "--tasks", "点击", capture_output=True, cwd=tmp_path,
                  env=os.environ | {"PYTHONIOENCODING": "ascii"})
@@ -233,6 +274,21 @@ def test_control_codes_of_a_file_reach_no_terminal_and_no_csv(here, capsys, odd)
     told += "".join((here / name).read_text() for name in ("p.csv", "t.csv"))
     assert r"\x1b[2Jwipe" in told and r"\x1b[31mred\x9b\u202e" in told
     assert not {"\x1b", "\x9b", "\u202e"} & {*told}
+
+
+def test_no_name_of_a_file_is_a_line_of_a_report(here, capsys):
+    """It could say there what npple says."""
+    rows = "".join(f'0.{row},{row % 2},"{"xyz"[row % 3]}\nforged line",1\n' for row in range(60))
+    (here / "a\nforged line").write_text(f'age,x,cls,"left\nforged line out"\n{rows}')
+    named = ["--data", "a\nforged line", "--numeric", "age", "--binary", "x", "--epochs", "1"]
+    assert main(["train", *named, "--multiclass", "cls", "--out", "run"]) == 0
+    model = ["--checkpoint", "run/checkpoint.npz", *named[:2]]
+    small = ["--models", "single_task", "--seeds", "1"]
+    for command in (["predict", *model, "--out", "p.csv"], ["evaluate", *model],
+                    ["compare", *named, *small]):
+        assert main(command) == 0
+    told = "".join(capsys.readouterr())
+    assert told.count(r"\nforged line") > 5 and "\nforged line" not in told
 
 
 def test_no_name_is_a_formula_of_a_spreadsheet(here, odd):

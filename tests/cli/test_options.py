@@ -41,6 +41,8 @@ def test_ml_mmoe_takes_experts_by_level(here, capsys):
     (["--task-experts", "many"], "--task-experts: 'many', expected an integer"),
     (["--task-experts", "task1=x", "task2=1"], "--task-experts: 'x', expected an integer"),
     (["--task-experts", "task1=1", "task1=2"], "names a task twice"),
+    (["--task-weight", "task1=1", "task1=2"], "--task-weight: 'task1' is named twice"),
+    (["--rates", "*=1", "*=2"], "--rates: '*' is named twice"),
     (["--task-experts", "taks1=1", "task2=2"], "taks1"),
     (["--task-experts", "1", "2", "3"], "level"),
     (["--expert-units", "8", "/"], "expert"), (["--expert-units", "x"], "expected an integer")])
@@ -48,6 +50,12 @@ def test_what_is_no_count_is_one_line_and_status_2(here, capsys, flags, said):
     assert main([*SMALL, *flags]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error and not [*here.iterdir()]
+
+
+def test_a_name_without_a_number_is_one_line_that_tells_what_is_needed(here, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*SMALL, "--task-weight", "task1="])
+    assert "--task-weight: 'task1=', expected NAME=NUMBER" in capsys.readouterr().err
 
 
 def test_a_drawing_of_a_checkpoint_is_of_its_model(here, capsys, run_json):

@@ -112,7 +112,7 @@ def _bad_refusal(call, error, chosen, arguments, kept):
     if any(len(line.splitlines()) != 1 or len(line) > 1000 for line in lines):
         return f"not one line: {message!r}"
     words = [word for name in chosen for word in (name, *(call.names or {}).get(name, ()))]
-    words += [" ".join(text.splitlines())[:20] for text in map(arguments.get, chosen)
+    words += [str(npple.NppleError(text))[:20] for text in map(arguments.get, chosen)
               if isinstance(text, str) and text.strip()]  # a path is named by itself
     if not any(word in message for word in words):
         return f"names none of {words}: {message}"

@@ -279,7 +279,8 @@ def test_the_whole_test_trains_each_model_and_the_control_anew_and_reports_every
         return TINY["tiny"](inputs, tasks)
     models = {name: partial(builder, name) for name in ("first", "second")}
     report = ab.abtest(models, **SMALL, trained=2)
-    assert built == ["first"] * 2 + ["second"] * 2 + ["first"] * 2
+    assert built[:2] == ["first", "second"]  # a look at what they make
+    assert built[2:] == ["first"] * 2 + ["second"] * 2 + ["first"] * 2
     assert [*report.offline] == ["first", "second", "retrained"]
     assert [bucket.name for bucket in report.buckets] == [
         "first", "A/A", "retrained", "second", "oracle: score", "oracle: views",
@@ -393,3 +394,10 @@ def test_the_test_in_scenes_prints_the_correlations_by_scene(capsys):
     for flags in (["--scenes", "--correlation", "0"], ["--sharing", "0.1"]):
         assert main(["abtest", *flags, *small]) == 2
         assert f"{flags[-2]}: of no use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("builder", [len, lambda inputs, tasks: 3])
+def test_what_builds_no_model_is_refused_before_anything_is_logged(monkeypatch, builder):
+    monkeypatch.setattr(ab, "draw_log", None)
+    with pytest.raises(InputError, match="models: 'mine': .*expected a builder|a Network"):
+        ab.abtest({"ple": npple.ple, "mine": builder}, users=40, videos=30, width=2)

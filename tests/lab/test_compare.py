@@ -20,7 +20,7 @@ from npple.cli import main
 from npple.data import Dataset
 from npple.errors import FileError, InputError, Stopped
 from npple.lab import compare as module
-from npple.lab import trials
+from npple.lab import trials, workers
 from npple.lab.budget import networks, parameters, sized
 from npple.lab.compare import Problem, Training, compare, synthetic_cases
 from npple.lab.gains import Comparison, estimate, holm, student
@@ -698,7 +698,7 @@ def test_dask_without_the_extra_is_refused(monkeypatch):
     ({"architectures": ["plee"]}, "architectures: 'plee'"),
     ({"architectures": ["ple", "ple"]}, "architectures: different ones"),
     ({"seeds": ()}, "seeds: different ones"),
-    ({"seeds": (-1,)}, "seeds: integers of at least 0"),
+    ({"seeds": (-1,)}, "seeds: an integer of at least 0"),
     ({"options": {"width": 3}}, "options:"),
     ({"options": {"expert_units": (3,)}}, "options:"),
     ({"budget": 0.5}, "budget: a positive integer")])
@@ -723,6 +723,27 @@ def test_cases_of_one_name_are_refused():
         compare(small_cases() + small_cases(), **SMALL)
 
 
-def test_workers_must_be_a_positive_number():
-    with pytest.raises(InputError, match="workers: a positive integer"):
-        Processes(0)
+@pytest.mark.parametrize("number", [0, True, 10**9])
+def test_workers_must_be_a_positive_number(number):
+    with pytest.raises(InputError, match="workers: an integer from 1 to 1000"):
+        Processes(number)
+
+
+def test_workers_are_refused_where_there_can_be_no_more_files(monkeypatch):
+    def none_left(*arguments):
+        raise OSError(24, "Too many open files")
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", none_left)
+    with Processes(1) as processes, pytest.raises(InputError, match="workers: Too many open"):
+        processes.submit(abs, 1).result()
+
+
+@pytest.mark.parametrize("wrong", [[1], True, np.ones(2), "l0"])
+@pytest.mark.parametrize("what", ["options", "grid"])
+def test_options_that_are_no_dict_are_refused(what, wrong):
+    with pytest.raises(InputError, match=f"{what}: a dict is needed"):
+        compare(small_cases(), **SMALL | {what: wrong})
+
+
+def test_an_option_that_is_no_text_is_refused():
+    with pytest.raises(InputError, match="options: .*3.*expected some of"):
+        compare(small_cases(), **SMALL | {"options": {3: 1, "x": 2}})

@@ -197,7 +197,8 @@ def test_other_encodings_are_read_when_named(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("options", [{"delimiter": ",,"}, {"delimiter": '"'}, {"delimiter": 5},
-                                     {"encoding": "utf-9"}, {"encoding": None}])
+                                     {"encoding": "utf-9"},
+                                     {"encoding": "rot13"}, {"encoding": None}])
 def test_what_is_no_delimiter_or_encoding_is_refused(tmp_path, options):
     with pytest.raises(InputError, match=f"{next(iter(options))}: .*, expected one"):
         read_columns(written(tmp_path, "a\n1\n"), **options)

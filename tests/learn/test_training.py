@@ -379,6 +379,18 @@ def test_a_checkpoint_that_does_not_fit_its_model_is_refused(saved, change):
         Run.load(saved)
 
 
+@pytest.mark.parametrize("name, wrong", [
+    ("parts", {"task1": "1"}), ("gradient", {"task1": None}), ("constants", {"task1": []}),
+    ("outweighs", {"task1": 1}), ("outweighs", {"task1": "\x1b[2J"}), ("outweighs", {"x": "y"}),
+    ("validation", {}), ("validation", {"task1": {"mse": "1"}, "task2": {}}),
+    ("validation", {"task1": 3, "task2": {}}), ("validation", {"task1": {"mse": 10**400}})])
+def test_a_history_that_no_training_writes_is_refused(saved, name, wrong):
+    """Under checksums that are right: reports would fail over it later."""
+    rewrite(saved, lambda arrays, meta: meta["progress"]["history"][0].update({name: wrong}))
+    with pytest.raises(npple.FileError, match="not a usable checkpoint"):
+        Run.load(saved)
+
+
 def test_the_meta_data_of_a_checkpoint_is_plain_json(saved):
     _, meta, _ = archive.load(saved, format=training.FORMAT, versions=(training.VERSION,))
     assert json.loads(json.dumps(meta))["progress"]["epoch"] == 1

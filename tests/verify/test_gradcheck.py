@@ -352,6 +352,18 @@ def test_an_unknown_architecture_is_refused():
         demonstrate("ple", tasks=0)
 
 
+@pytest.mark.parametrize("seed", [-1, -10**30, 1.0, True])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InputError, match="seed: an integer of at least 0 is needed"):
+        demonstrate("ple", seed=seed)
+
+
+@pytest.mark.parametrize("batch", [0, 10**30])
+def test_a_batch_that_no_array_holds_is_refused(case, batch):
+    with pytest.raises(InputError, match="batch: an integer from 1 to 1000000000"):
+        random_case(case.model, batch=batch)
+
+
 # Somebody else's function -----------------------------------------------------------------------
 
 X = {"a": np.array([0.3, -1.2]), "b": np.array([[0.5], [2.0]])}

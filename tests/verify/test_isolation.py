@@ -415,10 +415,11 @@ def test_what_is_no_model_is_refused(model):
             call(model)
 
 
-def test_a_gradient_without_numbers_is_refused():
+@pytest.mark.parametrize("none", [np.zeros(0), np.array(["a"]), np.zeros(2, [("a", float)])])
+def test_a_gradient_without_numbers_is_refused(none):
     report = isolation(two_tasks())
-    gradients = {task: dict.fromkeys(report.groups, np.zeros(0)) for task in report.tasks}
-    with pytest.raises(npple.InputError, match=r"^gradients: 'income': .* float64 \(0,\), "
+    gradients = {task: dict.fromkeys(report.groups, none) for task in report.tasks}
+    with pytest.raises(npple.InputError, match=r"^gradients: 'income': .* an array .*, "
                                                "expected at least one number$"):
         report.compare_gradients(gradients, {group: group for group in report.groups})
 
