@@ -259,6 +259,15 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
                                                if name != "identity")]
 
 
+def _probabilities(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """All tasks that have probabilities, those of one kind, or one."""
+    kinds = {task: kind for task, kind in variant.table.tasks.items() if kind != "regression"}
+    some = [tuple(kinds), *(tuple(task for task in kinds if kinds[task] == kind)
+                            for kind in kinds.values()), *((task,) for task in kinds)]
+    return [(replace(variant, probabilities=tasks), "" if len(tasks) == len(kinds) else
+             f"of {', '.join(tasks)}") for tasks in dict.fromkeys(some)]
+
+
 # Losses and Adam --------------------------------------------------------------------------------
 
 def _told(variant: Variant, given: Arrays, what: str) -> tuple[tuple[str, float], ...]:
@@ -461,8 +470,9 @@ DEVIATIONS = (
     Deviation(
         "output-probability", "what is given as the tower's output is the probability after it",
         "none for learning; the tensor's name is prediction/TASK",
-        (), changed(probabilities=True),
-        fix="hand it in as prediction/TASK"),
+        (), _probabilities, convention=True,
+        fix="hand it in as prediction/TASK, or declare the convention; hand it to no loss that "
+        "takes logits"),
     Deviation(
         "tower-activation", "the tower's output goes through an activation before the loss",
         "logits or values cannot take every value: with relu no probability falls below one half, "

@@ -90,7 +90,7 @@ class Flow(Mapping[str, Array]):
             make = partial(self._adam, int(part.removeprefix("adam")), rest)
         elif part == "prediction":
             make = partial(self._prediction, rest)
-        elif part == "tower" and self.variant.probabilities and f"tower/{rest}" in self.table.row:
+        elif part == "tower" and rest in self.variant.probabilities:
             make = partial(self._prediction, rest)
         else:
             made: dict[str, Array] = self._run(owner(self.table, name))[0]
@@ -179,14 +179,16 @@ class Flow(Mapping[str, Array]):
         """What a task is predicted by, before sigmoid or softmax."""
         if task in self.variant.product[1:]:
             return self._find("product", self._product)[0]
+        return self._logit(task)
+
+    def _logit(self, task: str) -> Array:
+        """What a tower makes."""
         name = f"tower/{task}"
-        return self._run(name)[0][name] if self.variant.probabilities else self[name]
+        return self._run(name)[0][name] if task in self.variant.probabilities else self[name]
 
     def _product(self) -> tuple[Array, Cache]:
         """The logit of two tasks' probabilities multiplied."""
-        names = [f"tower/{task}" for task in self.variant.product]
-        return product_forward(*(self._run(name)[0][name] if self.variant.probabilities
-                                 else self[name] for name in names))
+        return product_forward(*map(self._logit, self.variant.product))
 
     def _prediction(self, task: str) -> Array:
         return kind_of(self.table.tasks[task]).predict(self._output(task))
