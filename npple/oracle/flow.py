@@ -130,6 +130,28 @@ class Flow(Mapping[str, Array]):
         """
         return self._find(f"{kind} through {row}", partial(self._contributions, kind, row))
 
+    def shares(self, kind: str, row: str) -> list[Array]:
+        """What each expert of a group adds to the gradient of what the group reads.
+
+        Parameters
+        ----------
+        kind : str
+            As for `contributions`.
+        row : str
+            Its name; of what is no group there are none.
+        """
+        group = self.table.row.get(row)
+        if not isinstance(group, Experts):
+            return []
+        dy, cache, found = self[f"{kind}/{row}"], self._run(row)[1], []
+        for i in range(group.count):
+            parts: dict[str, Array] = {}
+            alone = np.zeros_like(dy)
+            alone[..., i, :, :] = dy[..., i, :, :]
+            add_up(parts, group.backward(alone, cache, frozenset()))
+            found.append(parts[group.reads])
+        return found
+
     # How things are found ---------------------------------------------------------------------
 
     def _find(self, unit: str, make: Callable[[], Found]) -> Found:
