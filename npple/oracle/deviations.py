@@ -268,6 +268,15 @@ def _probabilities(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]
              f"of {', '.join(tasks)}") for tasks in dict.fromkeys(some)]
 
 
+def _detached(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """One task, all but one, or all."""
+    tasks = tuple(variant.table.tasks)
+    some = [*((task,) for task in tasks),
+            *(tuple(task for task in tasks if task != kept) for kept in tasks), tasks]
+    return [(replace(variant, detached=cut), f"of {', '.join(cut)}")
+            for cut in dict.fromkeys(some) if cut]
+
+
 # Losses and Adam --------------------------------------------------------------------------------
 
 def _told(variant: Variant, given: Arrays, what: str) -> tuple[tuple[str, float], ...]:
@@ -628,6 +637,11 @@ DEVIATIONS = (
         "stop-shared-by-task", "one task lets no gradient through to the shared experts",
         "the shared experts learn from the other tasks alone",
         (), shared_detached, fix="do not detach the shared experts for any task"),
+    Deviation(
+        "output-detached", "a task's output is cut off from its loss",
+        "nothing learns from the task, its own tower, gate and experts least of all",
+        (), _detached,
+        fix="compute the loss from the output itself: not detached, under no_grad or from NumPy"),
     Deviation(
         "one-embedding-for-two", "two columns use one embedding table",
         "values of different columns that share a code are one thing to the model",

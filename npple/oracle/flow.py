@@ -253,7 +253,7 @@ class Flow(Mapping[str, Array]):
         else:
             scale = dict.fromkeys(self.table.tasks, 0.0)
             scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
-        starts = self._from_losses(scale)
+        starts = self._from_losses(scale | dict.fromkeys(self.variant.detached, 0.0))
         first, second = (f"tower/{task}" for task in self.variant.product or ("", ""))
         if second in starts:
             before, starts[second] = product_backward(starts[second],

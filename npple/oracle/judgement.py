@@ -123,10 +123,12 @@ class Judge:
         sums = (sum(some[1:], some[0]) for size in range(1, min(len(known), MOST))
                 for some in combinations(known, size))
         nothing = [np.zeros_like(self.vectors.expected[name])] if len(known) < len(parts) else []
-        alone = (part for row in rows for part in flow.shares(kind, row))
-        return whole is not None and any(
-            compare(name, self.given[name], y, whole.tolerance, whole.precision).passed
-            for y in chain(sums, alone, nothing))
+        alone = (part for row in rows if rest not in self.vectors.params
+                 for part in flow.shares(kind, row))
+        if whole is None or whole.fault:
+            return False
+        least = whole.tolerance * _largest(flow.local(name))  # of the whole: parts may be small
+        return any(_largest(self.given[name] - y) <= least for y in chain(sums, alone, nothing))
 
     def _without(self, variant: Variant, case: Case, names: frozenset[str]) -> Flow:
         given = {name: y for name, y in self.usable.items() if name not in names}

@@ -41,7 +41,7 @@ class Variant:
     count rows outside a sample space with a target of 0; `variances` are the logarithms s by task
     by which a joint loss sums exp(-s) L + s. Of the two tasks of a `product` the second has the
     product of both probabilities (ESMM). `slack` is added to the norm that gradients are
-    clipped by.
+    clipped by. Losses of `detached` tasks have no gradient.
     """
 
     table: Table
@@ -64,6 +64,7 @@ class Variant:
     variances: tuple[tuple[str, float], ...] = ()
     product: tuple[str, ...] = ()
     slack: float = 0.0
+    detached: tuple[str, ...] = ()
 
     def weight(self, task: str, weight: float) -> float:
         """What a task's loss counts in the joint loss."""

@@ -110,6 +110,14 @@ def test_a_gradient_of_some_readers_is_partial_and_not_wrong(name, rows):
     assert found.unread == {name} and found.partial == (name,) and found.wrong(flow) == []
 
 
+@pytest.mark.parametrize("factor, partial", [(12, ("grad/level1/a",)), (20, ())])
+def test_a_small_part_is_told_by_the_rounding_of_the_whole(factor, partial):
+    given = right(levels=2)
+    error = factor * 2.0**-53 * np.abs(given["grad/level1/a"]).max()
+    given["grad/level1/a"] = readers("grad/level1/a", "level2/a/experts") + error
+    assert judge(given, levels=2)[0].partial == partial
+
+
 def test_a_gradient_of_one_expert_of_a_group_is_partial():
     made = oracle.make_vectors(npple.ple(2, {"a": "binary", "b": "regression"}, task_experts=2,
                                          shared_experts=1, expert_units=(2,), tower_units=()))

@@ -192,6 +192,7 @@ def test_a_detached_output_is_told():
     assert report.reasons == {"gradients": "none come from tower/a: computed under no_grad, "
                                            "detached, or through NumPy"}
     assert report.verdict == "failed"
+    assert [fault.names for fault in report.faults] == [("output-detached",)]
 
 
 def test_without_any_graph_there_are_no_gradients():
