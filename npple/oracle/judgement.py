@@ -72,13 +72,14 @@ class Judge:
             without = self._without(variant, self.case, found | {name})
             if self._better(readers[name], flow, without):
                 found |= {name}
-        parts = found  # what reads several parts follows only without all of them
-        for name in suspects:
-            if self._part(name, self._without(variant, self.case, parts)):
+        parts, before = found, self._without(variant, self.case, found)
+        without = before
+        for name in suspects:  # what reads several parts follows only without all of them
+            if self._part(name, without):
                 parts |= {name}
+                without = self._without(variant, self.case, parts)
         together = self._better([other for name in parts - found for other in readers[name]],
-                                self._without(variant, self.case, found),
-                                self._without(variant, self.case, parts))
+                                before, without)
         return parts if together else found
 
     def _suspects(self, flow: Flow) -> tuple[list[str], dict[str, list[str]]]:
@@ -163,7 +164,8 @@ class Judge:
         row = self.local(name, flow)
         if row is None:
             return False
-        return row.passed if self._tells(row, flow) else self.paper[name].passed
+        return row.passed if self._tells(row, flow) else self._against_paper(
+            name, row.precision).passed
 
     def follows(self, name: str, flow: Flow) -> bool:
         """Whether nothing tells a given tensor from the flow's, the paper's value left aside."""
@@ -186,8 +188,7 @@ class Judge:
 
     def judged(self, name: str, flow: Flow) -> bool:
         """Whether rounding leaves anything of a tensor to be judged by."""
-        row = self.paper[name]
-        if self._fine(row.precision):
+        if self._fine(self.precision(name, flow)):
             return True
         local = self.local(name, flow)
         return local is not None and self._tells(local, flow)
@@ -244,8 +245,8 @@ class Judge:
             error = np.abs(copies - y).max() / largest
         return float(MARGIN * error) if np.isfinite(error) else np.inf
 
-    def _against_paper(self, name: str) -> TensorRow:
-        own = self.precisions.get(name, "float64")
+    def _against_paper(self, name: str, own: str = "") -> TensorRow:
+        own = own or self.precisions.get(name, "float64")
         precision = max(own, self.stored, key=UNITS.__getitem__)
         at = list(UNITS).index(precision)
         return compare(name, self.given[name], self.vectors.expected[name],

@@ -260,6 +260,18 @@ def test_where_rounding_leaves_nothing_the_papers_value_decides(monkeypatch):
     assert not found.judged("tower/a", flow) and not found.right("tower/a", flow)
 
 
+def test_a_fine_output_of_a_coarse_model_is_held_against_the_papers_as_coarsely(monkeypatch):
+    given = right("tower/a", "level1/a")
+    given["tower/a"] = given["tower/a"] * (1 + 2e-3)
+    coarse = dict.fromkeys(given, "float16") | {"tower/a": "float32"}
+    found, flow = judge(given, coarse)
+    monkeypatch.setattr(found, "_tells", lambda row, flow: False)
+    assert found.right("tower/a", flow) and not found.judged("tower/a", flow)
+    finer, flow = judge({"tower/a": given["tower/a"]}, {"tower/a": "float32"})
+    monkeypatch.setattr(finer, "_tells", lambda row, flow: False)
+    assert not finer.right("tower/a", flow) and finer.judged("tower/a", flow)
+
+
 def test_what_is_fine_is_always_judged():
     found, flow = judge(right("tower/a"))
     found.local = None
