@@ -41,7 +41,7 @@ def assert_matches(candidate: Any, model: Network | Vectors, mapping: ModuleMapp
         Of the test vectors made of a model: at least 0; how many rows.
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden", "loss-data-mean".
+        "gate-hidden", "output-probability", "loss-data-mean".
 
     Returns
     -------

@@ -57,7 +57,7 @@ def _add_check(parser: Parser) -> None:
                                 "bfloat16; the dtype they have, otherwise"},
         "--conventions": {"nargs": "+", "default": [], "metavar": "NAME", "help": "choices that "
                           "are no mistakes: shared-first, gate-bias, gate-hidden, "
-                          "loss-data-mean"}})
+                          "output-probability, loss-data-mean"}})
 
 
 def _add_suite(parser: Parser) -> None:

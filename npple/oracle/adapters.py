@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from npple.checks import few
 from npple.core.base import Array, Arrays, Features
 from npple.errors import require
 from npple.network import Network
-from npple.oracle.arrays import as_arrays
+from npple.oracle.arrays import as_arrays, as_numpy
 from npple.oracle.comparison import check_vectors
 from npple.oracle.frameworks import Program, check_program
 from npple.oracle.mappings import ModuleMapping, as_it_is, read, written
@@ -138,7 +139,7 @@ def check_module(vectors: Vectors, module: Any, mapping: ModuleMapping, *,
     mapping : ModuleMapping
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden", "loss-data-mean".
+        "gate-hidden", "output-probability", "loss-data-mean".
 
     Returns
     -------
@@ -173,11 +174,13 @@ class _Module(Program):
     def run(self) -> dict[str, Any]:
         """The tensors that the mapping asks for; their graph leads to the copy's parameters."""
         module = copied(self.module)
-        seen = _run(module, self.mapping, self.inputs)
+        seen, every = _run(module, self.mapping, self.inputs)
         self.weights = dict(module.named_parameters())
-        for tensor in seen.values():
+        for tensor in every.values():
             if _tracked(tensor):
                 tensor.retain_grad()
+        self.again = {name: _again(name, tensor, every) for name, tensor in seen.items()
+                      if _tracked(tensor)}
         return seen
 
     def tracked(self, seen: Mapping[str, Any]) -> set[str]:
@@ -187,13 +190,14 @@ class _Module(Program):
     def gradients(self, seen: Mapping[str, Any], starts: dict[str, Array]) -> dict[str, Array]:
         """By autograd, through the graph of the last run."""
         leaves = {**{name: seen[name] for name in starts}, **self.weights}
-        for tensor in leaves.values():
+        for tensor in (*leaves.values(), *sum(self.again.values(), [])):
             tensor.grad = None
         total = sum((seen[name] * seen[name].new_tensor(start)).sum()
                     for name, start in starts.items() if start.any())
         if not isinstance(total, int):  # something that learns has a part in this loss
             total.backward(retain_graph=True)
-        found = {name: _grad(name, tensor) for name, tensor in leaves.items()
+        found = {name: sum((_grad(name, copy) for copy in self.again.get(name, [])),
+                           start=_grad(name, tensor)) for name, tensor in leaves.items()
                  if name != "input" or tensor.grad is not None}  # nothing before it learns
         return folded_gradients(found, self._arrays, self.norms)
 
@@ -230,8 +234,26 @@ def _tracked(tensor: Any) -> bool:
     return bool(getattr(tensor, "requires_grad", False))
 
 
-def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any]:
-    """The module's own tensors that the mapping asks for, by the names it has for them."""
+def _again(name: str, tensor: Any, every: Mapping[str, Any]) -> list[Any]:
+    """What a part gave when it ran again: the same values, apart from the first in the graph.
+
+    A gradient of one of npple's tensors is the sum of theirs.
+    """
+    path, bracket, key = name.partition("[")
+    names = (f"{path}#{number}{bracket}{key}" for number in count(2))
+    found = [tensor]
+    for copy in (every[each] for each in takewhile(every.__contains__, names)):
+        if _tracked(copy) and np.array_equal(as_numpy(name, tensor), as_numpy(name, copy)):
+            for each in found:
+                each.grad = None
+            copy.sum().backward(retain_graph=True)
+            found += [copy] if all(each.grad is None for each in found) else []
+    return found[1:]
+
+
+def _run(module: Any, mapping: ModuleMapping, inputs: Features
+         ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors that the mapping asks for, by the module's names, and all that were seen."""
     wanted = {source for move in mapping.tensors.values() for source in move.sources}
     parts = {re.split(r"[:#[]", name)[0] for name in wanted}
     seen = observed(module, {"" if part == "return" else part for part in parts},
@@ -241,4 +263,4 @@ def _run(module: Any, mapping: ModuleMapping, inputs: Features) -> dict[str, Any
                          "it did not run")
     found = {name: seen[name] for name in wanted}
     plain = INPUT in seen and mapping.feed is as_it_is and "input" not in wanted
-    return found | ({"input": seen[INPUT]} if plain else {})
+    return found | ({"input": seen[INPUT]} if plain else {}), seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -55,7 +55,7 @@ def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
         it is computed from.
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden", "loss-data-mean".
+        "gate-hidden", "output-probability", "loss-data-mean".
 
     Returns
     -------
@@ -246,7 +246,8 @@ def _declare(vectors: Vectors, name: str, given: Arrays, precisions: Mapping[str
     forms = [form for form in completed if form is not None]
     require(forms, f"conventions: {name!r} changes nothing in this model, or the candidate does "
                    "not give the parameters of its own that it takes (params/NAME)")
-    made = [bundle(*form, tolerances(*form), vectors.notes) for form in forms]
+    made = [replace(bundle(*form, tolerances(*form), vectors.notes), declared=form[0])
+            for form in forms]
     return min(made, key=lambda each: _wrong(each, given, precisions))
 
 

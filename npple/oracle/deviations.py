@@ -259,6 +259,24 @@ def _tower_output(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
                                                if name != "identity")]
 
 
+def _probabilities(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """All tasks that have probabilities, those of one kind, or one."""
+    kinds = {task: kind for task, kind in variant.table.tasks.items() if kind != "regression"}
+    some = [tuple(kinds), *(tuple(task for task in kinds if kinds[task] == kind)
+                            for kind in kinds.values()), *((task,) for task in kinds)]
+    return [(replace(variant, probabilities=tasks), "" if len(tasks) == len(kinds) else
+             f"of {', '.join(tasks)}") for tasks in dict.fromkeys(some)]
+
+
+def _detached(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
+    """One task, all but one, or all."""
+    tasks = tuple(variant.table.tasks)
+    some = [*((task,) for task in tasks),
+            *(tuple(task for task in tasks if task != kept) for kept in tasks), tasks]
+    return [(replace(variant, detached=cut), f"of {', '.join(cut)}")
+            for cut in dict.fromkeys(some) if cut]
+
+
 # Losses and Adam --------------------------------------------------------------------------------
 
 def _told(variant: Variant, given: Arrays, what: str) -> tuple[tuple[str, float], ...]:
@@ -461,8 +479,9 @@ DEVIATIONS = (
     Deviation(
         "output-probability", "what is given as the tower's output is the probability after it",
         "none for learning; the tensor's name is prediction/TASK",
-        (), changed(probabilities=True),
-        fix="hand it in as prediction/TASK"),
+        (), _probabilities, convention=True,
+        fix="hand it in as prediction/TASK, or declare the convention; hand it to no loss that "
+        "takes logits"),
     Deviation(
         "tower-activation", "the tower's output goes through an activation before the loss",
         "logits or values cannot take every value: with relu no probability falls below one half, "
@@ -618,6 +637,11 @@ DEVIATIONS = (
         "stop-shared-by-task", "one task lets no gradient through to the shared experts",
         "the shared experts learn from the other tasks alone",
         (), shared_detached, fix="do not detach the shared experts for any task"),
+    Deviation(
+        "output-detached", "a task's output is cut off from its loss",
+        "nothing learns from the task, its own tower, gate and experts least of all",
+        (), _detached,
+        fix="compute the loss from the output itself: not detached, under no_grad or from NumPy"),
     Deviation(
         "one-embedding-for-two", "two columns use one embedding table",
         "values of different columns that share a code are one thing to the model",

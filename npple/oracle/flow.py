@@ -90,7 +90,7 @@ class Flow(Mapping[str, Array]):
             make = partial(self._adam, int(part.removeprefix("adam")), rest)
         elif part == "prediction":
             make = partial(self._prediction, rest)
-        elif part == "tower" and self.variant.probabilities and f"tower/{rest}" in self.table.row:
+        elif part == "tower" and rest in self.variant.probabilities:
             make = partial(self._prediction, rest)
         else:
             made: dict[str, Array] = self._run(owner(self.table, name))[0]
@@ -129,6 +129,28 @@ class Flow(Mapping[str, Array]):
             Its name, or "input" for the columns.
         """
         return self._find(f"{kind} through {row}", partial(self._contributions, kind, row))
+
+    def shares(self, kind: str, row: str) -> list[Array]:
+        """What each expert of a group adds to the gradient of what the group reads.
+
+        Parameters
+        ----------
+        kind : str
+            As for `contributions`.
+        row : str
+            Its name; of what is no group there are none.
+        """
+        group = self.table.row.get(row)
+        if not isinstance(group, Experts):
+            return []
+        dy, cache, found = self[f"{kind}/{row}"], self._run(row)[1], []
+        for i in range(group.count):
+            parts: dict[str, Array] = {}
+            alone = np.zeros_like(dy)
+            alone[..., i, :, :] = dy[..., i, :, :]
+            add_up(parts, group.backward(alone, cache, frozenset()))
+            found.append(parts[group.reads])
+        return found
 
     # How things are found ---------------------------------------------------------------------
 
@@ -179,14 +201,16 @@ class Flow(Mapping[str, Array]):
         """What a task is predicted by, before sigmoid or softmax."""
         if task in self.variant.product[1:]:
             return self._find("product", self._product)[0]
+        return self._logit(task)
+
+    def _logit(self, task: str) -> Array:
+        """What a tower makes."""
         name = f"tower/{task}"
-        return self._run(name)[0][name] if self.variant.probabilities else self[name]
+        return self._run(name)[0][name] if task in self.variant.probabilities else self[name]
 
     def _product(self) -> tuple[Array, Cache]:
         """The logit of two tasks' probabilities multiplied."""
-        names = [f"tower/{task}" for task in self.variant.product]
-        return product_forward(*(self._run(name)[0][name] if self.variant.probabilities
-                                 else self[name] for name in names))
+        return product_forward(*map(self._logit, self.variant.product))
 
     def _prediction(self, task: str) -> Array:
         return kind_of(self.table.tasks[task]).predict(self._output(task))
@@ -229,7 +253,7 @@ class Flow(Mapping[str, Array]):
         else:
             scale = dict.fromkeys(self.table.tasks, 0.0)
             scale[kind[len("grad["):-1]] = factors[kind[len("grad["):-1]]
-        starts = self._from_losses(scale)
+        starts = self._from_losses(scale | dict.fromkeys(self.variant.detached, 0.0))
         first, second = (f"tower/{task}" for task in self.variant.product or ("", ""))
         if second in starts:
             before, starts[second] = product_backward(starts[second],

@@ -28,6 +28,7 @@ from npple.oracle.vectors import Vectors
 from npple.routing import Pass
 
 STEADY = 64  # unit roundoffs by which two runs may differ
+NEARER = 10  # times to the probability than to the logit, and an output is the former
 
 Run = Callable[[dict[str, Any], Any], Mapping[str, Any]]
 Gradients = Callable[[dict[str, Any], Any, dict[str, Any]], Mapping[str, Any]]
@@ -182,6 +183,9 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
     unsteady = tuple(name for name, move in moves.items()
                      if not _steady(move.forward(again), results[name], precisions[name]))
     reasons = program.reasons(seen) if expect in ("gradients", "everything") else {}
+    if probable := _probable(_outputs(vectors, results), vectors):
+        reasons["probabilities"] = (f"{few([*probable])}: gradients are those of a loss that takes "
+                                    "probabilities; in one that takes logits they are wrong")
     return judged(vectors, results | grads, precisions, expect, conventions, reasons, unsteady)
 
 
@@ -210,6 +214,13 @@ def _steady(one: Array, other: Array, precision: str) -> bool:
     return bool((near | (one == other) | np.isnan(one) & np.isnan(other)).all())
 
 
+def _outputs(vectors: Vectors, results: Arrays) -> dict[str, Array]:
+    """The outputs that have their shape, in float64."""
+    names = [f"tower/{task}" for task in vectors.model.tasks]
+    return {name: results[name].astype(np.float64) for name in names if name in results
+            and results[name].shape == vectors.expected[name].shape}
+
+
 def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
                seen: Mapping[str, Any], results: Arrays) -> dict[str, Array]:
     """The gradients of the joint loss and of each task's alone, where all outputs are known.
@@ -217,20 +228,20 @@ def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
     Those of a `Pass` are left out: there a program has one tensor for the expert and all its uses.
     """
     table, rows = vectors.model.table, len(next(iter(vectors.targets.values())))
-    outputs = {f"tower/{task}": results.get(f"tower/{task}") for task in table.tasks}
     tracked = program.tracked(seen)
-    known: dict[str, Array] = {
-        name: y.astype(np.float64) for name, y in outputs.items() if y is not None
-             and y.shape == vectors.expected[name].shape}
+    known = _outputs(vectors, results)
     learning = [name for name in known if tracked.issuperset(tensors[name].sources)]
-    if known.keys() < outputs.keys() or not learning:
+    if len(known) < len(table.tasks) or not learning:
         return {}
+    probable = _probable(known, vectors)
+    known |= {name: _logit(p) for name, p in probable.items()}
     trace = Trace(table, known, {})
     targets, masks = check_targets(table, vectors.targets, vectors.masks, rows,
                                    np.dtype(np.float64))
     moves = program.mapping.parameters | {
         name: move for name, move in tensors.items()
-        if tracked.issuperset(move.sources) and not isinstance(table.row.get(name), Pass)}
+        if tracked.issuperset(move.sources) and not isinstance(table.row.get(name), Pass)
+        and name not in probable}
     shapes = {name: as_numpy(name, tensor).shape for name, tensor in seen.items()
               if name in tracked}
     alone = {f"grad[{task}]": dict.fromkeys(table.tasks, 0.0) | {task: 1.0} for task in table.tasks}
@@ -239,12 +250,38 @@ def _gradients(program: Program, tensors: Mapping[str, Move], vectors: Vectors,
         starts: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}
         for name, dy in joint_loss(trace, targets, masks, weights)[1].items():
             if name in learning:
-                tensors[name].write(dy, starts)
+                p = probable.get(name)
+                tensors[name].write(dy if p is None else _by_probability(dy, p), starts)
         grads = program.gradients(seen, starts)
         found |= {f"{kind}/{name}": move.forward(grads) for name, move in moves.items()
                   if grads.keys() >= set(move.sources)
                   and (f"{kind}/{name}" in vectors.expected or name in program.mapping.parameters)}
     return found
+
+
+def _probable(outputs: Arrays, vectors: Vectors) -> dict[str, Array]:
+    """Those of a program's outputs that are probabilities and not logits."""
+    found = {}
+    for name, y in outputs.items():
+        logit, p = (vectors.expected[name.replace("tower", kind, 1)]
+                    for kind in ("tower", "prediction"))
+        near, far = np.abs(y - p).max(), np.abs(y - logit).max()
+        if (y >= 0).all() and (y <= 1).all() and NEARER * near < far:
+            found[name] = y
+    return found
+
+
+def _logit(p: Array) -> Array:
+    """The logits of probabilities: (batch,) of a sigmoid, (batch, classes) of a softmax."""
+    least = np.finfo(np.float64).tiny
+    z = np.log(np.maximum(p, least))
+    return z if p.ndim > 1 else z - np.log(np.maximum(1 - p, least))
+
+
+def _by_probability(dz: Array, p: Array) -> Array:
+    """The gradient by probabilities that becomes `dz` before them; 0 where nothing can."""
+    slope = p if p.ndim > 1 else p * (1 - p)
+    return np.divide(dz, slope, out=np.zeros_like(dz), where=slope != 0)
 
 
 # Arrays -----------------------------------------------------------------------------------------
@@ -277,7 +314,7 @@ def check_arrays(vectors: Vectors, weights: Mapping[str, Any], mapping: ModuleMa
         What must be there for a full pass: "outputs", "forward", "gradients" or "everything".
     conventions : sequence of str
         Deviations that are choices and not mistakes, by name: "shared-first", "gate-bias",
-        "gate-hidden", "loss-data-mean".
+        "gate-hidden", "output-probability", "loss-data-mean".
 
     Returns
     -------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -67,17 +67,33 @@ class Judge:
         """
         variant, found = self.vectors.variant, frozenset[str]()
         flow = self._without(variant, self.case, found)
-        names = [name for name in self.paper if not name.startswith(("adam", "handed"))]
-        wrong = dict.fromkeys(name for name in names if not self.right(name, flow))
-        readers: dict[str, list[str]] = {}
-        for other in names if wrong else ():
-            for name in wrong.keys() & flow.reads(other) - {other}:
-                readers.setdefault(name, []).append(other)
-        for name in wrong:
+        suspects, readers = self._suspects(flow)
+        for name in suspects:
             without = self._without(variant, self.case, found | {name})
-            if self._better(readers.get(name, []), flow, without):
+            if self._better(readers[name], flow, without):
                 found |= {name}
-        return found
+        parts, before = found, self._without(variant, self.case, found)
+        without = before
+        for name in suspects:  # what reads several parts follows only without all of them
+            if self._part(name, without):
+                parts |= {name}
+                without = self._without(variant, self.case, parts)
+        together = self._better([other for name in parts - found for other in readers[name]],
+                                before, without)
+        return parts if together else found
+
+    def _suspects(self, flow: Flow) -> tuple[list[str], dict[str, list[str]]]:
+        """What is wrong, or is read by what is wrong in half precision, and what reads it."""
+        names = [name for name in self.paper if not name.startswith(("adam", "handed"))]
+        wrong = {name for name in names if not self.right(name, flow)}
+        for name in [*wrong]:  # half precision may call right what lacks a small part
+            if not self._fine(self.precision(name, flow)):
+                wrong |= {each for each in flow.reads(name) & self.paper.keys() if _backward(each)}
+        readers: dict[str, list[str]] = {name: [] for name in names if name in wrong}
+        for other in names if wrong else ():
+            for name in wrong & flow.reads(other) - {other}:
+                readers[name].append(other)
+        return [*readers], readers
 
     def _better(self, names: Sequence[str], flow: Flow, without: Flow) -> bool:
         """Whether some tensors follow only without what a flow reads, and none only with it."""
@@ -94,20 +110,26 @@ class Judge:
     def partial(self) -> tuple[str, ...]:
         """Gradients that hold what comes through some of the tensor's readers, not through all."""
         flow = self.flow(self.vectors.variant, self.case)
-        return tuple(name for name in self.unread if self._part(name, flow))
+        return tuple(name for name in self.paper
+                     if name in self.unread and self._part(name, flow))
 
     def _part(self, name: str, flow: Flow) -> bool:
         """Whether a gradient is the sum of some of its parts."""
         kind, _, rest = name.partition("/")
         if not kind.startswith("grad"):
             return False
-        parts = [flow.contributions(kind, row).get(rest) for row in flow.readers(rest)]
+        rows = flow.readers(rest)
+        parts = [flow.contributions(kind, row).get(rest) for row in rows]
         whole, known = self.local(name, flow), [part for part in parts if part is not None]
         sums = (sum(some[1:], some[0]) for size in range(1, min(len(known), MOST))
                 for some in combinations(known, size))
-        return whole is not None and any(
-            compare(name, self.given[name], y, whole.tolerance, whole.precision).passed
-            for y in sums)
+        nothing = [np.zeros_like(self.vectors.expected[name])] if len(known) < len(parts) else []
+        alone = (part for row in rows if rest not in self.vectors.params
+                 for part in flow.shares(kind, row))
+        if whole is None or whole.fault:
+            return False
+        least = whole.tolerance * _largest(flow.local(name))  # of the whole: parts may be small
+        return any(_largest(self.given[name] - y) <= least for y in chain(sums, alone, nothing))
 
     def _without(self, variant: Variant, case: Case, names: frozenset[str]) -> Flow:
         given = {name: y for name, y in self.usable.items() if name not in names}
@@ -142,7 +164,8 @@ class Judge:
         row = self.local(name, flow)
         if row is None:
             return False
-        return row.passed if self._tells(row, flow) else self.paper[name].passed
+        return row.passed if self._tells(row, flow) else self._against_paper(
+            name, row.precision).passed
 
     def follows(self, name: str, flow: Flow) -> bool:
         """Whether nothing tells a given tensor from the flow's, the paper's value left aside."""
@@ -165,8 +188,7 @@ class Judge:
 
     def judged(self, name: str, flow: Flow) -> bool:
         """Whether rounding leaves anything of a tensor to be judged by."""
-        row = self.paper[name]
-        if self._fine(row.precision):
+        if self._fine(self.precision(name, flow)):
             return True
         local = self.local(name, flow)
         return local is not None and self._tells(local, flow)
@@ -223,8 +245,8 @@ class Judge:
             error = np.abs(copies - y).max() / largest
         return float(MARGIN * error) if np.isfinite(error) else np.inf
 
-    def _against_paper(self, name: str) -> TensorRow:
-        own = self.precisions.get(name, "float64")
+    def _against_paper(self, name: str, own: str = "") -> TensorRow:
+        own = own or self.precisions.get(name, "float64")
         precision = max(own, self.stored, key=UNITS.__getitem__)
         at = list(UNITS).index(precision)
         return compare(name, self.given[name], self.vectors.expected[name],

@@ -279,11 +279,11 @@ class Report(Printed):
                 yield ("a mapping that turns a matrix round, or has experts or tasks in another "
                        "order, looks the same: does npple.oracle.suggest find yours?")
         for diagnosis in self.diagnosis:
-            if diagnosis.convention:
-                yield (f"a convention, not a mistake: declare it with conventions="
-                       f"{list(diagnosis.names)}")
             if diagnosis.decides:
                 yield f"{diagnosis.decides} would tell {diagnosis.names[0]} from the others"
+            elif diagnosis.convention:
+                yield (f"a convention, not a mistake: declare it with conventions="
+                       f"{list(diagnosis.names)}")
 
     def _reads(self, fault: Fault) -> str:
         """What a faulty tensor is computed from, what is known of that, and where to look next."""

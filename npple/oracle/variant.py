@@ -30,7 +30,8 @@ class Variant:
     `divisor` is what a task's summed loss is divided by: its "rows" (PLE, section 4.3), the whole
     "batch" times the task's part of the training rows (`shares`, otherwise 1), or "one".
     `weight_power` is how often the task weights are applied, `shrink` what the
-    joint loss is divided by. With `probabilities`, `tower/TASK` is reported as `prediction/TASK`.
+    joint loss is divided by. Of the tasks of `probabilities`, `tower/TASK` is reported as
+    `prediction/TASK`.
     `unlabelled` makes negatives of the rows outside a task's sample space, `positive` and
     `smoothing` change binary losses, `square` halves the squared error or its "gradient" alone.
     `assigned` gradients take the place of one another where they should be added up, where there is
@@ -40,7 +41,7 @@ class Variant:
     count rows outside a sample space with a target of 0; `variances` are the logarithms s by task
     by which a joint loss sums exp(-s) L + s. Of the two tasks of a `product` the second has the
     product of both probabilities (ESMM). `slack` is added to the norm that gradients are
-    clipped by.
+    clipped by. Losses of `detached` tasks have no gradient.
     """
 
     table: Table
@@ -48,7 +49,7 @@ class Variant:
     divisor: str = "rows"
     weight_power: int = 1
     shrink: float = 1
-    probabilities: bool = False
+    probabilities: tuple[str, ...] = ()
     unlabelled: bool = False
     positive: float = 1.0
     smoothing: float = 0.0
@@ -63,6 +64,7 @@ class Variant:
     variances: tuple[tuple[str, float], ...] = ()
     product: tuple[str, ...] = ()
     slack: float = 0.0
+    detached: tuple[str, ...] = ()
 
     def weight(self, task: str, weight: float) -> float:
         """What a task's loss counts in the joint loss."""

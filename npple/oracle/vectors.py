@@ -66,6 +66,8 @@ class Vectors:
         number for each precision in `npple.oracle.rounding.UNITS`.
     notes : dict
         How the bundle was made: seed, batch, dtype; id, purpose and flags for a case of the suite.
+    declared : npple.oracle.variant.Variant, optional
+        The model with the conventions of a candidate.
     """
 
     case: Case
@@ -73,6 +75,7 @@ class Vectors:
     expected: dict[str, Array] = field(repr=False)
     tolerance: Tolerances = field(repr=False)
     notes: dict[str, Any]
+    declared: Variant | None = field(default=None, repr=False)
 
     @property
     def model(self) -> Network:
@@ -111,8 +114,8 @@ class Vectors:
 
     @property
     def variant(self) -> Variant:
-        """What was computed: the model as the paper has it."""
-        return Variant(self.model.table, self.adam)
+        """What was computed: the model as the paper has it, or as was declared."""
+        return self.declared or Variant(self.model.table, self.adam)
 
     def save(self, path: FilePath) -> None:
         """Writes the bundle, an `.npz` as docs/vectors.md has it.

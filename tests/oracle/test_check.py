@@ -61,7 +61,8 @@ def says(message):
      "precision: 'loss': 3, expected one of float64, float32, float16, bfloat16"),
     ({"conventions": "gate-bias"}, "conventions: 'gate-bias', expected a sequence of texts"),
     ({"conventions": ["stop-gate"]}, "conventions: 'stop-gate', expected some of shared-first, "
-                                     "gate-bias, gate-hidden, loss-data-mean"),
+                                     "gate-bias, gate-hidden, output-probability, "
+                                     "loss-data-mean"),
     ({"conventions": ["gate-bias"]},
      "conventions: 'gate-bias' changes nothing in this model, or the candidate does not give the "
      "parameters of its own that it takes (params/NAME)")])
@@ -298,3 +299,13 @@ def test_two_conventions_are_declared_together():
     report = oracle.check(vectors(), given, conventions=["shared-first", "gate-bias"])
     assert report.passed and report.conventions == ("shared-first", "gate-bias")
     assert not oracle.check(vectors(), given, conventions=["gate-bias"]).passed
+
+
+@pytest.mark.parametrize("convention, own", [
+    ("output-probability", {}),
+    ("loss-data-mean", {f"params/share/{task}": np.array(0.5) for task in TASKS})])
+def test_a_declared_convention_counts_in_half_precision_too(convention, own):
+    variant = deviate(BY_NAME[convention], vectors().variant, own)[0][0]
+    half = dict(compute(variant, cast(vectors().case, np.float16))) | own
+    report = oracle.check(vectors(), half, precision="float16", conventions=[convention])
+    assert not report.wrong, report

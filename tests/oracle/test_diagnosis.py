@@ -127,8 +127,8 @@ def test_all_deviations_say_what_they_are_and_where_they_were_seen():
         assert deviation.description and deviation.consequence and deviation.fix
         assert isinstance(deviation.seen, tuple) and all(deviation.seen)
         assert deviation.name == deviation.name.lower() and " " not in deviation.name
-    assert {d.name for d in DEVIATIONS if d.convention} == {"shared-first", "gate-bias",
-                                                            "gate-hidden", "loss-data-mean"}
+    assert {d.name for d in DEVIATIONS if d.convention} == {
+        "shared-first", "gate-bias", "gate-hidden", "output-probability", "loss-data-mean"}
 
 
 def test_what_several_deviations_explain_is_told_with_the_tensor_that_decides():

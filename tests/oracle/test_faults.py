@@ -176,20 +176,28 @@ def test_the_guilty_part_of_a_gradient_is_found(change, words):
 
 
 def test_zeros_that_many_causes_have_are_not_named_after_one():
-    """A task's output is detached: no tower is shared, no gate keeps one expert."""
-    bundle = vectors("cgc")
-    given = {name: y for name, y in right("cgc").items() if name.startswith(("tower", "prediction"))
-             or name.startswith("grad") and name.partition("/")[2] in bundle.params
-             and "embedding" not in name}
-    for name in [name for name in given if name.startswith("grad/")]:
-        rest = name.partition("/")[2]
-        given[name] = bundle.case.weights["a"] * given[f"grad[a]/{rest}"]
-        del given[f"grad[a]/{rest}"], given[f"grad[b]/{rest}"]
-    faults = oracle.check(bundle, given).faults
-    told = {name for fault in faults for name in fault.names}
-    assert told <= {"stop-shared-by-task", "gradient-assigned"}  # both make that joint gradient
+    """A tower is frozen: it is not shared, nor is its task's output detached."""
+    given = outputs("cgc", right("cgc"))
+    for name in [name for name in given if "/tower/b/" in name]:
+        given[name] = 0 * given[name]
+    faults = oracle.check(vectors("cgc"), given).faults
+    assert not any(fault.names for fault in faults)
     assert faults[0].tensor == "grad/tower/b/layer2/bias"
     assert faults[0].detail.endswith("it is zero throughout: cut off from the loss?")
+
+
+@pytest.mark.parametrize("name", ["ple", "cgc"])
+@pytest.mark.parametrize("kind", ["grad/", "grad"])
+def test_a_detached_output_is_named_and_nothing_else(name, kind):
+    variant = vectors(name).variant
+    for cut in [("a",), ("b",), tuple(variant.table.tasks)]:
+        case = cast(vectors(name).case, np.float64)
+        made = dict(compute(replace(variant, detached=cut), case))
+        given = {key: y for key, y in outputs(name, made).items()
+                 if key.startswith(("tower", kind))}
+        fault, = oracle.check(vectors(name), given).faults
+        assert fault.names == ("output-detached",)
+        assert fault.detail.endswith(f"(of {', '.join(cut)})")
 
 
 def test_rounding_of_a_gradient_that_is_none_speaks_against_nothing():

@@ -12,7 +12,7 @@ import npple
 from npple import CheckFailed, oracle
 from npple.oracle import (ModuleMapping, check_arrays, from_arrays, into_arrays, reshaped, sliced,
                           transposed)
-from npple.oracle.frameworks import _Functions, _steady, fed, like
+from npple.oracle.frameworks import _by_probability, _Functions, _logit, _steady, fed, like
 from npple.testing import assert_matches
 
 MODEL = npple.mmoe(3, {"a": "binary", "b": "regression"}, experts=2, expert_units=(4,),
@@ -429,3 +429,22 @@ def test_paths_of_norms_are_for_modules():
             "variance, eps, ...) of names among the weights")
     with pytest.raises(npple.InputError, match="^weights: a: real numbers are needed"):
         from_arrays({"a": "text"}, MODEL, MAPPING)
+
+
+# Probabilities ----------------------------------------------------------------------------------
+
+def test_the_gradient_by_a_probability_becomes_that_by_its_logit():
+    rng = np.random.default_rng(0)
+    z, classes, dz = rng.normal(size=4), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    p, dz = 1 / (1 + np.exp(-z)), dz - dz.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(_logit(p), z, rtol=1e-14)
+    np.testing.assert_allclose(_by_probability(z, p) * p * (1 - p), z, rtol=1e-14)
+    w = np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(_logit(w)), w, rtol=1e-14)
+    dw = _by_probability(dz, w)
+    np.testing.assert_allclose(w * (dw - (w * dw).sum(axis=1, keepdims=True)), dz, rtol=1e-13)
+
+
+def test_a_probability_that_is_certain_has_a_finite_logit_and_teaches_nothing():
+    certain = np.array([0.0, 1.0])
+    assert np.isfinite(_logit(certain)).all() and not _by_probability(certain, certain).any()

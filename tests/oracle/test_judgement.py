@@ -110,6 +110,53 @@ def test_a_gradient_of_some_readers_is_partial_and_not_wrong(name, rows):
     assert found.unread == {name} and found.partial == (name,) and found.wrong(flow) == []
 
 
+@pytest.mark.parametrize("factor, partial", [(12, ("grad/level1/a",)), (20, ())])
+def test_a_small_part_is_told_by_the_rounding_of_the_whole(factor, partial):
+    given = right(levels=2)
+    error = factor * 2.0**-53 * np.abs(given["grad/level1/a"]).max()
+    given["grad/level1/a"] = readers("grad/level1/a", "level2/a/experts") + error
+    assert judge(given, levels=2)[0].partial == partial
+
+
+def test_a_gradient_of_one_expert_of_a_group_is_partial():
+    made = oracle.make_vectors(npple.ple(2, {"a": "binary", "b": "regression"}, task_experts=2,
+                                         shared_experts=1, expert_units=(2,), tower_units=()))
+    given = {name: y.copy() for name, y in made.expected.items()}
+    for i in range(2):
+        start = Judge(made, given, {}).flow(made.variant, cast(made.case, np.float64))
+        given["grad/level1/a"] = start.shares("grad", "level2/a/experts")[i]
+        found = Judge(made, given, {})
+        assert found.partial == ("grad/level1/a",)
+    assert start.shares("grad", "level2/a") == []
+
+
+def test_a_gradient_at_a_reader_that_a_task_does_not_reach_is_partial():
+    given = right(levels=3)
+    given["grad[b]/level1/a"] = 0 * given["grad[b]/level1/a"]
+    found, flow = judge(given, levels=3)
+    assert found.partial == ("grad[b]/level1/a",) and found.wrong(flow) == []
+
+
+def test_parts_that_one_tensor_reads_are_found_together_in_half_precision():
+    names = [f"grad/level1/{task}" for task in "ab"]
+    given = right("tower", "grad/level1/shared/experts/layer1", levels=2)
+    given |= {name: readers(name, f"level2/{name[12:]}/experts") for name in names}
+    found, flow = judge(given, dict.fromkeys(given, "float16"), levels=2)
+    assert {*found.partial} == {*names} and found.wrong(flow) == []
+
+
+@pytest.mark.parametrize("precision, suspects", [
+    ("float32", ["grad/level1/a/gate/layer1/weight"]),
+    ("bfloat16", ["grad/level1/a", "grad/level1/a/gate/layer1/weight"])])
+def test_in_half_precision_what_is_read_by_what_is_wrong_is_suspected_too(precision, suspects):
+    given = right("grad/level1/a/gate", "grad/level1/a", levels=2)
+    given = {name: y for name, y in given.items() if name in suspects or name == "grad/level1/a"}
+    given["grad/level1/a/gate/layer1/weight"] *= 3
+    found, flow = judge(given, dict.fromkeys(given, precision), levels=2)
+    names, readers = found._suspects(flow)
+    assert names == suspects and readers[names[0]] == suspects[1:]
+
+
 def test_a_gradient_of_no_such_parts_is_wrong_and_not_partial():
     given = right(levels=2)
     given["grad/level1/a"] = 3 * readers("grad/level1/a", "level2/a/experts")
@@ -211,6 +258,18 @@ def test_where_rounding_leaves_nothing_the_papers_value_decides(monkeypatch):
         assert found.judged("tower/a", flow) != blunt and found.right("tower/a", flow) == blunt
     monkeypatch.setattr(found, "local", lambda name, flow: None)
     assert not found.judged("tower/a", flow) and not found.right("tower/a", flow)
+
+
+def test_a_fine_output_of_a_coarse_model_is_held_against_the_papers_as_coarsely(monkeypatch):
+    given = right("tower/a", "level1/a")
+    given["tower/a"] = given["tower/a"] * (1 + 2e-3)
+    coarse = dict.fromkeys(given, "float16") | {"tower/a": "float32"}
+    found, flow = judge(given, coarse)
+    monkeypatch.setattr(found, "_tells", lambda row, flow: False)
+    assert found.right("tower/a", flow) and not found.judged("tower/a", flow)
+    finer, flow = judge({"tower/a": given["tower/a"]}, {"tower/a": "float32"})
+    monkeypatch.setattr(finer, "_tells", lambda row, flow: False)
+    assert not finer.right("tower/a", flow) and finer.judged("tower/a", flow)
 
 
 def test_what_is_fine_is_always_judged():

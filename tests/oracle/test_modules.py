@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from torchlike import BatchNorm, MMoE, Module, Tensor, parameter
+from torchlike import BatchNorm, MMoE, Module, Tensor, mixture, parameter, softmax
 
 import npple
 from npple import InputError, oracle
@@ -192,6 +192,7 @@ def test_a_detached_output_is_told():
     assert report.reasons == {"gradients": "none come from tower/a: computed under no_grad, "
                                            "detached, or through NumPy"}
     assert report.verdict == "failed"
+    assert [fault.names for fault in report.faults] == [("output-detached",)]
 
 
 def test_without_any_graph_there_are_no_gradients():
@@ -202,6 +203,96 @@ def test_without_any_graph_there_are_no_gradients():
     report = check_module(vectors(), NoGrad().eval(), ModuleMapping(PARAMETERS, OUTPUTS))
     assert report.verdict == "passed in part"
     assert report.reasons["gradients"].startswith("none come from tower/a, tower/b: ")
+
+
+class Copies(MMoE):
+    """Every task runs the experts by itself."""
+
+    def forward(self, x):
+        return tuple(tower(mixture(softmax(gate(x)), [expert(x) for expert in self.experts]))
+                     for gate, tower in zip(self.gates, self.towers, strict=True))
+
+
+class Again(MMoE):
+    """Its first result is dropped."""
+
+    def forward(self, x):
+        super().forward(x)
+        return super().forward(x)
+
+
+class Copy(Module):
+    def forward(self, x):
+        return x.clone()
+
+
+class Chained(MMoE):
+    """A part runs again on what it gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = [Copy(), Copy()]
+
+    def forward(self, x):
+        made = [copy(copy(expert(x)))
+                for copy, expert in zip(self.copies, self.experts, strict=True)]
+        return tuple(tower(mixture(softmax(gate(x)), made))
+                     for gate, tower in zip(self.gates, self.towers, strict=True))
+
+
+@pytest.mark.parametrize("kind, experts", [(Copies, "experts"), (Again, "experts"),
+                                           (Chained, "copies")])
+def test_what_a_part_gives_again_is_one_tensor_with_it(kind, experts):
+    tensors = MAPPING.tensors | {"level1/shared/experts": stacked(f"{experts}.0", f"{experts}.1")}
+    report = check_module(vectors(), kind().eval(), ModuleMapping(PARAMETERS, tensors))
+    assert report.passed and not report.judge.partial, report
+    assert "grad/level1/shared/experts" in report.judge.paper
+
+
+def test_what_a_part_gives_of_something_else_is_another_tensor():
+    class OneTower(MMoE):
+        def forward(self, x):
+            made = [expert(x) for expert in self.experts]
+            return [self.towers[0](mixture(softmax(gate(x)), made)) for gate in self.gates]
+
+    outputs = {f"tower/{task}": sliced(run, None, 0)
+               for task, run in (("a", "towers.0"), ("b", "towers.0#2"))}
+    report = check_module(vectors(), OneTower().eval(), ModuleMapping(PARAMETERS, outputs))
+    assert report.judge.paper["grad/tower/a"].passed and report.verdict == "failed"
+
+
+class Probable(MMoE):
+    """The first task's output is a probability."""
+
+    factor = 1.0
+
+    def forward(self, x):
+        one, other = super().forward(x * Tensor(np.full(x.shape, self.factor)))
+        p = 1 / (1 + np.exp(-one.array))
+        return Tensor(p, parents=[(one, lambda dy: dy * p * (1 - p))]), other
+
+
+def test_a_module_that_returns_probabilities_passes_once_that_is_declared():
+    report = check_module(vectors(), Probable().eval(), MAPPING,
+                          conventions=["output-probability"])
+    assert report.passed and "grad[a]/tower/a/layer1/weight" in report.judge.paper
+    assert report.reasons == {"probabilities": (
+        "tower/a: gradients are those of a loss that takes probabilities; in one that takes logits "
+        "they are wrong")}
+
+
+def test_a_module_that_returns_probabilities_is_told_so_and_nothing_else():
+    report = check_module(vectors(), Probable().eval(), MAPPING)
+    fault, = report.faults
+    assert fault.tensor == "tower/a" and fault.names[0] == "output-probability"
+    assert [each.names for each in report.diagnosis] == [("output-probability",)]
+
+
+def test_what_is_wrong_before_a_probability_fails_though_it_is_declared():
+    module = Probable().eval()
+    module.factor = 1.5
+    assert check_module(vectors(), module, MAPPING,
+                        conventions=["output-probability"]).verdict == "failed"
 
 
 # Weights and gradients of a module --------------------------------------------------------------

@@ -192,7 +192,8 @@ class Mistaken(Candidate):
         if self.has("masked-target-gradient"):
             y, mask = self.sample(task)
             loss = valued(loss, self.rows(task, tensors, y * mask).sum() / mask.sum())
-        return loss
+        cut = self.has("output-detached") and (self.form == "all" or task == self.second)
+        return valued(loss, 0 * loss) if cut else loss
 
     def rows(self, task, tensors, y):
         z, kind = tensors[f"tower/{task}"], self.tasks[task]

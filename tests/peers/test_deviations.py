@@ -156,10 +156,12 @@ def test_without_a_mistake_everything_passes(name):
     assert report.passed and not report.missing and not report.unknown, report
 
 
-@pytest.mark.parametrize("number", [*range(24), 70])  # in 70, second moments underflow
+# 27 runs all twice, 172 returns probabilities, 507 sees gradients in part; in 70, second moments
+# underflow
+@pytest.mark.parametrize("number", [*range(24), 27, 67, 70, 172, 507])
 def test_a_right_candidate_of_a_random_architecture_is_no_false_alarm(number):
     report, what = false_alarms.check(number)
-    assert report.passed, f"{what}\n{report}"
+    assert report.verdict in ("passed", "passed in part"), f"{what}\n{report}"
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])

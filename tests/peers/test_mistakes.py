@@ -63,6 +63,7 @@ CASES = {
     "level-off-by-one": (SQUARE, {"": "level2/{first}/experts"}),
     "stop-shared-by-task": (["cgc", "ple even", "ple uneven"],
                             {"": "grad/level{top}/shared/experts"}),
+    "output-detached": (USUAL, {"": "grad/tower/{second}", "all": "grad/tower/{last}"}),
     "one-embedding-for-two": (COLUMNS, {"": "input"}),
     "padding-idx": (COLUMNS, {"": "grad/embedding/city", "zeros": "input"}),
     "unlabelled-negative": (USUAL, {"": "loss[{second}]"}),
