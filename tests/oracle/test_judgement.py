@@ -9,7 +9,7 @@ import npple
 from npple import oracle
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.judgement import BLUNT, Judge, _floor, _Shaken
-from npple.oracle.results import compare
+from npple.oracle.results import TensorRow, compare
 from npple.oracle.rounding import noisy
 from npple.oracle.variant import cast
 
@@ -399,3 +399,16 @@ def test_given_tensors_are_shaken_once_each_when_they_are_read():
     assert 2.0**-10 < off <= 8 * 2.0**-10
     again = noisy(np.array([2.0**-10]), 8)(given["a"]) * 1.0
     np.testing.assert_array_equal(np.asarray(first), np.asarray(again))
+
+
+@pytest.mark.parametrize("error, better", [(0.45, True), (0.5, False)])
+def test_what_is_as_near_without_a_part_speaks_for_nothing(monkeypatch, error, better):
+    """What rounding excuses is known at random: it may be less for the same values."""
+    of, _ = judge(right())
+    rows = {("x", "with"): TensorRow("x", 0.45, 0.74, (0,), 1.0, 1.0, "", "bfloat16"),
+            ("x", "without"): TensorRow("x", error, 0.41, (0,), 1.0, 1.0, "", "bfloat16"),
+            ("y", "with"): TensorRow("y", 0.9, 0.41, (0,), 1.0, 1.0, "", "bfloat16"),
+            ("y", "without"): TensorRow("y", 0.1, 0.41, (0,), 1.0, 1.0, "", "bfloat16")}
+    monkeypatch.setattr(of, "local", lambda name, flow: rows[name, flow])
+    monkeypatch.setattr(of, "right", lambda name, flow: rows[name, flow].passed)
+    assert of._better(["x", "y"], "with", "without") is better
