@@ -85,14 +85,22 @@ def digest(numbers):
 
 
 def _rendered(figure, numbers):
-    """The figure as SVG with its letters as text, and the digest of its numbers in a comment."""
+    """The figure as SVG, and the digest of its numbers in a comment."""
+    return rendered(figure).replace("<svg ", f"<!-- numbers: {numbers} -->\n<svg ", 1)
+
+
+def rendered(figure):
+    """The figure as a small SVG: its letters as text, its places to a tenth of a point."""
     import matplotlib
-    with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context({"svg.fonttype": "none"}):
+    options = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
+    with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context(options):
         file = Path(folder) / "figure.svg"
         plots.save(figure, file)
         text = file.read_text("utf-8")
-    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-    return text.replace("<svg ", f"<!-- numbers: {numbers} -->\n<svg ", 1)
+    text = re.sub(r"^ +| +$", "", text, flags=re.MULTILINE)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    return re.sub(r' (d|x|y|transform)="[^"]*"', lambda place: re.sub(
+        r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", place[0]), text)
 
 
 # What is measured -------------------------------------------------------------------------------
