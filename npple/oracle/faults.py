@@ -168,7 +168,9 @@ class Search:
         self.ended = self.ended or self.trials > TRIALS
         if self.trials > MOST:
             return []
-        first, self.looked = wrong[0], list(wrong[:LOOKED])
+        first = wrong[0]
+        near = [name for name in wrong if _later(first) or not _later(name)]
+        self.looked = near[:LOOKED]  # steps of Adam are long to follow, and come later
         touching = self._touching(first)
         alone = _later(first) or self.ended or self.judge.faint(first)
         for size in SIZES[:1] if alone else SIZES:
