@@ -446,7 +446,7 @@ def test_of_many_names_those_are_shown_that_sixty_letters_hold():
 def test_a_span_of_time_is_no_number(call):
     """NumPy's are integers of its own by their class."""
     with pytest.raises(npple.InputError, match="timedelta64"):
-        call(np.timedelta64(1))
+        call(np.timedelta64(1, "s"))
 
 
 class Mute:
