@@ -1,6 +1,7 @@
 """What a gradient check says: its table, its remarks, and what it raises."""
 
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import npple
+from npple.core.passes import forward
 from npple.errors import CheckFailed, InputError
 from npple.verify.cases import random_case, random_model
 from npple.verify.gradcheck import (METHODS, GradcheckReport, GradientRow, Sides,
@@ -16,6 +18,7 @@ from npple.verify.gradcheck import (METHODS, GradcheckReport, GradientRow, Sides
 from npple.verify.premises import FunctionLoss, even_direction, step_of
 from npple.verify.tolerances import by_direction
 
+gradcheck_module = sys.modules["npple.verify.gradcheck"]  # npple.verify has a function of that name
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
 COARSE = GradientRow("long", (4,), 1, 3, 0.0, (0,), -2.0, -2.0, 0.1, "a kink")
 LATE = GradientRow("late", (1,), 0, 1, 0.0, (0,), 1.0, 1.0, 0.1, "too coarse")
@@ -402,3 +405,86 @@ def test_further_steps_are_taken_whatever_the_size_of_the_gradient(size):
 def test_a_tensor_without_entries_has_no_derivatives():
     loss = FunctionLoss({"x": np.zeros(0)}, lambda v: v["x"].sum(), None, np.dtype(np.float64))
     assert [part.size for part in METHODS["central-differences"](loss, "x")] == [0, 0, 0]
+
+
+# Copies that are evaluated together ---------------------------------------------------------------
+
+class Sized:
+    """A loss that keeps how many copies it is given at a time."""
+
+    def __init__(self, footprint):
+        self.values, self.footprint, self.calls = {"x": np.zeros(6)}, footprint, []
+
+    def __call__(self, name, copies):
+        self.calls.append(len(copies))
+        return copies.sum(axis=1)
+
+
+@pytest.mark.parametrize("size, calls", [(3, [3, 3]), (4, [4, 2]), (1, [1] * 6), (0.5, [1] * 6)])
+def test_no_more_copies_are_evaluated_together_than_memory_is_meant_for(monkeypatch, size, calls):
+    loss = Sized(footprint=10)
+    monkeypatch.setattr(gradcheck_module, "CHUNK", int(size * (6 + 10) * 8))
+    moved = gradcheck_module._moved(loss, "x", np.arange(6), np.arange(6.0)[None])
+    assert loss.calls == calls and np.array_equal(moved, np.arange(6.0)[None])
+
+
+def test_the_footprint_of_a_copy_is_the_size_of_all_that_is_kept_for_the_way_back():
+    case = random_case(npple.cgc(2, {"a": "binary"}, expert_units=(2,)))
+    loss = gradcheck_module.model_loss(case.model, case.params, *case.batch)
+    caches = forward(case.model.table, case.params, case.x, {}).caches
+    kept = []
+
+    def look(part):
+        if isinstance(part, np.ndarray):
+            kept.append(part.size)
+        elif isinstance(part, dict):
+            look([*part.values()])
+        elif isinstance(part, (list, tuple)):
+            [look(each) for each in part]
+
+    look(caches)
+    assert loss.footprint == sum(kept) > 0
+
+
+# Hessian-vector products ------------------------------------------------------------------------
+
+def curved(dtype=np.float64):
+    case = random_case(npple.cgc(2, {"a": "binary", "b": "regression"}, expert_units=(2,)))
+    params = {name: p.astype(dtype) for name, p in case.params.items()}
+    x = case.x.astype(dtype)
+    rng = np.random.default_rng(1)
+    vector = {name: rng.normal(size=p.shape) for name, p in params.items()}
+    targets = {task: y.astype(dtype) for task, y in case.targets.items()}
+    return case.model, params, vector, x, targets
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30])
+def test_a_product_is_as_exact_for_vectors_of_any_size(size):
+    model, params, vector, x, targets = curved()
+    plain = hessian_vector(model, params, vector, x, targets)
+    scaled = hessian_vector(model, params, {n: size * v for n, v in vector.items()}, x, targets)
+    for name, h in plain.items():
+        np.testing.assert_allclose(scaled[name] / size, h, rtol=1e-12, atol=1e-14)
+
+
+def test_rows_outside_a_sample_space_bend_nothing():
+    model, params, vector, x, targets = curved()
+    mask = np.arange(len(x)) % 2 == 0
+    found = hessian_vector(model, params, vector, x, targets, {"a": mask, "b": mask})
+    kept = {task: y[mask] for task, y in targets.items()}
+    for name, h in hessian_vector(model, params, vector, x[mask], kept).items():
+        np.testing.assert_allclose(found[name], h, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_a_product_has_the_dtype_of_the_parameters(dtype):
+    model, params, vector, x, targets = curved(dtype)
+    found = hessian_vector(model, params, vector, x, targets)
+    assert {h.dtype for h in found.values()} == {np.dtype(dtype)}
+
+
+def test_a_vector_without_an_array_is_refused_by_its_name():
+    model, params, vector, x, targets = curved()
+    del vector["tower/a/layer1/bias"]
+    with pytest.raises(InputError, match="^vector: tower/a/layer1/bias: "):
+        hessian_vector(model, params, vector, x, targets)
