@@ -16,7 +16,7 @@ from npple.verify.gradcheck import (METHODS, GradcheckReport, GradientRow, Sides
                                     compare_directions, compare_entries, demonstrate,
                                     gradcheck, gradcheck_function, hessian_vector, row_of)
 from npple.verify.premises import FunctionLoss, even_direction, step_of
-from npple.verify.tolerances import by_direction
+from npple.verify.tolerances import by_difference, by_direction, by_entry
 
 gradcheck_module = sys.modules["npple.verify.gradcheck"]  # npple.verify has a function of that name
 RIGHT = GradientRow("a", (2, 3), 6, 0, 1e-15, (1, 2), 0.5, 0.5, 1e-12, "")
@@ -488,3 +488,47 @@ def test_a_vector_without_an_array_is_refused_by_its_name():
     del vector["tower/a/layer1/bias"]
     with pytest.raises(InputError, match="^vector: tower/a/layer1/bias: "):
         hessian_vector(model, params, vector, x, targets)
+
+
+# What is checked --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("given, method, dtype", [
+    (np.float32, "complex-step", np.float64), (np.float32, "directional", np.float64),
+    (np.float32, "central-differences", np.longdouble), (np.float32, "longdouble", np.float32),
+    (np.longdouble, "complex-step", np.longdouble)])
+def test_a_method_computes_as_precisely_as_it_needs(given, method, dtype):
+    model, params, _, x, targets = curved(given)
+    loss = gradcheck_module.widened(gradcheck_module.model_loss(model, params, x, targets), method)
+    assert {value.dtype for value in loss.values.values()} == {np.dtype(dtype)}
+
+
+def test_noise_is_widened_with_the_values():
+    noise = {name: np.float32(u) for name, u in ROUTED.noise(np.random.default_rng(0)).items()}
+    case = random_case(ROUTED)
+    params = {name: p.astype(np.float32) for name, p in case.params.items()}
+    targets = {task: y.astype(np.float32) for task, y in case.targets.items()}
+    loss = gradcheck_module.model_loss(ROUTED, params, case.x.astype(np.float32), targets,
+                                       noise=noise).cast(np.longdouble)
+    assert noise and {u.dtype for u in loss.noises.values()} == {np.dtype(np.longdouble)}
+
+
+def test_functions_of_others_are_checked_in_float64_by_differences():
+    loss = FunctionLoss({"x": np.ones(2, np.float32)}, lambda v: v["x"].sum(), None,
+                        np.dtype(np.float64))
+    for method in ("complex-step", "directional", "central-differences"):
+        assert gradcheck_module.widened(loss, method).values["x"].dtype == np.float64
+
+
+@pytest.mark.parametrize("method, tolerance_of", [
+    ("complex-step", by_entry), ("central-differences", by_difference)])
+def test_the_tolerance_of_entries_is_that_of_their_measure(method, tolerance_of):
+    g = np.array([1e-6, 3e-6], np.float16)
+    measured = g.astype(float), np.zeros(2), np.zeros(2, bool)
+    sides = compare_entries(wobbling(0.0), method, g, measured)
+    assert sides.tolerance == tolerance_of(g.dtype, np.dtype(np.float64), sides.floor)
+    assert sides.tolerance > tolerance_of(g.dtype, np.dtype(np.float64), 1.0)
+
+
+def test_a_model_that_is_none_is_refused_by_what_is_needed():
+    with pytest.raises(InputError, match="^model: a Network is needed, got "):
+        gradcheck("ple", {}, np.ones((2, 2)), {})
