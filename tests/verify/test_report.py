@@ -395,6 +395,13 @@ def test_a_slope_of_0_is_sought_at_all_steps():
     assert taken(lambda x: 2.0, 0.0)[1] == EVERY
 
 
+def test_how_still_a_loss_is_counts_by_the_size_of_the_entry():
+    loss = FunctionLoss({"x": np.full(1, 1e-3)}, lambda v: 0.0, None, np.dtype(np.float64),
+                        noise=1e-16)
+    numeric, bound, still = METHODS["central-differences"](loss, "x")
+    assert numeric == 0 < bound and still
+
+
 @pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
 def test_further_steps_are_taken_whatever_the_size_of_the_gradient(size):
     gradcheck_function(lambda v: size * np.sin(100 * v["x"]).sum(),
@@ -483,9 +490,18 @@ def test_a_product_has_the_dtype_of_the_parameters(dtype):
     assert {h.dtype for h in found.values()} == {np.dtype(dtype)}
 
 
-def test_a_vector_without_an_array_is_refused_by_its_name():
+def test_a_vector_is_taken_to_the_last_digit():
+    model, params, vector, x, targets = curved(np.longdouble)
+    ones = {name: np.ones(p.shape, np.longdouble) for name, p in params.items()}
+    more = {name: v + np.longdouble(2) ** -60 for name, v in ones.items()}
+    one, other = (hessian_vector(model, params, v, x, targets) for v in (ones, more))
+    assert any((h != other[name]).any() for name, h in one.items())
+
+
+@pytest.mark.parametrize("part", [None, "text", [[1.0], [2.0, 3.0]]])
+def test_a_vector_without_an_array_is_refused_by_its_name(part):
     model, params, vector, x, targets = curved()
-    del vector["tower/a/layer1/bias"]
+    vector["tower/a/layer1/bias"] = part
     with pytest.raises(InputError, match="^vector: tower/a/layer1/bias: "):
         hessian_vector(model, params, vector, x, targets)
 
