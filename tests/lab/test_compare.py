@@ -28,6 +28,7 @@ from npple.lab.inspection import (connections, connections_text, pruned_share, u
                                           utilization_text)
 from npple.lab.trials import progress
 from npple.lab.workers import Processes, open_workers
+from npple.cli.compare import FIGURES
 from npple.draw.plots import comparison_figures, save
 from npple.learn.training import Run, evaluate_model, gate_weights
 
@@ -661,7 +662,7 @@ def test_pictures_are_drawn_and_equal_for_equal_comparisons(tmp_path):
     found = compare(small_cases(), [*NAMES, "snr_aver"], **{k: v for k, v in SMALL.items()
                                                             if k != "architectures"})
     figures, again = comparison_figures(found), comparison_figures(found)
-    assert set(figures) == {"gains", "correlation", "curves", "utilization"}
+    assert set(figures) == {*FIGURES} == {"gains", "correlation", "curves", "utilization"}
     panels = figures["gains"].axes
     assert [axes.get_title() for axes in panels] == [
         found.headline(data, "\n") for data in ("synthetic p=0", "synthetic p=0.5")]

@@ -493,7 +493,7 @@ def test_a_product_has_the_dtype_of_the_parameters(dtype):
 def test_a_vector_is_taken_to_the_last_digit():
     model, params, vector, x, targets = curved(np.longdouble)
     ones = {name: np.ones(p.shape, np.longdouble) for name, p in params.items()}
-    more = {name: v + np.longdouble(2) ** -60 for name, v in ones.items()}
+    more = {name: v + np.finfo(np.longdouble).eps for name, v in ones.items()}
     one, other = (hessian_vector(model, params, v, x, targets) for v in (ones, more))
     assert any((h != other[name]).any() for name, h in one.items())
 
