@@ -160,6 +160,7 @@ class _Module(Program):
     """A module with the vectors' parameters in it, which runs as a copy each time."""
 
     what = "module"
+    tapped = True
 
     def __init__(self, module: Any, mapping: ModuleMapping, inputs: Features) -> None:
         self.module, self.mapping, self.inputs = module, mapping, inputs

@@ -86,7 +86,7 @@ def check(vectors: Vectors, candidate: Candidate, *, expect: str = "outputs",
 
 def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expect: str,
            conventions: Sequence[str] = (), reasons: Mapping[str, str] | None = None,
-           unsteady: Sequence[str] = ()) -> Report:
+           unsteady: Sequence[str] = (), tapped: bool = False) -> Report:
     """The report on a candidate's arrays.
 
     Parameters
@@ -104,6 +104,8 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
         What could not be had of the candidate -> why, in words.
     unsteady : sequence of str
         Tensors that came out differently when the candidate ran again.
+    tapped : bool, optional
+        Whether gradients were taken where a part of a module sees a tensor.
 
     Returns
     -------
@@ -124,7 +126,7 @@ def judged(vectors: Vectors, given: Arrays, precisions: Mapping[str, str], expec
         raise InputError("candidate: gives nothing under a known name: "
                          f"{', '.join(what) or 'no arrays at all'}")
     return Report(vectors, given, precisions, _expected(vectors, expect), tuple(unknown),
-                  tuple(conventions), dict(reasons or {}), tuple(unsteady))
+                  tuple(conventions), dict(reasons or {}), tuple(unsteady), tapped)
 
 
 def check_step(vectors: Vectors, step: Callable[..., Any], *, precision: str | None = None

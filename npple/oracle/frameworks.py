@@ -136,6 +136,7 @@ class Program(ABC):
     mapping: ModuleMapping
     weights: Mapping[str, Any]
     what = "run"  # gives its tensors
+    tapped = False  # whether gradients are taken where a part sees a tensor
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -186,7 +187,8 @@ def check_program(vectors: Vectors, program: Program, conventions: Sequence[str]
     if probable := _probable(_outputs(vectors, results), vectors):
         reasons["probabilities"] = (f"{few([*probable])}: gradients are those of a loss that takes "
                                     "probabilities; in one that takes logits they are wrong")
-    return judged(vectors, results | grads, precisions, expect, conventions, reasons, unsteady)
+    return judged(vectors, results | grads, precisions, expect, conventions, reasons, unsteady,
+                  program.tapped)
 
 
 def _tensors(mapping: ModuleMapping, seen: Arrays) -> dict[str, Move]:

@@ -39,10 +39,15 @@ class Judge:
         The candidate's arrays, those of parameters too.
     precisions : dict of str
         What each of them was computed in.
+    tapped : bool
+        Whether gradients were taken where a part of a module sees a tensor: perhaps at one expert
+        of a group, perhaps where no gradient comes from.
     """
 
-    def __init__(self, vectors: Vectors, given: Arrays, precisions: Mapping[str, str]) -> None:
+    def __init__(self, vectors: Vectors, given: Arrays, precisions: Mapping[str, str],
+                 tapped: bool = False) -> None:
         self.vectors, self.given, self.precisions = vectors, given, precisions
+        self.tapped = tapped
         self.case = cast(vectors.case, np.float64)
         self.stored = vectors.notes["dtype"]  # nothing is judged finer than the vectors are
         self._noisy: dict[tuple[int, str, float], tuple[Flow, Flow]] = {}
@@ -121,18 +126,27 @@ class Judge:
         kind, _, rest = name.partition("/")
         if not kind.startswith("grad"):
             return False
-        rows = flow.readers(rest)
-        parts = [flow.contributions(kind, row).get(rest) for row in rows]
+        parts = [flow.contributions(kind, row).get(rest) for row in flow.readers(rest)]
         whole, known = self.local(name, flow), [part for part in parts if part is not None]
         sums = (sum(some[1:], some[0]) for size in range(1, min(len(known), MOST))
                 for some in combinations(known, size))
-        nothing = [np.zeros_like(self.vectors.expected[name])] if len(known) < len(parts) else []
-        alone = (part for row in rows if rest not in self.vectors.params
-                 for part in flow.shares(kind, row))
         if whole is None or whole.fault:
             return False
         least = whole.tolerance * _largest(flow.local(name))  # of the whole: parts may be small
-        return any(_largest(self.given[name] - y) <= least for y in chain(sums, alone, nothing))
+        if _largest(self.given[name]) <= least and not self.tapped:
+            return False
+        tapped = self.tapped and rest not in self.vectors.params
+        seen = self._seen(kind, rest, flow) if tapped else ()
+        return any(_largest(self.given[name] - y) <= least for y in chain(sums, seen))
+
+    @staticmethod
+    def _seen(kind: str, name: str, flow: Flow) -> Iterator[Array]:
+        """A tensor's gradient at single experts, and at readers that the loss does not reach."""
+        rows = flow.readers(name)
+        if any(name not in flow.contributions(kind, row) for row in rows):
+            yield np.zeros_like(flow[name])
+        for row in rows:
+            yield from flow.shares(kind, row)
 
     def _without(self, variant: Variant, case: Case, names: frozenset[str]) -> Flow:
         given = {name: y for name, y in self.usable.items() if name not in names}
@@ -167,13 +181,14 @@ class Judge:
         row = self.local(name, flow)
         if row is None:
             return False
-        return row.passed if self._tells(row, flow) else self._against_paper(
+        return row.passed if _tells(row, flow, self._size(name)) else self._against_paper(
             name, row.precision).passed
 
     def follows(self, name: str, flow: Flow) -> bool:
         """Whether nothing tells a given tensor from the flow's, the paper's value left aside."""
         row = self.local(name, flow)
-        return row is not None and (row.passed or not row.fault and not self._tells(row, flow))
+        return row is not None and (row.passed or not row.fault and not _tells(
+            row, flow, self._size(name)))
 
     def faint(self, name: str) -> bool:
         """Whether a given tensor is nothing but zeros or rounding, and the paper's is not."""
@@ -194,16 +209,8 @@ class Judge:
         if self._fine(self.precision(name, flow)):
             return True
         local = self.local(name, flow)
-        return local is not None and self._tells(local, flow)
-
-    def _tells(self, row: TensorRow, flow: Flow) -> bool:
-        """Whether what is forgiven is little, of the tensor or of the paper's.
-
-        What is nothing but rounding, as before a normalisation the gradient of a bias, is told
-        from the paper's by its size.
-        """
-        size = _largest(flow.local(row.name))
-        return row.tolerance * size <= BLUNT * max(size, self._size(row.name))
+        paper = _largest(self.vectors.expected[name])  # not the joint loss's: it may be far larger
+        return local is not None and _tells(local, flow, paper)
 
     def local(self, name: str, flow: Flow) -> TensorRow | None:
         """A given tensor against the flow's; None if the variant makes no such tensor."""
@@ -263,6 +270,16 @@ class Judge:
 def _largest(y: Array) -> float:
     """The size of the largest entry."""
     return float(np.abs(y).max(initial=0.0))
+
+
+def _tells(row: TensorRow, flow: Flow, size: float) -> bool:
+    """Whether what is forgiven is little, of the tensor or of the paper's of that size.
+
+    What is nothing but rounding, as before a normalisation the gradient of a bias, is told from
+    the paper's by its size.
+    """
+    own = _largest(flow.local(row.name))
+    return row.tolerance * own <= BLUNT * max(own, size)
 
 
 def _backward(name: str) -> bool:

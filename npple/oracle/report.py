@@ -51,6 +51,8 @@ class Report(Printed):
         What could not be had of the candidate -> why, in words.
     unsteady : tuple of str
         Tensors that came out differently when the candidate ran again.
+    tapped : bool
+        Whether gradients were taken where a part of a module sees a tensor.
     """
 
     vectors: Vectors
@@ -61,13 +63,14 @@ class Report(Printed):
     conventions: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     unsteady: tuple[str, ...] = ()
+    tapped: bool = False
 
     # What was found -----------------------------------------------------------------------------
 
     @cached_property
     def judge(self) -> Judge:
         """Who holds the tensors against what they follow from."""
-        return Judge(self.vectors, self.given, self.precisions)
+        return Judge(self.vectors, self.given, self.precisions, self.tapped)
 
     @cached_property
     def search(self) -> Search:
@@ -310,7 +313,8 @@ class Report(Printed):
         """Whether a candidate judged as float64 passes as float32."""
         if self.precision != "float64":
             return False
-        judge = Judge(self.vectors, self.given, dict.fromkeys(self.given, "float32"))
+        judge = Judge(self.vectors, self.given, dict.fromkeys(self.given, "float32"),
+                      self.tapped)
         return not judge.wrong(judge.flow(self.vectors.variant, judge.case))
 
     def _coverage(self) -> Iterator[str]:
@@ -318,7 +322,7 @@ class Report(Printed):
             yield f"expected and not there: {_few(self.lacking)}"
 
     def _last(self) -> str:
-        names = set(self.judge.paper) - set(self.blunt)
+        names = set(self.judge.paper) - set(self.blunt) - set(self.judge.partial)
         every = self.vectors.expected
         absent = set(map(_group, every)) - set(map(_group, names))
         words = _groups(names, every) + ("; not: " if absent else "") + _groups(

@@ -7,6 +7,7 @@ import pytest
 
 import npple
 from npple import oracle
+from npple.oracle import judgement
 from npple.oracle.deviations import BY_NAME, complete, deviate
 from npple.oracle.judgement import BLUNT, Judge, _floor, _Shaken
 from npple.oracle.results import TensorRow, compare
@@ -26,8 +27,8 @@ def right(*prefixes, levels=1):
             if name.startswith(prefixes or "")}
 
 
-def judge(given, precisions=None, levels=1, dtype="float64"):
-    found = Judge(vectors(levels, dtype), given, precisions or {})
+def judge(given, precisions=None, levels=1, dtype="float64", tapped=False):
+    found = Judge(vectors(levels, dtype), given, precisions or {}, tapped)
     return found, found.flow(found.vectors.variant, found.case)
 
 
@@ -125,16 +126,44 @@ def test_a_gradient_of_one_expert_of_a_group_is_partial():
     for i in range(2):
         start = Judge(made, given, {}).flow(made.variant, cast(made.case, np.float64))
         given["grad/level1/a"] = start.shares("grad", "level2/a/experts")[i]
-        found = Judge(made, given, {})
-        assert found.partial == ("grad/level1/a",)
+        assert Judge(made, given, {}, tapped=True).partial == ("grad/level1/a",)
+        assert Judge(made, given, {}).partial == ()
     assert start.shares("grad", "level2/a") == []
 
 
-def test_a_gradient_at_a_reader_that_a_task_does_not_reach_is_partial():
+@pytest.mark.parametrize("tapped, partial, wrong", [
+    (True, ("grad[b]/level1/a",), []), (False, (), ["grad[b]/level1/a"])])
+def test_a_gradient_at_a_reader_that_a_task_does_not_reach_is_partial(tapped, partial, wrong):
+    """In a module; among results it is one that was never computed."""
     given = right(levels=3)
     given["grad[b]/level1/a"] = 0 * given["grad[b]/level1/a"]
-    found, flow = judge(given, levels=3)
-    assert found.partial == ("grad[b]/level1/a",) and found.wrong(flow) == []
+    found, flow = judge(given, levels=3, tapped=tapped)
+    assert found.partial == partial and found.wrong(flow) == wrong
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "float16", "bfloat16"])
+def test_among_results_no_gradient_of_zeros_passes_that_is_judged(precision):
+    """Though those of all parameters are right."""
+    names = [name for name, y in right(levels=2).items() if name.startswith("grad") and y.any()]
+    passed, blunt = [], []
+    for name in names:
+        given = right("tower", "grad", "level", levels=2)
+        given[name] *= 0
+        found, flow = judge(given, dict.fromkeys(given, precision), levels=2)
+        if found.wrong(flow) == []:
+            (passed if found.judged(name, flow) else blunt).append(name)
+    assert not passed and len(blunt) <= 3 < len(names)
+
+
+@pytest.mark.parametrize("tapped, beyond, partial", [(True, 1, True), (False, 1, False),
+                                                     (False, 1 - 1e-9, True)])
+def test_a_part_within_the_roundings_of_the_whole_is_none_of_results(tapped, beyond, partial):
+    given = right("grad/level1", "level1", levels=2)
+    found, flow = judge(given, levels=2, tapped=tapped)
+    given["grad/level1/a"] = readers("grad/level1/a", "level2/a/experts")
+    part, whole = (np.abs(y).max() for y in (given["grad/level1/a"], flow.local("grad/level1/a")))
+    found.local = lambda name, flow: TensorRow(name, 1.0, beyond * part / whole)
+    assert found._part("grad/level1/a", flow) == partial
 
 
 def test_parts_that_one_tensor_reads_are_found_together_in_half_precision():
@@ -265,10 +294,9 @@ def test_a_fine_output_of_a_coarse_model_is_held_against_the_papers_as_coarsely(
     given["tower/a"] = given["tower/a"] * (1 + 2e-3)
     coarse = dict.fromkeys(given, "float16") | {"tower/a": "float32"}
     found, flow = judge(given, coarse)
-    monkeypatch.setattr(found, "_tells", lambda row, flow: False)
+    monkeypatch.setattr(judgement, "_tells", lambda row, flow, size: False)
     assert found.right("tower/a", flow) and not found.judged("tower/a", flow)
     finer, flow = judge({"tower/a": given["tower/a"]}, {"tower/a": "float32"})
-    monkeypatch.setattr(finer, "_tells", lambda row, flow: False)
     assert not finer.right("tower/a", flow) and finer.judged("tower/a", flow)
 
 

@@ -224,6 +224,7 @@ def test_a_gradient_at_some_readers_is_told_and_not_judged():
             in str(report).splitlines())
     assert report.lacking[0] == "tower/b" and report.verdict == "passed in part"
     assert report.to_dict()["not_judged"] == ["grad/tower/a", "tower/b"]
+    assert "judged as float64: outputs (1 of 2), " in str(report)
 
 
 @pytest.mark.parametrize("ended, line", [
