@@ -225,11 +225,39 @@ def replacing(path: FilePath, new: bool = False) -> Iterator[BinaryIO]:
 
     Raises
     ------
+    InputError
+        For what can name no file.
     FileError
         If the file cannot be written.
     """
+    check_path("path", path)
     with _refusing(f"cannot write {path}"), _complete(Path(path).resolve(), new) as file:
         yield file
+
+
+def make_folder(what: str, path: FilePath) -> Path:
+    """`path` as a folder to write to, made if it is not there.
+
+    Parameters
+    ----------
+    what : str
+        What the message calls it.
+    path : str or path-like
+
+    Raises
+    ------
+    InputError
+        For what can name no folder.
+    FileError
+        If it cannot be one.
+    """
+    check_path(what, path)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{what}: {shown(str(path))}: {error.strerror}, expected a folder to write "
+                        "to") from None
+    return Path(path)
 
 
 def read_bytes(path: FilePath) -> bytes:

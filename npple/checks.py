@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from os import PathLike
+from os import PathLike, fsencode, fspath
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -102,7 +102,12 @@ def check_dicts(**given: object) -> None:
 def check_path(what: str, value: object) -> None:
     """Raise `InputError` unless `value` can name a file or folder."""
     check_kind(what, value, (str, PathLike), "a path")
-    require("\0" not in str(value), f"{what}: {shown(value)}, expected a path without a NUL")
+    try:
+        path = fspath(value)  # type: ignore[call-overload]  # of that kind, as was just seen
+        good = isinstance(path, str) and b"\0" not in fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        good = False
+    require(good, f"{what}: {shown(value)}, expected a path of text, without a NUL or surrogates")
 
 
 def check_texts(what: str, values: object) -> list[str]:

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 import npple
-from npple.checks import check_count, check_number, check_path, few, named
+from npple.checks import check_count, check_number, few, named
+from npple.archive import replacing
+from npple.lab.claims import claims
+from npple.learn.census import census_split, read_census
+from npple.learn.columns import read_columns
+from npple.learn.frames import columns_of
+from npple.learn.kuairand import is_kuairand, kuairand_split, read_kuairand
 from npple.network import Network
 from npple.routing import Experts, Gate, Level, Pass, Source, Table, Tower
+from npple.training import Run
 from npple.verify.cases import random_model
 from strategies import problem
 
@@ -467,6 +474,60 @@ def test_what_cannot_be_printed_is_refused_by_its_kind(call):
         call()
 
 
-def test_a_path_with_a_nul_is_refused():
-    with pytest.raises(npple.InputError, match="out: .* without a NUL"):
-        check_path("out", "a\0b")
+class Named:
+    """What says that it names a file."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __fspath__(self):
+        return self.name
+
+
+CASE = npple.oracle.make_vectors(npple.mmoe(2, {"a": "binary"}))
+PATHS = {  # what takes a path, and reads or writes there
+    "load": npple.load, "Run.load": Run.load, "archive.load": lambda path: npple.archive.load(
+        path, format="x", versions=[1]), "oracle.load": npple.oracle.load,
+    "archive.save": lambda path: npple.archive.save(path, {"a": np.ones(2)}, {}, format="x",
+                                                    version=1),
+    "replacing": lambda path: replacing(path).__enter__(),
+    "vectors": CASE.save, "vectors as JSON": CASE.save_json, "suite": npple.oracle.export_all,
+    "results": lambda path: npple.oracle.check(CASE, path),
+    "mapping": npple.oracle.load_mapping, "Run.save": Run(CASE.model, npple.Adam(1e-3), 8, 0).save,
+    "mapping to write": npple.oracle.ModuleMapping({}, {}).save,
+    "columns": read_columns, "census": read_census, "census folder": census_split,
+    "KuaiRand": read_kuairand, "KuaiRand folder": kuairand_split, "is it KuaiRand": is_kuairand,
+    "frame": columns_of, "fit": lambda path: npple.fit(path, tasks={"a": "binary"}),
+    "claims": lambda path: claims("utilization", True, out=path)}
+
+
+@pytest.mark.parametrize("path", [
+    "a\0b", "\ud800", "a/\ud800/b.csv", Named("\ud800"), Named("a\0"), Named(b"a"), Named(3)],
+    ids=["NUL", "surrogate", "inner", "named so", "named NUL", "named bytes", "named 3"])
+@pytest.mark.parametrize("what", PATHS)
+def test_what_can_name_no_file_is_refused(tmp_path, monkeypatch, what, path):
+    """By all that take a path, before anything is made there."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(npple.InputError, match="expected a path") as caught:
+        PATHS[what](path)
+    assert len(str(caught.value).splitlines()) == 1 and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("path", ["n" * 300, "file/below"])
+@pytest.mark.parametrize("what", [name for name in PATHS if name not in (
+    "is it KuaiRand", "claims", "suite")])
+def test_where_no_file_can_be_is_said_in_one_line(tmp_path, monkeypatch, what, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(npple.FileError) as caught:
+        PATHS[what](path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["claims", "suite"])
+def test_where_no_folder_can_be_made_is_said_in_one_line(tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for path in ("n" * 300, "file/below"):
+        with pytest.raises(npple.FileError, match="expected a folder to write to$"):
+            PATHS[what](path)

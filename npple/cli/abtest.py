@@ -43,7 +43,7 @@ def run(args: Namespace) -> None:
     """Log, learn, serve, and compare the buckets."""
     from npple.lab.abtest import abtest
     options = {name: value for name, value in vars(args).items()
-               if name not in ("models", "command", "run", "json") and value is not None}
+               if name not in ("models", "command", "run", "parser", "json") and value is not None}
     for name in ("correlation",) if args.scenes else ("dependence", "sharing"):
         require(name not in options,
                 f"--{name}: of no use {'with' if args.scenes else 'without'} --scenes")

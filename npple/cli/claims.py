@@ -4,8 +4,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from npple.cli.files import check_folder, make_folder
-from npple.cli.options import Commands, add_arguments, command, number, one_of, show
+from npple.cli.files import check_folder
+from npple.cli.options import (Commands, add_arguments, command, number, one_of,
+                               refuse_unused, show)
 from npple.errors import Stopped
 from npple.learn.interruption import on_signal
 
@@ -35,6 +36,8 @@ def run(args: Namespace) -> int:
     from npple.lab.claims import claims
     from npple.lab.trials import progress
     from npple.lab.workers import open_workers
+    if args.dask:
+        refuse_unused(args, "with --dask, whose workers train", "--workers")
     check_folder("--out", args.out)
     check_folder("--plots", args.plots, [f"{args.name}.svg"])
     if args.plots:
@@ -50,6 +53,7 @@ def run(args: Namespace) -> int:
               "--out DIR would have kept them"), file=sys.stderr)
         return 128 + signals[0]
     if args.plots:
+        from npple.archive import make_folder
         from npple.draw.plots import finding_figure, save
         make_folder("--plots", args.plots)
         save(finding_figure(found.panels), Path(args.plots) / f"{found.name}.svg")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npple import ARCHITECTURES
-from npple.cli.files import check_file, check_folder, make_folder
+from npple.cli.files import check_file, check_folder
 from npple.cli.options import (Commands, add_arguments, add_options, by_name, command, given,
-                               number, one_of, show)
+                               number, one_of, refuse_unused, show)
 from npple.cli.rows import add_data, load, roles
 from npple.errors import Stopped
 from npple.learn.frames import columns_of
@@ -82,6 +82,10 @@ def run(args: Namespace) -> int:
     from npple.lab.compare import Training, compare
     from npple.lab.trials import progress
     from npple.lab.workers import open_workers
+    if args.rates:
+        refuse_unused(args, "with --rates, which are chosen from", "--rate")
+    if args.dask:
+        refuse_unused(args, "with --dask, whose workers train", "--workers")
     check_file("--csv", args.csv, {"--data": args.data, "--validation": args.validation})
     check_folder("--out", args.out)
     check_folder("--plots", args.plots, [f"{name}.svg" for name in FIGURES])
@@ -129,7 +133,7 @@ def _cases(args: Namespace) -> list[Problem]:
 
 def _write(args: Namespace, comparison: Comparison) -> None:
     """The table and the plots that were asked for."""
-    from npple.archive import replacing
+    from npple.archive import make_folder, replacing
     if args.csv:
         with replacing(args.csv) as file:
             file.write(comparison.to_csv().encode())

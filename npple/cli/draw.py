@@ -5,7 +5,7 @@ from argparse import Namespace
 from npple import Network
 from npple.cli.files import check_apart, check_file
 from npple.cli.options import (Commands, add_arguments, add_model, build, command, given,
-                               named_tasks, shape, show)
+                               named_tasks, refuse_unused, shape, show)
 from npple.errors import require
 
 
@@ -30,6 +30,8 @@ def run(args: Namespace) -> None:
     check_file("--out", args.out, read, endings=(".svg",))
     check_file("--html", args.html, read)
     check_apart("--out", args.out, "--html", args.html)
+    if args.html and not args.out:
+        refuse_unused(args, "for --html alone, where each task can be chosen", "--task")
     tasks, name = named_tasks(args.tasks), args.checkpoint or args.model
     drawn = diagram(_trained(args) if args.checkpoint else build(args, args.inputs, tasks))
     shown, files = text(drawn, args.task), {}
@@ -49,4 +51,6 @@ def _trained(args: Namespace) -> Network:
     from npple.learn.training import Run
     require(not args.html, "--html: a page is of all architectures, expected no --checkpoint")
     require(not given(args), "--checkpoint: its model is what it is, expected no options of models")
+    refuse_unused(args, "with --checkpoint, whose model is what it is", "--model", "--inputs",
+                  "--tasks")
     return Run.load(args.checkpoint).model

@@ -112,13 +112,6 @@ def check_folder(flag: str, path: str | Path | None, names: Sequence[str] = ()) 
             check_file(flag, str(Path(path, name)))
 
 
-def make_folder(flag: str, path: str | Path | None) -> None:
-    """`path` as a folder to write to, made if it is not there; `FileError` if it cannot be one."""
-    if path is not None:
-        with _refusing(flag, path, "a folder to write to"):
-            Path(path).mkdir(parents=True, exist_ok=True)
-
-
 def new_folder(flag: str, name: str) -> Path:
     """A folder of that name that nobody had before: the first of name, name-2, name-3 and so on."""
     for number in itertools.count(1):

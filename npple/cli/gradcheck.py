@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from npple.cli.options import Commands, add_proof, models, one_of
+from npple.cli.options import Commands, add_proof, models, one_of, refuse_unused
 from npple.verify.gradcheck import METHODS, demonstrate
 from npple.verify.power import power
 
@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
 def run(args: Namespace) -> int:
     """Check each architecture that is asked for, or say how strict the checks are."""
     if args.power:
+        refuse_unused(args, "with --power", "--tasks", "--levels", "--method")
         strict = power("ple" if args.model == "all" else args.model, args.seed)
         print(json.dumps(strict.to_list()) if args.json else strict)
         return 0

@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from npple import influence, isolation
 from npple.cli.files import check_plot
-from npple.cli.options import Commands, add_arguments, add_proof, models, number
+from npple.cli.options import Commands, add_arguments, add_proof, models, number, refuse_unused
 from npple.cli.rows import DRESS, encode
 from npple.errors import require
 from npple.verify.cases import Case, random_model
@@ -31,6 +31,11 @@ def add(commands: Commands) -> None:
 def run(args: Namespace) -> int:
     """Verify the matrix of each model; with a plot or a checkpoint, measure influence too."""
     require(args.checkpoint or not args.data, "--data: rows are for a --checkpoint, expected one")
+    if args.checkpoint:
+        refuse_unused(args, "with --checkpoint, whose model is what it is", "--model", "--tasks",
+                      "--levels")
+    if not args.data:
+        refuse_unused(args, "without --data", "--rows", *DRESS)
     check_plot("--plot", args.plot, {"--checkpoint": args.checkpoint, "--data": args.data})
     cases = {args.checkpoint: _trained_case(args)} if args.checkpoint else _random_cases(args)
     require(not args.plot or len(cases) == 1, "--plot: choose one --model to draw")

@@ -62,7 +62,7 @@ def command(commands: Commands, name: str, run: Run, help: str,
     """A new command, or an action of one, that calls `run` and knows --json."""
     parser = commands.add_parser(name, help=help, description=help, epilog=f"example: {example}",
                                  formatter_class=Help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("--json", action="store_true",
                         help="print one JSON object on standard output")
     return parser
@@ -104,6 +104,14 @@ def by_name(flag: str, pairs: Sequence[tuple[str, Any]]) -> Options:
     twice = next((name for name in names if names.count(name) > 1), None)
     require(twice is None, f"{flag}: {twice!r} is named twice, expected once")
     return dict(pairs)
+
+
+def refuse_unused(args: argparse.Namespace, why: str, *flags: str) -> None:
+    """Raise `InputError` for a flag with another value than its default, of no use for a reason."""
+    for flag in flags:
+        name = flag[2:].replace("-", "_")
+        require((getattr(args, name) or None) == (args.parser.get_default(name) or None),
+                f"{flag}: of no use {why}")
 
 
 def show(args: argparse.Namespace, data: Callable[[], object], text: object) -> None:

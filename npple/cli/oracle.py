@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from npple.cli.files import check_file, check_folder
 from npple.cli.options import (Commands, Parser, add_arguments, add_model, build, command,
-                               named_tasks, number, shape, show)
+                               given, named_tasks, number, refuse_unused, shape, show)
 from npple.errors import require
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ def export(args: Namespace) -> None:
         check_file("--also-json", str(Path(args.out).with_suffix(".json")))
     check_folder("--all", args.all, ["manifest.json"])
     if args.all:
+        require(not given(args), "--all: the models of the suite are what they are, expected no "
+                                 "options of models")
+        refuse_unused(args, "with --all, which writes the suite", "--model", "--inputs", "--tasks",
+                      "--batch", "--seed", "--dtype")
         manifest = oracle.export_all(args.all, args.also_json)
         return show(args, lambda: manifest,
                     f"{len(manifest['cases'])} cases and manifest.json: {args.all}")

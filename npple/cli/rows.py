@@ -8,7 +8,8 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from npple.cli.options import Options, Parser, add_arguments, number, one_of
+from npple.cli.options import (Options, Parser, add_arguments, number, one_of,
+                               refuse_unused)
 from npple.errors import InputError, require
 from npple.learn.census import GROUPS, census_roles, census_split
 from npple.learn.columns import Dress, Texts
@@ -101,7 +102,6 @@ def add_data(parser: Parser, correlations: bool = False) -> None:
                           "help": "task correlation p of synthetic data, -1 to 1: the "
                                   "cosine of the tasks' weight vectors"}}
     add_arguments(parser.add_argument_group("data"), options)
-    parser.set_defaults(unset={name: option.get("default") for name, option in options.items()})
 
 
 def roles(args: Namespace) -> Options | None:
@@ -132,10 +132,9 @@ def _form(data: str) -> str:
 def _refuse_unused(args: Namespace, kind: str) -> None:
     """Raise `InputError` for a flag that data of this kind has no use for."""
     for flags, kinds in USES.items():
-        for flag in flags if kind not in kinds else ():
-            value = getattr(args, flag[2:].replace("-", "_")) or None
-            require(value == args.unset[flag], f"{flag}: of no use for {KINDS[kind]}, for "
-                    f"{' and '.join(KINDS[each] for each in kinds)} alone")
+        if kind not in kinds:
+            refuse_unused(args, f"for {KINDS[kind]}, for "
+                          f"{' and '.join(KINDS[each] for each in kinds)} alone", *flags)
 
 
 def load(args: Namespace, schema: Schema | None = None

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npple.archive import make_folder
 from npple.checks import check_choice
-from npple.cli.files import alone_in, check_folder, make_folder, new_folder
+from npple.cli.files import alone_in, check_folder, new_folder
 from npple.cli.options import (Commands, Options, add_arguments, add_model, assignment, build,
                                by_name, command, number, one_of, show)
 from npple.cli.rows import add_data, load

@@ -12,6 +12,7 @@ import numpy as np
 
 from npple.architectures import ARCHITECTURES
 from npple.archive import FilePath, replacing
+from npple.checks import check_path
 from npple.errors import InputError, require
 from npple.kinds import about
 from npple.draw.svg import COLORS as TASK_COLORS
@@ -82,10 +83,11 @@ def save(figure: Figure, file: FilePath) -> None:
     Raises
     ------
     InputError
-        For another ending.
+        For what can name no file, or another ending.
     FileError
         If the file cannot be written.
     """
+    check_path("file", file)
     ending = Path(file).suffix
     require(ending in UNDATED, f"{file}: a picture ends in {', '.join(UNDATED)}")
     with _matplotlib().rc_context(STYLE), replacing(file) as opened:

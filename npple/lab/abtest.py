@@ -796,6 +796,7 @@ def abtest(models: Mapping[str, Callable[..., Network]] = MODELS, *, impressions
     """
     check_kind("models", models, dict, "a dict of name and builder")
     for name, builder in models.items():
+        check_kind("models", name, str, "a text as name")
         require(callable(builder), f"models: {name!r}: a builder is needed, got {shown(builder)}")
     check_number("exploration", exploration)
     check_count("epochs", epochs, most=10 ** 9)

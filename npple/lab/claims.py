@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from npple.archive import FilePath
-from npple.checks import check_choice, check_count
+from npple.checks import check_choice, check_count, check_path
 from npple.lab import (
     becoming, gates, seesaw, selector, sparse, stitches, trainability, weighting)
 from npple.lab.finding import Experiment, Finding
@@ -38,7 +38,7 @@ def claims(name: str, quick: bool = False, *, seeds: int | None = None,
     Raises
     ------
     InputError
-        For an unknown name, or less than two seeds.
+        For an unknown name, less than two seeds, or what can name no folder.
     FileError
         If a result cannot be written.
     Stopped
@@ -47,5 +47,7 @@ def claims(name: str, quick: bool = False, *, seeds: int | None = None,
     check_choice("name", name, EXPERIMENTS)
     if seeds is not None:
         check_count("seeds", seeds, 2)
+    if out is not None:
+        check_path("out", out)
     return EXPERIMENTS[name].run(quick, seeds, executor=executor, share=share, out=out,
                                  watch=watch, stop=stop)

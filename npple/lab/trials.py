@@ -9,8 +9,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
-from npple.archive import FilePath, replacing
-from npple.errors import FileError, Stopped, require
+from npple.archive import FilePath, make_folder, replacing
+from npple.errors import Stopped, require
 from npple.printing import visible
 
 Share: TypeAlias = Callable[[Any], Any]  # brings what many calls need to where they run
@@ -61,10 +61,7 @@ def run_trials(trials: Mapping[str, Trial], cases: Mapping[str, Any], executor: 
             return run_trials(trials, cases, executor, share, out, watch, stop, known)
     done = {key: known[key] for key in trials if key in known}
     if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{out}: {error.strerror}, expected a folder to write to") from None
+        make_folder("out", out)
         done |= {key: result for key in trials if (result := _read(_file(out, key)))}
     show = watch(len(trials), len(done)) if watch else lambda result: None
     needed = {trial.case for key, trial in trials.items() if key not in done}

@@ -2,6 +2,7 @@
 
 from importlib.resources import as_file, files
 from itertools import chain
+from os.path import isfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,7 +186,7 @@ def census_split(folder: FilePath, seed: int = 0) -> Split:
 def _published(folder: FilePath, name: str) -> Path:
     """Where a published file lies, packed or not."""
     for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-        if path.is_file():  # no pipe, which would be waited for
+        if isfile(path):  # no pipe, which would be waited for
             return path
     raise FileError(f"no {name} or {name}.gz in {str(folder)!r}, expected the folder with the "
                     "published files")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 import numpy as np
 
 from npple.archive import FilePath, read_bytes
-from npple.checks import check_texts, shown
+from npple.checks import check_path, check_texts, shown
 from npple.core.base import AnyArray, Codes
 from npple.errors import FileError, InputError, nearest, require
 
@@ -161,7 +161,7 @@ def read_columns(path: FilePath, names: Sequence[str] | None = None, delimiter: 
 
 def read_rows(path: FilePath, dress: Dress = CSV) -> Iterator[list[str]]:
     """Yield the rows of a CSV file as lists of fields, spaces not yet dropped."""
-    require(isinstance(path, (str, os.PathLike)), f"path: a path is needed, got {shown(path)}")
+    check_path("path", path)
     delimiter = "\t" if dress.delimiter in ("tab", "\\t") else dress.delimiter
     fits = isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in "\r\n\" "
     require(fits, f"delimiter: {shown(delimiter)}, expected one character, as ',' or ';', or 'tab'")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from npple.checks import shown
+from npple.checks import check_path, shown
 from npple.errors import FileError, InputError, require
 from npple.learn.census import bundled, census_split, read_census
 from npple.learn.columns import CSV, Columns, Dress, Texts, read_columns
@@ -44,16 +44,19 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
         If it is no table.
     """
     if isinstance(frame, (str, os.PathLike)):
+        check_path("path", frame)
         path = os.fspath(frame)
+        if form == "csv" and not path.endswith(".parquet"):
+            return read_columns(path, dress.names, dress.delimiter, dress.encoding)
+        _refuse_unused(dress)
         if form == "census":
             if os.path.isdir(path):
                 return census_split(path).test
             return bundled() if path == "census" else read_census(path)
         if form == "kuairand":
             return kuairand_split(path)[1] if os.path.isdir(path) else read_kuairand(path)
-        if not path.endswith(".parquet"):
-            return read_columns(path, *_in_order(dress))
         frame = _parquet(path)
+    _refuse_unused(dress)
     names: list[Any]
     if isinstance(frame, Mapping):
         names, parts = list(frame), list(frame.values())
@@ -72,8 +75,11 @@ def columns_of(frame: object, form: str = "csv", dress: Dress = CSV) -> Mapping[
     return columns
 
 
-def _in_order(dress: Dress) -> tuple[Sequence[str] | None, str, str]:
-    return dress.names, dress.delimiter, dress.encoding
+def _refuse_unused(dress: Dress) -> None:
+    """Raise `InputError` for what says how a CSV file is written down."""
+    for what, value, default in zip(("delimiter", "columns", "encoding"), dress, CSV):
+        require(value is default or isinstance(value, str) and value == default,
+                f"{what}: {shown(value)}, of no use but for a CSV file")
 
 
 def _parquet(path: str) -> Any:

@@ -1,13 +1,14 @@
 """The published files of KuaiRand-Pure, a log of videos shown, as tasks like VTR and VCR."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npple.archive import FilePath
-from npple.checks import check_choice, check_number, shown
+from npple.checks import check_choice, check_number, check_path, shown
 from npple.core.base import Codes
 from npple.errors import FileError, InputError, require
 from npple.learn.columns import Texts, as_columns, converted, read_columns, read_rows
@@ -43,8 +44,14 @@ def is_kuairand(folder: FilePath) -> bool:
     Returns
     -------
     bool
+
+    Raises
+    ------
+    InputError
+        For what can name no folder.
     """
-    return (Path(folder) / EARLY).is_file()
+    check_path("folder", folder)
+    return isfile(Path(folder) / EARLY)
 
 
 def kuairand_roles(columns: Mapping[str, Texts], group: str = "1") -> dict[str, Any]:
@@ -140,8 +147,9 @@ def kuairand_split(folder: FilePath) -> tuple[dict[str, Texts], dict[str, Texts]
     InputError
         If a file is not of the published form.
     """
+    check_path("folder", folder)
     for name in (EARLY, LATE):
-        if not (Path(folder) / name).is_file():
+        if not isfile(Path(folder) / name):
             raise FileError(f"no {name} in {str(folder)!r}, expected the folder with the published "
                             "files")
     earlier, later = (read_kuairand(Path(folder) / name) for name in (EARLY, LATE))

@@ -8,13 +8,12 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from inspect import signature
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from npple.architectures import ARCHITECTURES
-from npple.archive import FilePath, replacing
+from npple.archive import FilePath, make_folder, replacing
 from npple.core.base import Array, Mask, Values
 from npple.optimizers import Adam
 from npple.oracle.variant import HANDED
@@ -245,11 +244,12 @@ def export_all(folder: FilePath, also_json: bool = False) -> dict[str, Any]:
 
     Raises
     ------
+    InputError
+        For what can name no folder.
     FileError
         If something cannot be written.
     """
-    folder, cases = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, cases = make_folder("folder", folder), []
     for vectors in suite():
         path = folder / f"{vectors.notes['id']}.npz"
         vectors.save(path)

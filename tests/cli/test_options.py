@@ -83,3 +83,28 @@ def test_isolation_of_a_checkpoint_needs_no_rows(here, capsys, run_json):
     assert all(found["verified"].values())
     assert main(["isolation", "--data", "rows.csv"]) == 2
     assert "--data: rows are for a --checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, flags", [
+    ("gradcheck --power", ["--tasks 4", "--levels 3", "--method directional"]),
+    ("isolation --checkpoint F", ["--model ple", "--tasks 4", "--levels 3"]),
+    ("isolation", ["--rows 3", "--delimiter ;", "--columns a b", "--encoding latin-1"]),
+    ("draw --checkpoint F", ["--model cgc", "--tasks a", "--inputs 3"]),
+    ("draw --html F", ["--task vtr"]),
+    ("oracle export --all F", ["--model cgc", "--inputs 3", "--tasks 4", "--batch 3", "--seed 1",
+                               "--dtype float32"]),
+    ("compare --rates 1 2", ["--rate 3"]),
+    ("compare --dask tcp://a:1", ["--workers 2"]),
+    ("claims trainability --dask tcp://a:1", ["--workers 2"])])
+def test_an_option_that_another_leaves_without_use_is_refused(here, capsys, command, flags):
+    """Before anything is read or computed."""
+    for flag in flags:
+        assert main([*command.split(), *flag.split()]) == 2
+        error = capsys.readouterr().err
+        assert f"{flag.split()[0]}: of no use " in error and error.count("\n") == 1
+    assert not [*here.iterdir()]
+
+
+def test_a_suite_takes_no_options_of_models(here, capsys):
+    assert main(["oracle", "export", "--all", "suite", "--levels", "3"]) == 2
+    assert "--all: the models of the suite" in capsys.readouterr().err and not [*here.iterdir()]

@@ -11,6 +11,7 @@ import numpy as np
 
 import npple
 from hostile import spoil
+from npple.checks import shown
 from npple.errors import Stopped
 
 PATIENCE = 300  # seconds after which a call counts as hanging; a busy machine may pause
@@ -112,8 +113,9 @@ def _bad_refusal(call, error, chosen, arguments, kept):
     if any(len(line.splitlines()) != 1 or len(line) > 1000 for line in lines):
         return f"not one line: {message!r}"
     words = [word for name in chosen for word in (name, *(call.names or {}).get(name, ()))]
-    words += [str(npple.NppleError(text))[:20] for text in map(arguments.get, chosen)
-              if isinstance(text, str) and text.strip()]  # a path is named by itself
+    words += [word[:20] for text in map(arguments.get, chosen)
+              if isinstance(text, str) and text.strip()  # a path is named by itself
+              for word in (str(npple.NppleError(text)), shown(text))]
     if not any(word in message for word in words):
         return f"names none of {words}: {message}"
     return None

@@ -201,9 +201,9 @@ class Sequence(RuleBasedStateMachine):
     def check(self, wrong):
         """A verdict is 1 for results that are wrong, and 0 for those that are right."""
         results = "wrong.npz" if wrong else "v.npz"
-        with self.changing("check", "wrong.npz") as ended:
-            if wrong:
-                np.savez(self.folder / results, **wrongly(self.sound("v.npz")))
+        if wrong:
+            np.savez(self.folder / results, **wrongly(self.sound("v.npz")))
+        with self.changing("check") as ended:
             ended += run(self.folder, "oracle", "check", "v.npz", results)
             verdict = 1 if wrong else 0
             assert ended[0] == verdict or "v.npz" in self.whole and ended[0] == 2, ended

@@ -159,6 +159,7 @@ def test_what_cannot_be_served_is_refused(message, change):
     ("models: .'retrained'., expected at least one", {"models": {"retrained": npple.ple}}),
     ("trained: an integer of at least 1 is needed, got 0", {"trained": 0}),
     ("models: .., expected at least one", {"models": {}}),
+    ("models: a text as name is needed, got None", {"models": {None: npple.ple}}),
 ])
 def test_what_makes_no_test_is_refused(message, change):
     with pytest.raises(InputError, match=message):

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npple.data import read_columns
+from npple.learn.columns import Dress
+from npple.learn.frames import columns_of
 from npple.learn import columns
 from npple.errors import FileError, InputError
 
@@ -125,7 +127,7 @@ def test_a_file_that_is_not_a_table_of_text_is_refused(tmp_path, data, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["missing.csv", ".", "with\nnewline.csv", "with\0nul"])
+@pytest.mark.parametrize("name", ["missing.csv", ".", "with\nnewline.csv"])
 def test_a_path_that_is_no_file_is_refused(tmp_path, name):
     with pytest.raises(FileError, match=r"^'[^\n]*', expected a readable file$|: .*, expected a"):
         read_columns(f"{tmp_path}/{name}")
@@ -244,3 +246,13 @@ def test_a_line_of_too_many_fields_is_refused_before_it_is_taken_apart(tmp_path,
     (tmp_path / "wide.csv").write_text(first + "," * 100)
     with pytest.raises(InputError, match="a line of 101 fields, expected at most 100"):
         columns.read_columns(tmp_path / "wide.csv")
+
+
+@pytest.mark.parametrize("dress, what", [({"delimiter": ";"}, "delimiter: ';'"),
+                                         ({"names": ["a"]}, r"columns: \['a'\]"),
+                                         ({"encoding": "latin-1"}, "encoding: 'latin-1'")])
+@pytest.mark.parametrize("frame, form", [({"a": [1]}, "csv"), ("census", "census"),
+                                         (".", "kuairand"), ("a.parquet", "csv")])
+def test_how_a_csv_file_is_written_down_is_of_no_use_for_others(frame, form, dress, what):
+    with pytest.raises(InputError, match=f"{what}, of no use but for a CSV file"):
+        columns_of(frame, form, Dress(**dress))
