@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import permutations
 from typing import Any, TypeAlias, cast
 
 from npple.core.base import Arrays
@@ -138,9 +138,9 @@ def towers_on_both(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]
 
 
 def one_tower(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
-    """A task uses the tower of an earlier one, of equal shape."""
+    """A task uses the tower of another, of equal shape."""
     table, found = variant.table, []
-    for lender, tower in combinations(table.towers, 2):
+    for lender, tower in permutations(table.towers, 2):
         alike = _alike(table, lender, tower) and lender.activations == tower.activations
         if alike:
             towers = tuple(deviant_tower(row, lender=lender.name) if row is tower else row
@@ -183,9 +183,11 @@ def one_for_two(kind: type[Row]) -> Variants:
         lent: dict[str, str] = {}
         every: dict[str, dict[str, str]] = {}
         for level in table.levels:
-            fusions = [row for row in level.fusions if isinstance(row, kind)]
-            for one, other in combinations(fusions, 2):
-                if _alike(table, one, other):
+            own = {row.name: row.row if isinstance(row, BorrowedFusion) else row
+                   for row in level.fusions}
+            fusions = [row for row in own.values() if isinstance(row, kind)]
+            for one, other in permutations(fusions, 2):
+                if _alike(table, one, other) and table.row[other.name] is other:
                     pair = {other.name: one.parameters}
                     found.append((pair, f"{other.name} uses that of {one.name}"))
                     lent |= pair if one is fusions[0] else {}

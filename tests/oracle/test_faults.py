@@ -261,3 +261,42 @@ def test_a_search_keeps_few_of_the_runs_with_roundings(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert search.trials > 100 and peak < 80e6
+
+
+ALIKE = {"a": "binary", "b": "binary", "c": "regression"}  # towers of one shape
+
+
+def taking_turns(model, rows):
+    """Vectors, and a candidate in which each of some rows runs with the next one's parameters."""
+    made, following = oracle.make_vectors(model), dict(zip(rows, (*rows[1:], rows[0])))
+
+    def lender(name):
+        row, layer, rest = name.partition("/layer")
+        return following.get(row, row) + layer + rest if row in following else name
+
+    params = {name: made.params[lender(name)] for name in made.params}
+    found = compute(made.variant, replace(cast(made.case, np.float64), params=params))
+    given = {}
+    for name, y in found:
+        kind, _, rest = name.partition("/")
+        given[f"{kind}/{lender(rest)}" if rest in params else name] = y
+    return made, {name: y for name, y in given.items() if name in made.expected}
+
+
+@pytest.mark.parametrize("level, rows, name", [
+    (1, ("tower/a", "tower/b"), "tower-shared"),
+    (2, ("tower/a", "tower/b", "tower/c"), "tower-shared"),
+    (1, ("level1/a/gate", "level1/b/gate"), "gate-shared"),
+    (2, ("level1/c/gate", "level1/b/gate", "level1/a/gate"), "gate-shared")])
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_rows_that_take_turns_with_their_parameters_are_each_named(level, rows, name, all_of_it):
+    """By outputs and gradients alone, too."""
+    made, given = taking_turns(npple.ple(3, ALIKE, levels=level, task_experts=2, shared_experts=1,
+                                         expert_units=(3,), tower_units=(2,)), rows)
+    if not all_of_it:
+        given = {key: y for key, y in given.items() if key in made.model.table.row and
+                 key.startswith("tower") or key.startswith("grad/") and key[5:] in made.params}
+    faults = oracle.check(made, given).faults
+    assert [fault.names for fault in faults] == [(name,)] * len(rows)
+    if all_of_it:
+        assert {fault.row for fault in faults} == {row.removesuffix("/gate") for row in rows}
