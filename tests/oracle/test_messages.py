@@ -22,9 +22,9 @@ NAMES = st.lists(st.text(min_size=1, max_size=3)
 SMALL = np.ones(())
 
 
-def judged(mapping=MAPPING, run=None, gradients=None, **weights):
-    own = {OWN[name]: np.ones(shape) for name, shape in MODEL.shapes.items()}
-    return check_arrays(VECTORS, own | weights, mapping, run or (lambda w, x: {}), gradients)
+def judged(mapping=MAPPING, run=None, gradients=None, weights=None):
+    own = {OWN[name]: np.ones(shape) for name, shape in MODEL.shapes.items()} | (weights or {})
+    return check_arrays(VECTORS, own, mapping, run or (lambda w, x: {}), gradients)
 
 
 def grads(names):
@@ -38,7 +38,7 @@ def outputs(w, x):
 FAULTS = {
     "sources": lambda n, tmp: judged(replace(MAPPING, parameters=OWN | {"a": stacked(*n)})),
     "no entries": lambda n, tmp: judged(ModuleMapping(dict(zip(n, n, strict=True))),
-                                        **dict.fromkeys(n, SMALL)),
+                                        weights=dict.fromkeys(n, SMALL)),
     "tensors": lambda n, tmp: judged(replace(MAPPING, tensors={n[0]: stacked(*n)}),
                                      lambda w, x: dict.fromkeys(n[1:], SMALL)),
     "close": lambda n, tmp: judged(replace(MAPPING, tensors={n[0]: n[1]}),
@@ -47,19 +47,20 @@ FAULTS = {
                                   lambda w, x: {n[1]: SMALL}),
     "entries": lambda n, tmp: ModuleMapping({n[0]: 3}),
     "fronts": lambda n, tmp: judged(replace(MAPPING, front={n[0]: 0})),
-    "matrix": lambda n, tmp: judged(replace(MAPPING, front={n[0]: "identity"}), **{n[0]: SMALL}),
+    "matrix": lambda n, tmp: judged(replace(MAPPING, front={n[0]: "identity"}),
+                                    weights={n[0]: SMALL}),
     "norms": lambda n, tmp: judged(replace(MAPPING, norms={n[0]: n[1]})),
     "norm": lambda n, tmp: judged(replace(MAPPING, norms={n[0]: Norm(*n[:3], 0.1)})),
     "twice": lambda n, tmp: ModuleMapping(OWN, norms=dict.fromkeys(n[1:], n[0])),
     "sizes": lambda n, tmp: judged(replace(MAPPING, norms={n[0]: Norm(*n[:3], 0.1)}),
-                                   **{n[0]: np.ones((3, 2)), n[1]: SMALL, n[2]: SMALL}),
+                                   weights={n[0]: np.ones((3, 2)), n[1]: SMALL, n[2]: SMALL}),
     "both": lambda n, tmp: judged(ModuleMapping(OWN, idle=("*",)),
                                   lambda w, x: outputs(w, x) | dict.fromkeys(n, SMALL), grads(n),
-                                  **dict.fromkeys(n, SMALL)),
+                                  weights=dict.fromkeys(n, SMALL)),
     "unknown": lambda n, tmp: judged(run=outputs, gradients=grads(n)),
     "shapes": lambda n, tmp: judged(ModuleMapping(OWN, idle=("*",)), outputs, grads(n),
-                                    **dict.fromkeys(n, np.ones(2))),
-    "texts": lambda n, tmp: judged(**{n[0]: "text"}),
+                                    weights=dict.fromkeys(n, np.ones(2))),
+    "texts": lambda n, tmp: judged(weights={n[0]: "text"}),
     "results": lambda n, tmp: check(VECTORS, dict.fromkeys(n, SMALL)),
     "nearly": lambda n, tmp: check(VECTORS, {f"tower/b{name}": SMALL for name in n}),
     "files": lambda n, tmp: load(tmp, {n[0]: 1}),
