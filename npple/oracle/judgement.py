@@ -155,7 +155,7 @@ class Judge:
     @cached_property
     def paper(self) -> dict[str, TensorRow]:
         """Each given tensor against the paper's value; half precisions by the coarsest of all."""
-        return {name: self._against_paper(name) for name in self.vectors.expected
+        return {name: self.against_paper(name) for name in self.vectors.expected
                 if name in self.given}
 
     @property
@@ -181,7 +181,7 @@ class Judge:
         row = self.local(name, flow)
         if row is None:
             return False
-        return row.passed if _tells(row, flow, self._size(name)) else self._against_paper(
+        return row.passed if _tells(row, flow, self._size(name)) else self.against_paper(
             name, row.precision).passed
 
     def follows(self, name: str, flow: Flow) -> bool:
@@ -255,7 +255,8 @@ class Judge:
             error = np.abs(copies - y).max() / largest
         return float(MARGIN * error) if np.isfinite(error) else np.inf
 
-    def _against_paper(self, name: str, own: str = "") -> TensorRow:
+    def against_paper(self, name: str, own: str = "") -> TensorRow:
+        """A given tensor against the paper's, in a precision or its own."""
         own = own or self.precisions.get(name, "float64")
         precision = max(own, self.stored, key=UNITS.__getitem__)
         at = list(UNITS).index(precision)

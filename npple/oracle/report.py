@@ -196,9 +196,10 @@ class Report(Printed):
         if paper.passed and paper.precision not in HALF:
             return paper
         local = self.judge.local(name, self.start)
-        if local is None or name not in self.wrong and self.wrong or local.tolerance > BLUNT:
+        if local is None or name not in self.wrong and self.wrong:
             return paper
-        return local
+        return local if local.tolerance <= BLUNT else self.judge.against_paper(
+            name, local.precision)
 
     # As text and JSON ---------------------------------------------------------------------------
 

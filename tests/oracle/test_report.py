@@ -217,6 +217,19 @@ def test_what_is_too_coarse_to_be_judged_is_told_and_counts_for_nothing():
     assert report.verdict == "cannot be judged"
 
 
+def test_what_rounding_leaves_nothing_of_is_shown_as_coarsely_as_what_it_is_made_of():
+    given = right("tower")
+    given["tower/a"] = given["tower/a"] * (1 + 2e-3)
+    report = oracle.check(vectors(), given, precision=dict.fromkeys(given, "float32"))
+    report.__dict__["wrong"] = ()
+    for tolerance, precision in ((0.1, "float32"), (0.2, "float16")):
+        row = replace(report.judge.paper["tower/a"], tolerance=tolerance, precision=precision)
+        report.judge.local = lambda name, flow, row=row: row
+        found = report._row("tower/a")
+        assert found.precision == precision and found.passed
+        assert (found is row) == (tolerance == 0.1)
+
+
 def test_a_gradient_at_some_readers_is_told_and_not_judged():
     report = oracle.check(vectors(), right("tower", "grad/tower"), expect="gradients")
     report.judge.__dict__["partial"] = ("grad/tower/a", "tower/b")
