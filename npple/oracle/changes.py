@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from npple.core.base import Arrays
 from npple.core.rows import Row
 from npple.oracle.deviant_gates import ExpertsGate, UnitsGate
 from npple.oracle.deviant_rows import (BorrowedFusion, DeviantExperts, DeviantTower, deviant_gate,
-                                       with_rows)
+                                       with_rows, within)
 from npple.oracle.variant import Variant
 from npple.routing import Concat, Experts, Gate, Level, Pool, Source, Table, Tower
 
@@ -132,7 +132,7 @@ def towers_on_both(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]
     def beside(row: Any) -> Any:
         return Concat(row.name, row.sources) if isinstance(row, Gate) else row
 
-    level = Level(last.groups, tuple(map(beside, last.fusions)))
+    level = Level(last.groups, tuple(within(row, beside) for row in last.fusions))
     return [(replace(variant, table=Table(table.inputs, (*table.levels[:-1], level),
                                           table.towers)), "")]
 
@@ -255,9 +255,11 @@ def _reading(table: Table, change: Callable[[int, str], str], levels: tuple[Leve
             other = change(at, name)
             return other if table.widths.get(other) == table.widths[name] else name
         groups = tuple(replace(group, reads=read(group.reads)) for group in level.groups)
-        fusions = tuple(replace(row, selector=read(row.selector)) if isinstance(row, Gate) else row
-                        for row in level.fusions)
-        made.append(Level(groups, fusions))
+
+        def select(row: Any, read: Callable[[str], str] = read) -> Any:
+            return replace(row, selector=read(row.selector)) if isinstance(row, Gate) else row
+
+        made.append(Level(groups, tuple(within(row, select) for row in level.fusions)))
     return Table(table.inputs, tuple(made), table.towers)
 
 
@@ -308,9 +310,12 @@ def _one_after_the_other(table: Table, level: Level, shared_last: bool) -> list[
         if stream in early and table.widths[group.reads] == early[stream].width(table):
             again[group.name] = replace(group, name=f"{group.name} again", reads=stream,
                                         parameters=group.parameters)
-    changed = [replace(cast(Any, row), sources=tuple(
-        replace(source, name=again[source.name].name) if source.name in again else source
-        for source in row.sources)) for row in late]
+    def rerun_where_made(row: Any) -> Any:
+        return replace(row, sources=tuple(
+            replace(source, name=again[source.name].name) if source.name in again else source
+            for source in row.sources))
+
+    changed = [within(row, rerun_where_made) for row in late]
     read = {source.name for row in changed for source in row.sources}
     rerun = tuple(group for group in again.values() if group.name in read)
     return [Level(level.groups, tuple(early.values())),

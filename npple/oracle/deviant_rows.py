@@ -25,9 +25,18 @@ BATCHNORM_EPSILON = 1e-5  # the default of PyTorch
 
 def with_rows(table: Table, change: Callable[[Any], Any]) -> Table:
     """The table with `change(row)` in the place of each row."""
-    levels = tuple(Level(tuple(map(change, level.groups)), tuple(map(change, level.fusions)))
+    levels = tuple(Level(tuple(map(change, level.groups)),
+                         tuple(within(row, change) for row in level.fusions))
                    for level in table.levels)
     return Table(table.inputs, levels, tuple(map(change, table.towers)))
+
+
+def within(row: Any, change: Callable[[Any], Any]) -> Any:
+    """`change(row)`; what borrows its parameters does so whatever it becomes."""
+    if not isinstance(row, BorrowedFusion):
+        return change(row)
+    inner = change(row.row)
+    return replace(row, sources=getattr(inner, "sources", ()), row=inner)
 
 
 def deviant_gate(gate: Gate, **changes: Any) -> DeviantGate:

@@ -8,7 +8,7 @@ deviations can be combined.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from npple.oracle.changes import (Free, Variants, activation_forgotten, by_unit,
                                   normalised_towers, on_experts, one_for_two, one_table, one_tower,
                                   overwritten, padding, permuted, residual_gates, rows,
                                   shared_detached, top_gates, towers_on_both, transposed)
-from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows
+from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows, within
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
 from npple.routing import Experts, Gate, Level, Source, Stitch, Table, Tower
@@ -112,8 +112,16 @@ def _selector_below(table: Table, gate: Gate) -> Row:
     level = int(_place(gate)[0].removeprefix("level"))
     if level == 1 or gate.selector != "input":
         return gate
-    own, below = (table.levels[at].fusions for at in (level - 1, level - 2))
-    return replace(gate, selector=below[min(own.index(gate), len(below) - 1)].name)
+    own, below = ([row.name for row in table.levels[at].fusions] for at in (level - 1, level - 2))
+    return replace(gate, selector=below[min(own.index(gate.name), len(below) - 1)])
+
+
+def _sourced(row: Any, old: Row, new: Row) -> Row:
+    """A fusion that takes the experts of another group."""
+    changed: Row = replace(row, sources=tuple(
+        replace(source, name=new.name) if source.name == old.name else source
+        for source in row.sources))
+    return changed
 
 
 def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
@@ -132,9 +140,7 @@ def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, 
                 copy = replace(group, name=f"{group.name} of {_place(fusion)[1]}", reads=own,
                                parameters=group.parameters)
                 groups.append(copy)
-                fusions[i] = replace(cast(Any, fusion), sources=tuple(
-                    replace(source, name=copy.name) if source.name == group.name else source
-                    for source in fusion.sources))
+                fusions[i] = within(fusion, partial(_sourced, old=group, new=copy))
         levels.append(Level(tuple(groups), tuple(fusions)))
     return [(replace(variant, table=Table(table.inputs, tuple(levels), table.towers)), "")]
 
@@ -198,7 +204,7 @@ def _shared_first(table: Table, gate: Gate) -> Row:
 
 
 def _last_gate_all(table: Table, gate: Gate) -> Row:
-    if gate not in table.levels[-1].fusions:
+    if gate.name not in [row.name for row in table.levels[-1].fusions]:
         return gate
     groups = _groups(table, _place(gate)[0], (*table.tasks, "shared"))
     return replace(gate, sources=tuple(Source(group.name) for group in groups))

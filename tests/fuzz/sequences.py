@@ -192,9 +192,10 @@ class Sequence(RuleBasedStateMachine):
         """Test vectors, in the place of damaged ones."""
         with self.changing("export", "v.npz") as ended:
             ended += run(self.folder, "oracle", "export", *MODELS[model], "--out", "v.npz")
-            assert ended[0] == 0, ended
-        self.whole.pop("v.npz", None)
-        assert self.read("v.npz") == exported(model)
+            assert ended[0] == 0 or "v.npz" in self.whole and ended[0] == 2, ended
+        if ended[0] == 0:  # and not refused, since what was damaged looks like a checkpoint
+            self.whole.pop("v.npz", None)
+            assert self.read("v.npz") == exported(model)
 
     @rule(wrong=st.booleans())
     @precondition(lambda self: self.there("v.npz"))

@@ -166,6 +166,32 @@ def test_a_part_within_the_roundings_of_the_whole_is_none_of_results(tapped, bey
     assert found._part("grad/level1/a", flow) == partial
 
 
+def test_a_part_may_be_exact_and_has_the_shape_of_the_whole():
+    given = right("grad/level1", "level1", levels=2)
+    found, flow = judge(given, levels=2)
+    given["grad/level1/a"] = readers("grad/level1/a", "level2/a/experts")
+    found.local = lambda name, flow: TensorRow(name, 1.0, 0.0)
+    assert found._part("grad/level1/a", flow)
+    found.local = lambda name, flow: TensorRow(name, 1.0, 0.0, fault="shape")
+    assert not found._part("grad/level1/a", flow)
+    found.local = lambda name, flow: None
+    assert not found._part("grad/level1/a", flow)
+
+
+def test_where_all_readers_are_reached_zeros_are_no_part_of_a_module():
+    given = right(levels=2)
+    given["grad/level1/a"] *= 0
+    assert judge(given, levels=2, tapped=True)[0].partial == ()
+
+
+@pytest.mark.parametrize("tolerance, size, told", [
+    (BLUNT, 1.0, True), (BLUNT * 1.01, 1.0, False), (2 * BLUNT, 4.0, True), (0.5, 4.0, False)])
+def test_what_is_forgiven_tells_if_it_is_little_of_the_larger_of_two(tolerance, size, told):
+    _, flow = judge(right())
+    flow.local = lambda name: np.array([2.0, -1.0])
+    assert judgement._tells(TensorRow("tower/a", 0.0, tolerance), flow, size) == told
+
+
 def test_parts_that_one_tensor_reads_are_found_together_in_half_precision():
     names = [f"grad/level1/{task}" for task in "ab"]
     given = right("tower", "grad/level1/shared/experts/layer1", levels=2)
