@@ -25,7 +25,9 @@ from npple.oracle.results import compare
 from npple.oracle.variant import Variant
 from npple.verify.cases import Case
 
-SIZES = (1, 2, 3)  # deviations that may meet in one tensor
+# Deviations that may meet in one tensor, and how many of them have a number that is fitted. It
+# explains much: it comes last, and not with two others.
+TOGETHER = ((1, 0), (1, 1), (2, 0), (2, 1), (3, 0))
 COMBINATIONS = 300  # of each size that are tried
 SAME = 1e-12  # relative to the largest entry: two values that are one
 STEP = 1e-6  # relative, of the slope by which a number is fitted
@@ -140,8 +142,6 @@ class Search:
         """Finds the faults, one after the other."""
         with np.errstate(all="ignore"):  # deviations that do not fit may overflow
             self._search()
-            still = set(self.judge.wrong(self.final.flow))
-            self.faults = [fault for fault in self.faults if fault.names or fault.tensor in still]
         order = {name: i for i, name in enumerate(self.judge.paper)}
         self.faults.sort(key=lambda fault: order[fault.tensor])
         return self
@@ -157,6 +157,9 @@ class Search:
             else:
                 self._give_up(wrong)
             still = self.judge.wrong(self.final.flow)  # later finds explain some given up before
+            if any(not fault.names and fault.tensor not in still for fault in self.faults):
+                self.faults = [fault for fault in self.faults if fault.names]
+                self.unexplained = []  # and what stood behind it is looked at again
             self.unexplained = [name for name in self.unexplained if name in still]
             wrong = [name for name in still
                      if name not in self.unexplained and not (self.unexplained and _later(name))]
@@ -173,15 +176,25 @@ class Search:
         self.looked = near[:LOOKED]  # steps of Adam are long to follow, and come later
         touching = self._touching(first)
         alone = _later(first) or self.ended or self.judge.faint(first)
-        for size in SIZES[:1] if alone else SIZES:
-            # a number that is fitted explains much: it comes last, and not with two others
-            for fitted in (0, 1) if size < max(SIZES) else (0,):
-                tried = self._together(touching, size, fitted)
-                found = [form for form in tried if self.judge.right(first, form.flow)]
-                left = [pair for form in found for pair in self._left(form, wrong)]
-                if left:
-                    return sorted(left, key=lambda pair: len(pair[0]))
-        return []
+        weak: list[tuple[list[str], Form]] = []
+        for size, fitted in TOGETHER[:2] if alone else TOGETHER:
+            tried = self._together(touching, size, fitted)
+            found = [form for form in tried if self.judge.right(first, form.flow)]
+            left = [pair for form in found for pair in self._left(form, wrong)]
+            left = sorted([*left, *weak], key=lambda pair: len(pair[0]))
+            weak = left if fitted and not alone and not weak and self._weak(left, wrong) else []
+            if left and not weak:
+                return left
+        return weak
+
+    def _weak(self, found: Sequence[tuple[list[str], Form]], wrong: Sequence[str]) -> bool:
+        """Whether the best form leaves wrong most of what it changes: its number fits by chance."""
+        if not found:
+            return False
+        left, form = found[0]
+        changed = [name for name in wrong
+                   if not _same(form.flow.value(name), self.final.flow.value(name))]
+        return 2 * len({*changed} & {*left}) > len(changed)
 
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
         """What a form leaves wrong; where it spoils what was right, also in the wrong rows only."""

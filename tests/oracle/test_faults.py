@@ -74,6 +74,10 @@ def outputs(name, given):
             or key.startswith("grad") and key.partition("/")[2] in vectors(name).params}
 
 
+# With another number one of them may do alone what two do: a limit so low that a task is detached.
+NUMBERED = {"loss-clipped"} | {name for name, deviation in BY_NAME.items() if deviation.free}
+
+
 def drawn(size, number, kept=lambda name, given: given):
     """`number` of (model, names, candidate): sets in which each member changes what is kept."""
     rng, sets = random.Random(size), []
@@ -113,7 +117,9 @@ def test_deviations_that_stand_together_are_each_found_and_named(size, number):
 def test_outputs_and_gradients_are_enough_for_one_or_two_names(size, number):
     for name, names, given in drawn(size, number, outputs):
         report = oracle.check(vectors(name), given)
-        assert {*names} in [{*each.names} for each in report.diagnosis], (name, names, report)
+        found = [{*each.names} for each in report.diagnosis]
+        fewer = [one for one in found if one < {*names} and one & NUMBERED]
+        assert {*names} in found or fewer, (name, names, report)
 
 
 def test_a_limit_that_gradients_show_in_steps_alone_is_told_about():
@@ -261,6 +267,28 @@ def test_a_search_keeps_few_of_the_runs_with_roundings(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert search.trials > 100 and peak < 80e6
+
+
+def test_what_stood_behind_a_fault_that_has_a_name_later_is_looked_at_again():
+    """A clipped loss hides that a task's loss is divided by another number."""
+    names = ["loss-batch-mean", "tower-normalised", "mean-for-sum", "loss-clipped",
+             "tower-linear-hidden"]
+    found = oracle.check(vectors("cgc"), made("cgc", names)).faults
+    assert sorted(fault.names for fault in found) == sorted((name,) for name in names)
+
+
+def test_a_number_that_fits_one_tensor_by_chance_waits_for_two_that_explain_all():
+    given = outputs("cgc", made("cgc", ["loss-batch-mean", "mean-for-sum"]))
+    faults = oracle.check(vectors("cgc"), given).faults
+    assert [fault.names for fault in faults] == [("loss-batch-mean",), ("mean-for-sum",)]
+
+
+@pytest.mark.parametrize("name", ["stop-selector", "gate-temperature", "gate-top-k", "shared-first",
+                                  "experts-permuted", "selector-input"])
+def test_what_borrows_its_parameters_deviates_as_others_do(name):
+    found = oracle.check(vectors("ple"), made("ple", ["gate-shared", name])).faults
+    assert {each for fault in found for each in fault.names} >= {"gate-shared"}
+    assert any(name in fault.names for fault in found) and all(fault.names for fault in found)
 
 
 ALIKE = {"a": "binary", "b": "binary", "c": "regression"}  # towers of one shape

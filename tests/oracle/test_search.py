@@ -406,7 +406,7 @@ def test_a_form_knows_its_names_and_numbers():
     both = BY_NAME["gate-sigmoid"], BY_NAME["adam-rate"]
     form = Form(both, ("", ""), None, None, None)
     assert form.names == ("gate-sigmoid", "adam-rate") and form.fitted == 1 and not form.local
-    assert faults.SIZES == (1, 2, 3)
+    assert faults.TOGETHER == ((1, 0), (1, 1), (2, 0), (2, 1), (3, 0))
 
 
 # Where and as what it is told -------------------------------------------------------------------
