@@ -420,6 +420,76 @@ def test_two_deviations_that_meet_in_one_tensor_are_two_faults():
     assert all(each.detail.endswith("; also in level1/b") for each in result.faults)
 
 
+def test_a_number_is_weak_if_most_of_what_it_changes_stays_wrong():
+    """Of a temperature, the weights and what is mixed by them; half is not most."""
+    of = search(made("gate-temperature", number=3.0))
+    variant, _ = deviate(BY_NAME["gate-temperature"], vectors().variant, {})[0]
+    form = Form((), (), variant, of.judge.case, of.judge.flow(variant, of.judge.case))
+    changed = [name for name in vectors().expected
+               if not _same(form.flow.value(name), of.final.flow.value(name))]
+    assert len(changed) >= 2 and not len(changed) % 2
+    others = [name for name in vectors().expected if name not in changed]
+    half = len(changed) // 2
+    assert not of._weak([], changed)
+    assert not of._weak([(changed[:half] + others, form)], [*vectors().expected])
+    assert of._weak([(changed[:half + 1], form)], [*vectors().expected])
+
+
+@pytest.mark.parametrize("weak, kept", [(True, [(2, 0)]), (False, [(1, 1)])])
+def test_a_weak_number_waits_for_two_deviations_without_one(monkeypatch, weak, kept):
+    of = search(made("gate-sigmoid"))
+    wrong, tried = of.judge.wrong(of.final.flow), []
+
+    def together(touching, size, fitted):
+        tried.append((size, fitted))
+        yield SimpleNamespace(flow=None, made=(size, fitted))
+
+    monkeypatch.setattr(of, "_touching", lambda first: [])
+    monkeypatch.setattr(of, "_together", together)
+    monkeypatch.setattr(of.judge, "right", lambda first, flow: tried[-1] != (1, 0))
+    monkeypatch.setattr(of, "_left", lambda form, wrong: [(["left"] * form.made[1], form)])
+    monkeypatch.setattr(of, "_weak", lambda found, wrong: weak and bool(found))
+    found = of._explained(wrong)
+    assert [form.made for _, form in found][:1] == kept
+    assert tried == [(1, 0), (1, 1)] + [(2, 0)] * weak
+    assert len(found) == 1 + weak
+    of.ended, tried[:] = True, []
+    assert [form.made for _, form in of._explained(wrong)] == [(1, 1)] and len(tried) == 2
+
+
+def test_what_is_weak_is_all_there_is_if_nothing_else_explains_it(monkeypatch):
+    of = search(made("gate-sigmoid"))
+    wrong, tried = of.judge.wrong(of.final.flow), []
+
+    def together(touching, size, fitted):
+        tried.append((size, fitted))
+        return [SimpleNamespace(flow=None, made=(size, fitted))] * fitted
+
+    monkeypatch.setattr(of, "_touching", lambda first: [])
+    monkeypatch.setattr(of, "_together", together)
+    monkeypatch.setattr(of.judge, "right", lambda first, flow: True)
+    monkeypatch.setattr(of, "_left", lambda form, wrong: [([], form)])
+    monkeypatch.setattr(of, "_weak", lambda found, wrong: bool(found))
+    assert [form.made for _, form in of._explained(wrong)] == [(1, 1)]
+    assert tried == [(1, 0), (1, 1), (2, 0)]
+    monkeypatch.setattr(of, "_together", lambda touching, size, fitted: (
+        [SimpleNamespace(flow=None, made=(size, fitted))] * (size == 2 and fitted)))
+    assert [form.made for _, form in of._explained(wrong)] == [(2, 1)]
+
+
+def test_what_was_given_up_behind_a_fault_is_looked_at_again_when_that_has_a_name(monkeypatch):
+    of = search(made("gate-sigmoid"))
+    of.faults = [Fault("level1/a", "level1/a", (), ""), Fault("loss", "loss", ("known",), "")]
+    of.unexplained, seen = ["level1/a", "grad/input"], []
+    answers = iter([["level1/b", "grad/input"], ["grad/input"], [], []])
+    monkeypatch.setattr(of.judge, "wrong", lambda flow: next(answers))
+    monkeypatch.setattr(of, "_explained", lambda wrong: seen.append(wrong) or [([], None)])
+    monkeypatch.setattr(of, "_take", lambda found, wrong: None)
+    of._search()
+    assert seen == [["level1/b", "grad/input"], ["grad/input"]]
+    assert [fault.tensor for fault in of.faults] == ["loss"] and of.unexplained == []
+
+
 def test_a_deviation_shows_where_it_changes_something_by_itself():
     of = search(right())
     first, = of._forms(of.final, [BY_NAME["gate-sigmoid"]])
