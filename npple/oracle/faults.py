@@ -188,13 +188,12 @@ class Search:
         return weak
 
     def _weak(self, found: Sequence[tuple[list[str], Form]], wrong: Sequence[str]) -> bool:
-        """Whether the best form leaves wrong most of what it changes: its number fits by chance."""
+        """Whether the best form leaves wrong what it changes: its number may fit by chance."""
         if not found:
             return False
         left, form = found[0]
-        changed = [name for name in wrong
-                   if not _same(form.flow.value(name), self.final.flow.value(name))]
-        return 2 * len({*changed} & {*left}) > len(changed)
+        return any(name in left and not _same(form.flow.value(name), self.final.flow.value(name))
+                   for name in wrong)
 
     def _left(self, form: Form, wrong: Sequence[str]) -> Iterator[tuple[list[str], Form]]:
         """What a form leaves wrong; where it spoils what was right, also in the wrong rows only."""

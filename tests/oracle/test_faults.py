@@ -277,10 +277,11 @@ def test_what_stood_behind_a_fault_that_has_a_name_later_is_looked_at_again():
     assert sorted(fault.names for fault in found) == sorted((name,) for name in names)
 
 
-def test_a_number_that_fits_one_tensor_by_chance_waits_for_two_that_explain_all():
-    given = outputs("cgc", made("cgc", ["loss-batch-mean", "mean-for-sum"]))
-    faults = oracle.check(vectors("cgc"), given).faults
-    assert [fault.names for fault in faults] == [("loss-batch-mean",), ("mean-for-sum",)]
+@pytest.mark.parametrize("name, names", [("cgc", ("loss-batch-mean", "mean-for-sum")),
+                                         ("mmoe", ("loss-mean-over-tasks", "weights-twice"))])
+def test_a_number_that_fits_some_tensors_by_chance_waits_for_two_that_explain_all(name, names):
+    faults = oracle.check(vectors(name), outputs(name, made(name, names))).faults
+    assert [fault.names for fault in faults] == [(each,) for each in names]
 
 
 @pytest.mark.parametrize("name", ["stop-selector", "gate-temperature", "gate-top-k", "shared-first",

@@ -420,19 +420,18 @@ def test_two_deviations_that_meet_in_one_tensor_are_two_faults():
     assert all(each.detail.endswith("; also in level1/b") for each in result.faults)
 
 
-def test_a_number_is_weak_if_most_of_what_it_changes_stays_wrong():
-    """Of a temperature, the weights and what is mixed by them; half is not most."""
+def test_a_number_is_weak_if_something_that_it_changes_stays_wrong():
     of = search(made("gate-temperature", number=3.0))
     variant, _ = deviate(BY_NAME["gate-temperature"], vectors().variant, {})[0]
     form = Form((), (), variant, of.judge.case, of.judge.flow(variant, of.judge.case))
-    changed = [name for name in vectors().expected
+    every = [*vectors().expected]
+    changed = [name for name in every
                if not _same(form.flow.value(name), of.final.flow.value(name))]
-    assert len(changed) >= 2 and not len(changed) % 2
-    others = [name for name in vectors().expected if name not in changed]
-    half = len(changed) // 2
-    assert not of._weak([], changed)
-    assert not of._weak([(changed[:half] + others, form)], [*vectors().expected])
-    assert of._weak([(changed[:half + 1], form)], [*vectors().expected])
+    others = [name for name in every if name not in changed]
+    assert changed and others
+    assert not of._weak([], every) and not of._weak([(others, form)], every)
+    assert of._weak([(changed[-1:], form), (others, form)], every)
+    assert not of._weak([(changed[-1:], form)], changed[:-1])
 
 
 @pytest.mark.parametrize("weak, kept", [(True, [(2, 0)]), (False, [(1, 1)])])
@@ -455,6 +454,11 @@ def test_a_weak_number_waits_for_two_deviations_without_one(monkeypatch, weak, k
     assert len(found) == 1 + weak
     of.ended, tried[:] = True, []
     assert [form.made for _, form in of._explained(wrong)] == [(1, 1)] and len(tried) == 2
+    tried.clear()
+    monkeypatch.setattr(of.judge, "right", lambda first, flow: False)
+    assert of._explained(wrong) == [] and tried == [(1, 0), (1, 1)]
+    of.ended = False
+    assert of._explained(wrong) == [] and tried[2:] == [*faults.TOGETHER]
 
 
 def test_what_is_weak_is_all_there_is_if_nothing_else_explains_it(monkeypatch):
