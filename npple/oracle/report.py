@@ -284,7 +284,10 @@ class Report(Printed):
                        "order, looks the same: does npple.oracle.suggest find yours?")
         for diagnosis in self.diagnosis:
             if diagnosis.decides:
-                yield f"{diagnosis.decides} would tell {diagnosis.names[0]} from the others"
+                others = [each.names for each in self.diagnosis if each is not diagnosis]
+                own = [name for name in diagnosis.names if not any(name in each for each in others)]
+                yield (f"{diagnosis.decides} would tell {(own or diagnosis.names)[0]} from the "
+                       "others")
             elif diagnosis.convention:
                 yield (f"a convention, not a mistake: declare it with conventions="
                        f"{list(diagnosis.names)}")

@@ -259,7 +259,7 @@ def test_what_a_diagnosis_says_of_conventions_and_of_what_decides():
                                     Diagnosis((choice, mistake), ("", "x"), (1, 2), "tower/a")]
     assert str(report).splitlines()[2:5] == [
         "0 fault:", "a convention, not a mistake: declare it with conventions="
-        "['gate-bias', 'shared-first']", "tower/a would tell gate-bias from the others"]
+        "['gate-bias', 'shared-first']", "tower/a would tell loss-sum from the others"]
     both = report.diagnosis[1]
     assert str(both) == (f"{choice.description}, and {mistake.description} (x)  "
                          "[gate-bias, loss-sum]")
@@ -268,6 +268,8 @@ def test_what_a_diagnosis_says_of_conventions_and_of_what_decides():
         "descriptions": [choice.description, mistake.description], "convention": False,
         "evidence": [1, 2], "decides": "tower/a"}
     assert json.loads(json.dumps(both.to_dict())) == both.to_dict()
+    report.__dict__["diagnosis"] = [replace(both, deviations=(choice,)), both]
+    assert "tower/a would tell gate-bias from the others" in str(report)
 
 
 def probabilities():
