@@ -169,7 +169,7 @@ def test_a_part_within_the_roundings_of_the_whole_is_none_of_results(tapped, bey
 def test_a_part_may_be_exact_and_has_the_shape_of_the_whole():
     given = right("grad/level1", "level1", levels=2)
     found, flow = judge(given, levels=2)
-    given["grad/level1/a"] = readers("grad/level1/a", "level2/a/experts")
+    given["grad/level1/a"] = flow.contributions("grad", "level2/a/experts")["level1/a"]
     found.local = lambda name, flow: TensorRow(name, 1.0, 0.0)
     assert found._part("grad/level1/a", flow)
     found.local = lambda name, flow: TensorRow(name, 1.0, 0.0, fault="shape")
