@@ -111,7 +111,7 @@ class Search:
     faults : list of Fault
         Those found, in the order of computation.
     whole : list of Form
-        The forms, one deviation or several together, that explain everything given.
+        The forms, one deviation or a few together, that alone explain everything given.
     final : Form
         The model with all deviations found.
     unexplained : list of str
@@ -383,8 +383,6 @@ class Search:
         others = [form for names, form in found[1:] if names == left
                   and (form.fitted, form.local) == (best.fitted, best.local)
                   and len(form.deviations) == len(best.deviations)]
-        if known and not left:
-            self.whole = list({form.names: form for form in (*others[::-1], best)}.values())[::-1]
         for at in range(known, len(best.deviations)):
             deviation, detail = best.deviations[at], best.details[at]
             shown = self._shown(best, at, [name for name in wrong if name not in left])

@@ -284,14 +284,6 @@ def test_a_number_that_fits_some_tensors_by_chance_waits_for_two_that_explain_al
     assert [fault.names for fault in faults] == [(each,) for each in names]
 
 
-def test_what_explains_the_last_fault_as_well_is_a_diagnosis_too():
-    """Half of the rows of task b have a label: half a square, or the sum over all rows."""
-    report = oracle.check(vectors("mmoe"),
-                          outputs("mmoe", made("mmoe", ["tower-normalised", "half-square"])))
-    assert [each.names for each in report.diagnosis] == [
-        ("tower-normalised", "loss-batch-mean"), ("tower-normalised", "half-square")]
-
-
 @pytest.mark.parametrize("name", ["stop-selector", "gate-temperature", "gate-top-k", "shared-first",
                                   "experts-permuted", "selector-input"])
 def test_what_borrows_its_parameters_deviates_as_others_do(name):
