@@ -15,7 +15,7 @@ import pytest
 
 import npple
 from npple.core.passes import backward, forward
-from npple.oracle.changes import one_for_two
+from npple.oracle.changes import level_off_by_one, one_for_two, top_gates
 from npple.oracle.deviations import BY_NAME, DEVIATIONS, complete, deviate
 from npple.oracle.flow import compute
 from npple.oracle.telling import SHARE, _hidden, _own
@@ -196,3 +196,16 @@ if __name__ == "__main__":
     STORED.write_text(json.dumps({each.name: {model: forms(each.name, model)
                                               for model in where(each.name)}
                                   for each in DEVIATIONS}, indent=1) + "\n", encoding="utf-8")
+
+
+def test_gates_that_keep_all_they_have_are_the_papers():
+    model = npple.mmoe(3, TWO, experts=3, expert_units=(2,), tower_units=())
+    assert top_gates(Variant(model.table, ADAM), 3) is None
+    assert top_gates(Variant(model.table, ADAM), 2) is not None
+
+
+def test_a_level_off_by_one_reads_the_one_below_and_not_the_input():
+    model = npple.ple(4, TWO, levels=3, expert_units=(4,), tower_units=())
+    (variant, _), = level_off_by_one(Variant(model.table, ADAM), {})
+    assert variant.table.row["level3/a/experts"].reads == "level1/a"
+    assert variant.table.row["level2/a/experts"].reads == "input"

@@ -266,6 +266,16 @@ def test_a_gradient_is_the_sum_of_what_its_readers_add():
     assert found.contributions("grad[a]", "level2/b") == {}
 
 
+def test_leaking_gradients_count_all_rows_over_those_of_the_sample_space():
+    variant, case = made()
+    found, whole = (Flow(replace(variant, **{name: True}), case, {})
+                    for name in ("leaking", "unlabelled"))
+    task, mask = next((task, mask) for task, mask in case.masks.items() if mask is not None)
+    assert 0 < mask.sum() < len(mask)
+    np.testing.assert_allclose(found.local(f"grad[{task}]/tower/{task}"),
+                               whole.local(f"grad[{task}]/tower/{task}") * len(mask) / mask.sum())
+
+
 def test_penalties_are_part_of_the_joint_gradient_alone():
     variant, case = made("snr_trans")
     found = Flow(variant, case, {})

@@ -302,6 +302,21 @@ def test_nobody_is_blamed_for_what_has_one_part_or_is_no_gradient():
     assert of._blame("grad/level1/a") == ""
 
 
+@pytest.mark.parametrize("name, told", [
+    ("grad/level1/a", "; it is zero throughout: cut off from the loss?"),
+    ("level1/a", "; it is zero throughout")])
+def test_what_is_zero_throughout_is_told(name, told):
+    assert search(right() | {name: 0 * right()[name]})._alike(name) == told
+
+
+@pytest.mark.parametrize("name, row, through", [
+    ("loss[a]", "loss", True), ("grad/tower/a", "loss", False), ("grad/level1/a", "loss", False),
+    ("grad/level1/a", "tower/a", True), ("grad/level1/a", "tower/b", False),
+    ("adam1/tower/a/layer1/bias", "adam", True), ("level1/a", "level1/a", True)])
+def test_a_row_makes_a_tensor_or_has_a_part_in_its_gradient(name, row, through):
+    assert search(right())._through(name, row) == through
+
+
 def test_the_tensor_that_a_wrong_one_equals_is_told():
     given = right("level1/a", "level1/b")
     given["level1/a"] = given["level1/b"].copy()
