@@ -291,7 +291,7 @@ def _text(path: FilePath, encoding: str) -> str:
         raise FileError(f"{_quoted(path)}: broken or truncated gzip file ({error})") from error
     except FileError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+    except (OSError, ValueError) as error:  # ValueError: of a codec
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"{_quoted(path)}: {reason}, expected a readable file") from error
     if not text or text.isspace():

@@ -15,7 +15,7 @@ from npple.core.base import Arrays
 from npple.core.rows import Row
 from npple.oracle.deviant_gates import ExpertsGate, UnitsGate
 from npple.oracle.deviant_rows import (BorrowedFusion, DeviantExperts, DeviantTower, deviant_gate,
-                                       with_rows, within)
+                                       with_rows, with_sources, within)
 from npple.oracle.variant import Variant
 from npple.routing import Concat, Experts, Gate, Level, Pool, Source, Table, Tower
 
@@ -310,12 +310,8 @@ def _one_after_the_other(table: Table, level: Level, shared_last: bool) -> list[
         if stream in early and table.widths[group.reads] == early[stream].width(table):
             again[group.name] = replace(group, name=f"{group.name} again", reads=stream,
                                         parameters=group.parameters)
-    def rerun_where_made(row: Any) -> Any:
-        return replace(row, sources=tuple(
-            replace(source, name=again[source.name].name) if source.name in again else source
-            for source in row.sources))
-
-    changed = [within(row, rerun_where_made) for row in late]
+    names = {name: group.name for name, group in again.items()}
+    changed = [with_sources(row, names) for row in late]
     read = {source.name for row in changed for source in row.sources}
     rerun = tuple(group for group in again.values() if group.name in read)
     return [Level(level.groups, tuple(early.values())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -37,6 +37,12 @@ def within(row: Any, change: Callable[[Any], Any]) -> Any:
         return change(row)
     inner = change(row.row)
     return replace(row, sources=getattr(inner, "sources", ()), row=inner)
+
+
+def with_sources(fusion: Any, names: Mapping[str, str]) -> Any:
+    """The fusion with other groups in the place of some: name -> name."""
+    return within(fusion, lambda row: replace(row, sources=tuple(
+        replace(source, name=names.get(source.name, source.name)) for source in row.sources)))
 
 
 def deviant_gate(gate: Gate, **changes: Any) -> DeviantGate:

@@ -26,7 +26,7 @@ from npple.oracle.changes import (Free, Variants, activation_forgotten, by_unit,
                                   normalised_towers, on_experts, one_for_two, one_table, one_tower,
                                   overwritten, padding, permuted, residual_gates, rows,
                                   shared_detached, top_gates, towers_on_both, transposed)
-from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows, within
+from npple.oracle.deviant_rows import PickedExperts, Stay, deviant_gate, with_rows, with_sources
 from npple.oracle.flow import Flow
 from npple.oracle.variant import Variant
 from npple.routing import Experts, Gate, Level, Source, Stitch, Table, Tower
@@ -116,14 +116,6 @@ def _selector_below(table: Table, gate: Gate) -> Row:
     return replace(gate, selector=below[min(own.index(gate.name), len(below) - 1)])
 
 
-def _sourced(row: Any, old: Row, new: Row) -> Row:
-    """A fusion that takes the experts of another group."""
-    changed: Row = replace(row, sources=tuple(
-        replace(source, name=new.name) if source.name == old.name else source
-        for source in row.sources))
-    return changed
-
-
 def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, str]]:
     """Above level one, each task has the shared experts run on its own representation."""
     table, levels = variant.table, []
@@ -140,7 +132,7 @@ def _shared_reads_tasks(variant: Variant, given: Arrays) -> list[tuple[Variant, 
                 copy = replace(group, name=f"{group.name} of {_place(fusion)[1]}", reads=own,
                                parameters=group.parameters)
                 groups.append(copy)
-                fusions[i] = within(fusion, partial(_sourced, old=group, new=copy))
+                fusions[i] = with_sources(fusion, {group.name: copy.name})
         levels.append(Level(tuple(groups), tuple(fusions)))
     return [(replace(variant, table=Table(table.inputs, tuple(levels), table.towers)), "")]
 

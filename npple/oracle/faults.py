@@ -181,7 +181,7 @@ class Search:
             tried = self._together(touching, size, fitted)
             found = [form for form in tried if self.judge.right(first, form.flow)]
             left = [pair for form in found for pair in self._left(form, wrong)]
-            left = sorted([*left, *weak], key=lambda pair: len(pair[0]))
+            left = sorted([*weak, *left], key=lambda pair: len(pair[0]))
             weak = left if fitted and not alone and not weak and self._weak(left, wrong) else []
             if left and not weak:
                 return left

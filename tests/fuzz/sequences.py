@@ -105,9 +105,13 @@ class Sequence(RuleBasedStateMachine):
                          "--resume")
             assert ended[0] == 0 if right and file not in self.whole else ended[0] in (0, 2), ended
             assert right or ended[0] == 2, ended
-        if ended[0] == 0 and self.read(file) != damaged:  # or else nothing was left to train
-            self.whole.pop(file, None)
-            assert self.read(file) == resumed(settings, epochs, before)
+        if ended[0] == 0:
+            expected = resumed(settings, epochs, before)
+            if self.read(file) == damaged:
+                assert expected == before, "nothing trained, though something was left to train"
+            else:
+                self.whole.pop(file, None)
+                assert self.read(file) == expected
 
     @rule(name=trainings, settings=settings_of, epochs=epochs_of, moment=calls_of)
     def kill(self, name, settings, epochs, moment):
